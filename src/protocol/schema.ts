@@ -1,0 +1,165 @@
+// The message tables (schema/*.json): what fields each message of Sōzu's command protocol has. From one table come both
+// the compiled form the strict scanner walks and the protobufjs types that name the fields afterwards, so the two can
+// never disagree about a tag. Pure: the caller reads the file. `required` is relaxed for protobufjs: the scanner judges.
+import protobuf from 'protobufjs'
+import { z } from 'zod'
+import { ConfigError } from '../errors.ts'
+
+const scalarTypes = ['string', 'bytes', 'bool', 'int32', 'int64', 'uint32', 'uint64', 'fixed32'] as const
+export type ScalarType = (typeof scalarTypes)[number]
+
+/** Protobuf wire types this protocol uses (encoding reference of protobuf.dev). */
+export const WIRE = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const
+
+export type Field = {
+  readonly tag: number
+  readonly name: string
+  readonly label: 'required' | 'optional' | 'repeated' | 'map' | 'oneof'
+  readonly type: ScalarType | 'enum' | 'message'
+  /** Wire type of one value; of one entry for a map. */
+  readonly wireType: number
+  /** Name of the oneof this field belongs to. */
+  readonly oneof: string | null
+  /** Set for messages, and for maps whose values are messages. */
+  readonly message: Message | null
+  /** Set for enums. */
+  readonly enumNumbers: ReadonlySet<number> | null
+  /** Largest value that means itself; Sōzu reduces a larger port modulo 65536. */
+  readonly max: number | null
+  /** Position in `Message.fields`. */
+  readonly index: number
+}
+
+export type Message = {
+  readonly name: string
+  readonly fields: readonly Field[]
+  readonly byTag: ReadonlyMap<number, Field>
+  readonly required: readonly Field[]
+}
+
+export type Schema = {
+  /** Sōzu release the table was written from, e.g. `2.1.0`. */
+  readonly sozu: string
+  readonly messages: ReadonlyMap<string, Message>
+  readonly enums: ReadonlyMap<string, ReadonlyMap<number, string>>
+  readonly request: Message
+  /** protobufjs type of `name`; throws a plain Error (a bug) for a name the table lacks. */
+  readonly type: (name: string) => protobuf.Type
+}
+
+const fieldTable = z.strictObject({
+  tag: z.int().min(1).max(536_870_911),
+  label: z.enum(['required', 'optional', 'repeated', 'map']).optional(),
+  oneof: z.string().optional(),
+  type: z.string(),
+  default: z.union([z.string(), z.number(), z.boolean()]).optional(),
+  max: z.int().positive().optional(),
+})
+const schemaTable = z.strictObject({
+  sozu: z.string().min(1),
+  messages: z.record(z.string(), z.record(z.string(), fieldTable)),
+  enums: z.record(z.string(), z.record(z.string(), z.int().min(0))),
+})
+type SchemaTable = z.infer<typeof schemaTable>
+type FieldTable = z.infer<typeof fieldTable>
+
+/**
+ * Compiles a message table.
+ * @param table parsed JSON of a schema file
+ * @param source file name, for messages
+ * @throws ConfigError `config_invalid_value` when the table is not one, names an unknown type or uses a tag twice
+ */
+export function compileSchema(table: unknown, source: string): Schema {
+  const parsed = schemaTable.safeParse(table)
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]
+    throw wrong(source, `${issue?.path.join('.')}: ${issue?.message}`)
+  }
+  const { sozu, messages: messageTables, enums: enumTables } = parsed.data
+  const messages = new Map<string, MutableMessage>()
+  for (const name of Object.keys(messageTables)) {
+    messages.set(name, { name, fields: [], byTag: new Map(), required: [] })
+  }
+  for (const [name, fields] of Object.entries(messageTables)) {
+    const message = messages.get(name) as MutableMessage
+    for (const [fieldName, entry] of Object.entries(fields)) {
+      const field = compileField(fieldName, entry, message.fields.length, messages, enumTables)
+      if (field === null) throw wrong(source, `${name}.${fieldName}: unknown type ${entry.type}`)
+      if (message.byTag.has(field.tag)) throw wrong(source, `${name}: tag ${field.tag} stands twice`)
+      message.fields.push(field)
+      message.byTag.set(field.tag, field)
+      if (field.label === 'required') message.required.push(field)
+    }
+  }
+  const request = messages.get('Request')
+  if (request === undefined || !messages.has('Response')) throw wrong(source, 'Request or Response is missing')
+  const root = protobuf.Root.fromJSON(protobufDescriptor(parsed.data)).resolveAll()
+  const enums = new Map(
+    Object.entries(enumTables).map(([name, values]) => [
+      name,
+      new Map(Object.entries(values).map(([key, number]) => [number, key])),
+    ]),
+  )
+  return { sozu, messages, enums, request, type: (name) => root.lookupType(name) }
+}
+
+type MutableMessage = { name: string; fields: Field[]; byTag: Map<number, Field>; required: Field[] }
+
+function compileField(
+  name: string,
+  entry: FieldTable,
+  index: number,
+  messages: ReadonlyMap<string, Message>,
+  enums: SchemaTable['enums'],
+): Field | null {
+  const message = messages.get(entry.type) ?? null
+  const enumTable = enums[entry.type]
+  const scalar = scalarTypes.find((candidate) => candidate === entry.type)
+  const type = message !== null ? 'message' : enumTable !== undefined ? 'enum' : scalar
+  if (type === undefined) return null
+  const label = entry.oneof !== undefined ? 'oneof' : (entry.label ?? 'optional')
+  return {
+    tag: entry.tag,
+    name,
+    label,
+    type,
+    wireType: label === 'map' ? WIRE.bytes : wireTypeOf(type),
+    oneof: entry.oneof ?? null,
+    message,
+    enumNumbers: enumTable === undefined ? null : new Set(Object.values(enumTable)),
+    max: entry.max ?? null,
+    index,
+  }
+}
+
+/** Wire type of a single value of `type`. */
+export function wireTypeOf(type: Field['type']): number {
+  if (type === 'string' || type === 'bytes' || type === 'message') return WIRE.bytes
+  return type === 'fixed32' ? WIRE.fixed32 : WIRE.varint
+}
+
+function protobufDescriptor({ messages, enums }: SchemaTable): protobuf.INamespace {
+  const nested: Record<string, protobuf.AnyNestedObject> = {}
+  for (const [name, values] of Object.entries(enums)) nested[name] = { values }
+  for (const [name, fields] of Object.entries(messages)) {
+    const oneofs: Record<string, { oneof: string[] }> = {}
+    const descriptors: Record<string, protobuf.IField | protobuf.IMapField> = {}
+    for (const [fieldName, { tag: id, type, ...entry }] of Object.entries(fields)) {
+      if (entry.oneof !== undefined) {
+        oneofs[entry.oneof] ??= { oneof: [] }
+        oneofs[entry.oneof]?.oneof.push(fieldName)
+      }
+      const options: Record<string, unknown> = entry.default === undefined ? {} : { default: entry.default }
+      if (entry.label === 'repeated') options['packed'] = false
+      if (entry.label === 'map') descriptors[fieldName] = { id, keyType: 'string', type }
+      else if (entry.label === 'repeated') descriptors[fieldName] = { id, type, rule: 'repeated', options }
+      else descriptors[fieldName] = { id, type, options }
+    }
+    nested[name] = { fields: descriptors, oneofs }
+  }
+  return { nested }
+}
+
+function wrong(source: string, problem: string): ConfigError {
+  return new ConfigError('config_invalid_value', `wire schema ${source}: ${problem}`)
+}
