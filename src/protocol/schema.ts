@@ -150,12 +150,12 @@ function protobufDescriptor({ messages, enums }: SchemaTable): protobuf.INamespa
         oneofs[entry.oneof]?.oneof.push(fieldName)
       }
       const options: Record<string, unknown> = entry.default === undefined ? {} : { default: entry.default }
-      if (entry.label === 'repeated') options['packed'] = false
       if (entry.label === 'map') descriptors[fieldName] = { id, keyType: 'string', type }
       else if (entry.label === 'repeated') descriptors[fieldName] = { id, type, rule: 'repeated', options }
       else descriptors[fieldName] = { id, type, options }
     }
-    nested[name] = { fields: descriptors, oneofs }
+    // proto2: a field that is set is written even when it is zero, and repeated numbers are not packed.
+    nested[name] = { edition: 'proto2', fields: descriptors, oneofs }
   }
   return { nested }
 }
