@@ -1,0 +1,125 @@
+// What both renderings share: which values of a record a client can make long or dirty, what is shown of the originals
+// (`raw`), and how a line is made to fit. A line over the limit loses the ends of its longest values, each named with
+// its full length and hash, so that two different inputs still differ.
+import { type AuditRecord, MAX_LINE_BYTES, MAX_REASON_CHARACTERS, sha256, type Truncation } from './record.ts'
+import type { Clean } from './sanitise.ts'
+
+/** A record as it is laid out: values that were cut are named in `truncated`. */
+export type Laid = {
+  readonly record: AuditRecord
+  readonly truncated: ReadonlyMap<string, Truncation>
+}
+
+type Slot = {
+  readonly name: string
+  readonly value: Clean
+  readonly put: (record: AuditRecord, value: Clean) => AuditRecord
+}
+
+/**
+ * Renders `record` in at most `MAX_LINE_BYTES`, LF included.
+ * @param render lays out a record as one line ending in LF
+ * @returns the line's bytes
+ */
+export function fitLine(record: AuditRecord, render: (laid: Laid) => string): string {
+  let laid = limitReason({ record, truncated: new Map() })
+  let line = render(laid)
+  for (let over = Buffer.byteLength(line) - MAX_LINE_BYTES; over > 0; ) {
+    laid = cutLongest(laid, over)
+    line = render(laid)
+    over = Buffer.byteLength(line) - MAX_LINE_BYTES
+  }
+  return line
+}
+
+/** The client-supplied values of a record by the name they have in `raw` and `truncated`. */
+export function* slotsOf(record: AuditRecord): Generator<Slot> {
+  const { actor, extras } = record
+  yield { name: 'target', value: record.target, put: (to, target) => ({ ...to, target }) }
+  if (record.clusterId !== null) {
+    yield { name: 'cluster_id', value: record.clusterId, put: (to, clusterId) => ({ ...to, clusterId }) }
+  }
+  if (record.backendId !== null) {
+    yield { name: 'backend_id', value: record.backendId, put: (to, backendId) => ({ ...to, backendId }) }
+  }
+  if (actor.user !== null) {
+    yield {
+      name: 'user',
+      value: actor.user,
+      put: (to, user) => ({ ...to, actor: { ...to.actor, user } }),
+    }
+  }
+  if (actor.comm !== null) {
+    yield {
+      name: 'comm',
+      value: actor.comm,
+      put: (to, comm) => ({ ...to, actor: { ...to.actor, comm } }),
+    }
+  }
+  for (const [name, key] of extraSlots) {
+    const value = extras[key]
+    if (value === null) continue
+    yield { name, value, put: (to, item) => ({ ...to, extras: { ...to.extras, [key]: item } }) }
+  }
+  for (const [key, value] of Object.entries(extras.detail ?? {})) {
+    if (typeof value !== 'object') continue
+    yield {
+      name: `detail.${key}`,
+      value,
+      put: (to, item) => ({
+        ...to,
+        extras: { ...to.extras, detail: { ...to.extras.detail, [key]: item } },
+      }),
+    }
+  }
+}
+
+const extraSlots = [
+  ['reason', 'reason'],
+  ['lease_id', 'leaseId'],
+  ['metric_detail_reason', 'metricDetailReason'],
+] as const
+
+/** Originals of the values that sanitising changed, base64, by name; null when there are none. */
+export function rawOf(record: AuditRecord): ReadonlyMap<string, string> | null {
+  let raw: Map<string, string> | null = null
+  for (const { name, value } of slotsOf(record)) {
+    if (value.raw === null) continue
+    raw ??= new Map()
+    raw.set(name, value.raw.toString('base64'))
+  }
+  return raw
+}
+
+function limitReason(laid: Laid): Laid {
+  const { reason } = laid.record.extras
+  if (reason === null || reason.text.length <= MAX_REASON_CHARACTERS) return laid
+  const [slot] = [...slotsOf(laid.record)].filter(({ name }) => name === 'reason')
+  return slot === undefined ? laid : cut(laid, slot, MAX_REASON_CHARACTERS)
+}
+
+function cutLongest(laid: Laid, overBytes: number): Laid {
+  const slots = [...slotsOf(laid.record)].sort((a, b) => cost(b.value) - cost(a.value))
+  const [longest] = slots
+  if (longest === undefined || cost(longest.value) === 0) throw new Error('a line without client values is too long')
+  const share = 1 - overBytes / cost(longest.value)
+  const kept = Math.floor(longest.value.text.length * Math.min(share, 0.9))
+  return cut(laid, longest, Math.max(kept, 0))
+}
+
+/** What a value costs in the dearer rendering: JSON writes six bytes for what is not ASCII. */
+function cost({ text, raw }: Clean): number {
+  const escaped = text.length + 5 * (text.match(/[^\x20-\x7e]/g)?.length ?? 0)
+  return escaped + (raw === null ? 0 : Math.ceil(raw.length / 3) * 4)
+}
+
+function cut(laid: Laid, slot: Slot, characters: number): Laid {
+  const original = slot.value.raw ?? slot.value.text
+  const truncated = new Map(laid.truncated)
+  // The first cut hashed the whole value; a second one only shortens what is shown.
+  if (!truncated.has(slot.name)) {
+    truncated.set(slot.name, { length: Buffer.byteLength(original), sha256: sha256(original) })
+  }
+  const text = slot.value.text.slice(0, characters).replace(/[\ud800-\udbff]$/, '')
+  return { record: slot.put(laid.record, { text, raw: null }), truncated }
+}

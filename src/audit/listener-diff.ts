@@ -1,0 +1,133 @@
+// The `name=old→new` items of a listener update: Sōzu's fields in Sōzu's order, then the ones its own log never shows.
+// `old` is what Sōzu's main process has at the moment (`?` when unknown or unset); bodies of answers are never shown.
+import { cleanPiece } from './sanitise.ts'
+import { formatAddress, type SocketAddress } from './socket-address.ts'
+
+/** A listener as ListListeners returned it, with the schema's field names. */
+export type ListenerState = Readonly<Record<string, unknown>>
+
+const h2Fields = [
+  'h2_max_rst_stream_per_window',
+  'h2_max_ping_per_window',
+  'h2_max_settings_per_window',
+  'h2_max_empty_data_per_window',
+  'h2_max_continuation_frames',
+  'h2_max_glitch_count',
+  'h2_initial_connection_window',
+  'h2_max_concurrent_streams',
+  'h2_stream_shrink_ratio',
+  'h2_max_rst_stream_lifetime',
+  'h2_max_rst_stream_abusive_lifetime',
+  'h2_max_rst_stream_emitted_lifetime',
+  'h2_max_header_list_size',
+  'h2_max_header_table_size',
+  'h2_max_header_fields',
+  'h2_stream_idle_timeout_seconds',
+  'h2_graceful_shutdown_deadline_seconds',
+  'h2_max_window_update_stream0_per_window',
+]
+const httpHead = [
+  'public_address',
+  'expect_proxy',
+  'sticky_name',
+  'front_timeout',
+  'back_timeout',
+  'connect_timeout',
+  'request_timeout',
+  'http_answers',
+]
+// Workers apply these, but main's own state ignores them, so what it lists as their old value proves nothing.
+const hidden = ['answers', 'elide_x_real_ip', 'send_x_real_ip', 'hsts'] as const
+
+const order = {
+  http: [...httpHead, ...h2Fields, 'sozu_id_header'],
+  https: [
+    ...httpHead,
+    'alpn_protocols',
+    'strict_sni_binding',
+    'disable_http11',
+    ...h2Fields,
+    'sozu_id_header',
+  ],
+  tcp: ['public_address', 'expect_proxy', 'front_timeout', 'back_timeout', 'connect_timeout'],
+  udp: ['public_address', 'front_timeout', 'back_timeout', 'max_rx_datagram_size', 'max_flows'],
+} as const
+
+/**
+ * Items of `patch` joined by one space, or `(no-op)` when it changes nothing that can be named.
+ * @returns the sanitised form and the form Sōzu would print
+ */
+export function listenerDiff(
+  kind: keyof typeof order,
+  patch: Record<string, unknown>,
+  listener: ListenerState | null,
+): { clean: string; original: string } {
+  const clean: string[] = []
+  const original: string[] = []
+  const push = (name: string, oldValue: string, newValue: string): void => {
+    clean.push(`${name}=${piece(name, oldValue)}→${piece(name, newValue)}`)
+    original.push(`${name}=${oldValue}→${newValue}`)
+  }
+  for (const name of order[kind]) {
+    if (!isSet(patch, name)) continue
+    if (name === 'http_answers') {
+      clean.push('http_answers=<patched>')
+      original.push('http_answers=<patched>')
+    } else push(name, oldText(name, listener), newText(name, patch[name]))
+  }
+  for (const name of hidden) {
+    if (!isSet(patch, name)) continue
+    if (name === 'answers') {
+      clean.push('answers=<patched>')
+      original.push('answers=<patched>')
+    } else push(name, '?', newText(name, patch[name]))
+  }
+  return clean.length === 0
+    ? { clean: '(no-op)', original: '(no-op)' }
+    : { clean: clean.join(' '), original: original.join(' ') }
+}
+
+/** Present on the wire: an own property, and for maps at least one entry. */
+function isSet(message: Readonly<Record<string, unknown>>, name: string): boolean {
+  const value = message[name]
+  if (!Object.hasOwn(message, name) || value === null || value === undefined) return false
+  return name !== 'answers' || Object.keys(value).length > 0
+}
+
+function piece(name: string, value: string): string {
+  if (name !== 'alpn_protocols') return cleanPiece(value, ' →').text
+  // The commas of this list are its own: each protocol is a piece.
+  return value
+    .split(',')
+    .map((protocol) => cleanPiece(protocol, ' →').text)
+    .join(',')
+}
+
+function oldText(name: string, listener: ListenerState | null): string {
+  if (listener === null) return '?'
+  const value = listener[name]
+  if (name === 'alpn_protocols') return Array.isArray(value) ? value.join(',') : ''
+  return isSet(listener, name) || isRequired(name) ? valueText(name, value) : '?'
+}
+
+/** Fields every stored listener has; Sōzu prints their value even when its encoder would leave it out. */
+function isRequired(name: string): boolean {
+  return /^(expect_proxy|sticky_name|max_rx_datagram_size|max_flows|\w+_timeout)$/.test(name)
+}
+
+function newText(name: string, value: unknown): string {
+  if (name === 'alpn_protocols') {
+    const values = (value as { values?: readonly string[] }).values ?? []
+    return values.length === 0 ? '<reset>' : values.join(',')
+  }
+  if (name === 'hsts') {
+    return Object.entries(value as object)
+      .map(([key, item]) => `${key}:${item}`)
+      .join(';')
+  }
+  return valueText(name, value)
+}
+
+function valueText(name: string, value: unknown): string {
+  return name === 'public_address' ? formatAddress(value as SocketAddress) : String(value)
+}

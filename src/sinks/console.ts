@@ -1,0 +1,58 @@
+// A coloured mirror of the text lines for people at a terminal. It is never required and never waited for: a terminal that
+// does not take its lines loses them, the files do not. Colour is put round what was rendered, so removing the ANSI
+// sequences gives the file's line back.
+import type { Sink } from '../audit/journal.ts'
+import type { AuditRecord } from '../audit/record.ts'
+
+const RESET = '\u001b[0m'
+const colours = {
+  attempt: '\u001b[36m',
+  completion: '\u001b[32m',
+  access: '\u001b[34m',
+  refusal: '\u001b[33m',
+  daemon: '\u001b[35m',
+  failed: '\u001b[31m',
+} as const
+
+/** Bytes a stuck terminal may have waiting before lines are dropped. */
+const MAX_WAITING_BYTES = 1 << 20
+
+export type ConsoleOptions = {
+  readonly stream: NodeJS.WritableStream & { readonly writableLength: number }
+  readonly colour: boolean
+  readonly render: (record: AuditRecord) => string
+}
+
+export class ConsoleSink implements Sink {
+  readonly name = 'console'
+  readonly required = false
+  readonly #options: ConsoleOptions
+
+  constructor(options: ConsoleOptions) {
+    this.#options = options
+  }
+
+  render(record: AuditRecord): string {
+    const line = this.#options.render(record)
+    if (!this.#options.colour) return line
+    const colour = record.result === 'err' && record.stage !== 'refusal' ? colours.failed : colours[record.stage]
+    return `${colour}${line.trimEnd()}${RESET}\n`
+  }
+
+  async open(): Promise<void> {
+    // The stream is the process's own; there is nothing to open.
+  }
+
+  async write(lines: Buffer): Promise<void> {
+    const { stream } = this.#options
+    if (stream.writableLength < MAX_WAITING_BYTES) stream.write(lines)
+  }
+
+  async sync(): Promise<void> {
+    // A terminal keeps nothing.
+  }
+
+  async close(): Promise<void> {
+    // The stream outlives the daemon's journal.
+  }
+}
