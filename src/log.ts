@@ -1,15 +1,34 @@
 // The operational log: what the daemon says about itself, as JSON lines on stderr. Audit lines never go here, and no
-// payload, path of a client's choosing or secret enters a message. Written synchronously: what was logged before a
-// crash is there after it.
+// payload or secret enters a message. Written asynchronously and with a bound: a log reader that is stuck may cost log
+// lines, never an answer.
 import { type Logger, pino } from 'pino'
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 export type Log = Logger
 
+/** Bytes that may wait for whoever reads stderr before further lines are dropped. */
+const MAX_WAITING_BYTES = 1 << 20
+
 /** A logger on stderr at `level`; `level` can be set later on the returned value. */
 export function createLog(level: LogLevel): Log {
   return pino(
-    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime },
-    pino.destination({ dest: 2, sync: true }),
+    {
+      level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+    },
+    pino.destination({ dest: 2, sync: false, maxLength: MAX_WAITING_BYTES }),
   )
+}
+
+/** Resolves when what was logged is written, or after `waitMs`. */
+export function flushLog(log: Log, waitMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, waitMs)
+    log.flush(() => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
 }

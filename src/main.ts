@@ -1,1 +1,22 @@
-export {}
+#!/usr/bin/env node
+// The command line: argv → command. The only file that ends the process or reads the environment.
+import { Command } from 'commander'
+import { run } from './cli/run.ts'
+import { EXIT } from './errors.ts'
+import { exitNow } from './native.ts'
+import { version } from './version.ts'
+
+const program = new Command('sozu-auditd')
+  .description('Audit-log sidecar for the Sōzu reverse proxy: records who asked for what, before it happens.')
+  .version(version)
+  .exitOverride((error) => process.exit(error.exitCode === 0 ? EXIT.done : EXIT.usage))
+
+program
+  .command('run')
+  .description('serve clients in the foreground; logs on stderr')
+  .requiredOption('--config <file>', 'configuration file (TOML)')
+  .action(async ({ config }: { config: string }) => {
+    await run({ configPath: config, environment: process.env, exit: exitNow })
+  })
+
+await program.parseAsync()

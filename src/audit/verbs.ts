@@ -2,6 +2,7 @@
 // request without a row is refused, never waved through. Fields enter a record by allow-list only: what a row does not
 // name (keys, certificates' bodies, password hashes, answer bodies) cannot leak by omission.
 import type { Request } from '../protocol/message.ts'
+import type { Schema } from '../protocol/schema.ts'
 import { certificateDetail, firstPemFingerprint } from './certificate.ts'
 import { type ListenerState, listenerDiff } from './listener-diff.ts'
 import type { Detail } from './record.ts'
@@ -423,4 +424,16 @@ export function operationOf(request: Request, context: OperationContext): Operat
     metricDetailReason: lease?.reason ? cleanPiece(lease.reason) : null,
     detail: Object.keys(detail).length === 0 ? null : detail,
   }
+}
+
+/** Fields that rows read and `schema` does not have, as `Message.field`: such a schema cannot be audited. */
+export function missingFields(schema: Schema): string[] {
+  const missing: string[] = []
+  for (const member of schema.request.fields) {
+    const names = new Set(member.message?.fields.map(({ name }) => name))
+    for (const field of rowOf(member.name)?.reads ?? []) {
+      if (!names.has(field)) missing.push(`${member.message?.name ?? member.name}.${field}`)
+    }
+  }
+  return missing
 }

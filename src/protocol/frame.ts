@@ -6,6 +6,8 @@ import { ProtocolError } from '../errors.ts'
 /** Bytes of the length prefix, on the 64-bit targets we speak to. */
 export const PREFIX_BYTES = 8
 
+const NOTHING = Buffer.alloc(0)
+
 /** Puts the length prefix in front of `payload`. */
 export function encodeFrame(payload: Uint8Array): Buffer {
   const frame = Buffer.allocUnsafe(PREFIX_BYTES + payload.length)
@@ -20,10 +22,11 @@ export function payloadOf(frame: Buffer): Buffer {
   return frame.subarray(PREFIX_BYTES)
 }
 
-/** Cuts a byte stream into frames, whatever the chunking. */
+/** Cuts a byte stream into frames, whatever the chunking. Holds less than two frames' worth of memory, plus one chunk. */
 export class FrameDecoder {
   readonly #maxFrameBytes: number
-  #chunks: Buffer[] = []
+  /** Bytes received and not taken are the first `#bufferedBytes`; whatever room follows them is the decoder's own. */
+  #store: Buffer = NOTHING
   #bufferedBytes = 0
   /** Total length of the frame being read; 0 while its prefix is incomplete. */
   #frameBytes = 0
@@ -44,10 +47,18 @@ export class FrameDecoder {
     return this.#frameBytes
   }
 
-  /** Takes what the socket gave. Call `next()` until it returns null before pushing again. */
+  /**
+   * Takes what the socket gave; the decoder may keep `chunk` itself, so its bytes must not change afterwards. Call
+   * `next()` until it returns null before pushing again.
+   */
   push(chunk: Buffer): void {
     if (chunk.length === 0 || this.#failed !== null) return
-    this.#chunks.push(chunk)
+    if (this.#bufferedBytes === 0) {
+      this.#store = chunk
+    } else {
+      this.#reserve(this.#bufferedBytes + chunk.length)
+      this.#store.set(chunk, this.#bufferedBytes)
+    }
     this.#bufferedBytes += chunk.length
   }
 
@@ -64,16 +75,18 @@ export class FrameDecoder {
       this.#frameBytes = this.#readPrefix()
     }
     if (this.#bufferedBytes < this.#frameBytes) return null
-    const frame = this.#take(this.#frameBytes)
+    const frame = this.#store.subarray(0, this.#frameBytes)
+    this.#store = this.#store.subarray(this.#frameBytes, this.#bufferedBytes)
+    this.#bufferedBytes = this.#store.length
+    if (this.#bufferedBytes === 0) this.#store = NOTHING
     this.#frameBytes = 0
     return frame
   }
 
   #readPrefix(): number {
-    const whole = this.#merged()
-    const length = whole.readBigUInt64LE(0)
+    const length = this.#store.readBigUInt64LE(0)
     if (length >= PREFIX_BYTES && length <= this.#maxFrameBytes) return Number(length)
-    this.#chunks = []
+    this.#store = NOTHING
     this.#bufferedBytes = 0
     this.#failed =
       length < PREFIX_BYTES
@@ -88,20 +101,14 @@ export class FrameDecoder {
     throw this.#failed
   }
 
-  #take(bytes: number): Buffer {
-    const whole = this.#merged()
-    const rest = whole.length - bytes
-    this.#chunks = rest === 0 ? [] : [whole.subarray(bytes)]
-    this.#bufferedBytes = rest
-    return rest === 0 ? whole : whole.subarray(0, bytes)
-  }
-
-  /** Everything buffered as one piece: free when it came as one, one copy per frame otherwise. */
-  #merged(): Buffer {
-    const [first] = this.#chunks
-    if (this.#chunks.length === 1 && first !== undefined) return first
-    const whole = Buffer.concat(this.#chunks, this.#bufferedBytes)
-    this.#chunks = [whole]
-    return whole
+  /**
+   * Makes room for `bytes` in all. Doubling, and never beyond the frame in progress: a client that sends a byte at a
+   * time costs neither a Buffer object per byte nor a copy per byte, and one that only announces a frame costs nothing.
+   */
+  #reserve(bytes: number): void {
+    if (bytes <= this.#store.length) return
+    const room = Buffer.allocUnsafeSlow(Math.max(bytes, Math.min(2 * this.#store.length, this.#frameBytes)))
+    room.set(this.#store.subarray(0, this.#bufferedBytes))
+    this.#store = room
   }
 }

@@ -10,7 +10,10 @@ import { scanRequest } from './wire.ts'
 export type Request = {
   /** Name of the oneof member that is set, as in the schema (`add_cluster`). */
   readonly kind: string
-  /** The member's decoded value: a string, a number, or a message with the schema's snake_case fields. */
+  /**
+   * The member's decoded value: a string, a number, a Long for 64 bits, or a message with the schema's snake_case fields.
+   * A field that was not sent reads as its default through the prototype; `Object.hasOwn` tells the two apart.
+   */
   readonly value: unknown
   /** The protobuf bytes as received, without the length prefix. */
   readonly payload: Buffer
@@ -51,13 +54,13 @@ export function encodeRequest(schema: Schema, kind: string, value: unknown): Buf
   return encodeFrame(type.encode(type.create({ [kind]: filled })).finish())
 }
 
-/** A copy of `value` in which every required field of `message` is set, to its default or to zero. */
+/** A copy of `value`, own fields only, in which every required field of `message` is set, to its default or to zero. */
 function withRequired(schema: Schema, message: Message, value: unknown): Record<string, unknown> {
   const given = (value ?? {}) as Record<string, unknown>
   const result: Record<string, unknown> = {}
   const defaults = schema.type(message.name)
   for (const field of message.fields) {
-    let item = given[field.name]
+    let item = Object.hasOwn(given, field.name) ? given[field.name] : undefined
     if (item === undefined && field.label === 'required') {
       item = field.message === null ? defaults.fields[field.name]?.defaultValue : {}
     }
@@ -94,9 +97,18 @@ export function encodeContent(schema: Schema, value: Record<string, unknown>): U
   return type.encode(type.create(withRequired(schema, message, value))).finish()
 }
 
-/** Decodes the bytes of a ResponseContent; fields the schema does not know are skipped. */
+/**
+ * Decodes the bytes of a ResponseContent; fields the schema does not know are skipped.
+ * @throws ProtocolError `malformed_response` when the bytes are not a protobuf message of that shape
+ */
 export function decodeContent(schema: Schema, content: Buffer): Record<string, unknown> {
-  return schema.type('ResponseContent').decode(content) as unknown as Record<string, unknown>
+  const type = schema.type('ResponseContent')
+  try {
+    return type.decode(content) as unknown as Record<string, unknown>
+  } catch (error) {
+    // protobufjs throws RangeError or a plain Error for bytes that are cut short or nested too deep
+    throw malformedResponse({ cause: error })
+  }
 }
 
 /**
@@ -189,6 +201,6 @@ function varint(value: number): Buffer {
   return Buffer.from(bytes)
 }
 
-function malformedResponse(): ProtocolError {
-  return new ProtocolError('malformed_response', "Sōzu's answer is not a Response message")
+function malformedResponse(options?: ErrorOptions): ProtocolError {
+  return new ProtocolError('malformed_response', "Sōzu's answer is not a Response message", options)
 }

@@ -47,18 +47,24 @@ export type Schema = {
   readonly type: (name: string) => protobuf.Type
 }
 
-const fieldTable = z.strictObject({
-  tag: z.int().min(1).max(536_870_911),
-  label: z.enum(['required', 'optional', 'repeated', 'map']).optional(),
-  oneof: z.string().optional(),
-  type: z.string(),
-  default: z.union([z.string(), z.number(), z.boolean()]).optional(),
-  max: z.int().positive().optional(),
-})
+const identifier = z.string().regex(/^[A-Za-z]\w*$/, 'not a protobuf identifier')
+/** Never a scalar's name: protobufjs would take `double` for its own type where we take it for the table's. */
+const typeName = z.string().regex(/^[A-Z]\w*$/, 'not a capitalised protobuf identifier')
+const fieldTable = z
+  .strictObject({
+    tag: z.int().min(1).max(536_870_911),
+    label: z.enum(['required', 'optional', 'repeated', 'map']).optional(),
+    oneof: identifier.optional(),
+    type: z.string(),
+    default: z.union([z.string(), z.number(), z.boolean()]).optional(),
+    max: z.int().positive().optional(),
+  })
+  .refine(({ label, oneof }) => label === undefined || oneof === undefined, 'a oneof member has no label')
+  .refine(({ max, type }) => max === undefined || type === 'uint32', 'only a uint32 has a max')
 const schemaTable = z.strictObject({
   sozu: z.string().min(1),
-  messages: z.record(z.string(), z.record(z.string(), fieldTable)),
-  enums: z.record(z.string(), z.record(z.string(), z.int().min(0))),
+  messages: z.record(typeName, z.record(identifier, fieldTable)),
+  enums: z.record(typeName, z.record(identifier, z.int().min(0).max(0x7fff_ffff))),
 })
 type SchemaTable = z.infer<typeof schemaTable>
 type FieldTable = z.infer<typeof fieldTable>
@@ -67,23 +73,31 @@ type FieldTable = z.infer<typeof fieldTable>
  * Compiles a message table.
  * @param table parsed JSON of a schema file
  * @param source file name, for messages
- * @throws ConfigError `config_invalid_value` when the table is not one, names an unknown type or uses a tag twice
+ * @throws ConfigError `config_invalid_value` when the table is not one, names an unknown type, uses a tag or a name
+ * twice, or when `Request` is anything but one oneof
  */
 export function compileSchema(table: unknown, source: string): Schema {
   const parsed = schemaTable.safeParse(table)
   if (!parsed.success) {
     const issue = parsed.error.issues[0]
-    throw wrong(source, `${issue?.path.join('.')}: ${issue?.message}`)
+    throw wrong(source, `${issue?.path.join('.') || 'the table'}: ${issue?.message}`)
   }
-  const { sozu, messages: messageTables, enums: enumTables } = parsed.data
+  const { sozu, messages: messageTables } = parsed.data
+  const enums = new Map(
+    Object.entries(parsed.data.enums).map(([name, values]) => [
+      name,
+      new Map(Object.entries(values).map(([key, number]) => [number, key])),
+    ]),
+  )
   const messages = new Map<string, MutableMessage>()
   for (const name of Object.keys(messageTables)) {
+    if (enums.has(name)) throw wrong(source, `${name} is both a message and an enum`)
     messages.set(name, { name, fields: [], byTag: new Map(), required: [] })
   }
   for (const [name, fields] of Object.entries(messageTables)) {
     const message = messages.get(name) as MutableMessage
     for (const [fieldName, entry] of Object.entries(fields)) {
-      const field = compileField(fieldName, entry, message.fields.length, messages, enumTables)
+      const field = compileField(fieldName, entry, message.fields.length, messages, enums)
       if (field === null) throw wrong(source, `${name}.${fieldName}: unknown type ${entry.type}`)
       if (message.byTag.has(field.tag)) throw wrong(source, `${name}: tag ${field.tag} stands twice`)
       message.fields.push(field)
@@ -92,14 +106,11 @@ export function compileSchema(table: unknown, source: string): Schema {
     }
   }
   const request = messages.get('Request')
-  if (request === undefined || !messages.has('Response')) throw wrong(source, 'Request or Response is missing')
-  const root = protobuf.Root.fromJSON(protobufDescriptor(parsed.data)).resolveAll()
-  const enums = new Map(
-    Object.entries(enumTables).map(([name, values]) => [
-      name,
-      new Map(Object.entries(values).map(([key, number]) => [number, key])),
-    ]),
-  )
+  if (request === undefined || !messages.has('Response'))
+    throw wrong(source, 'Request or Response is missing')
+  const oneofs = new Set(request.fields.map((field) => field.oneof))
+  if (oneofs.size !== 1 || oneofs.has(null)) throw wrong(source, 'Request is not one oneof')
+  const root = protobufRoot(parsed.data, source)
   return { sozu, messages, enums, request, type: (name) => root.lookupType(name) }
 }
 
@@ -110,10 +121,10 @@ function compileField(
   entry: FieldTable,
   index: number,
   messages: ReadonlyMap<string, Message>,
-  enums: SchemaTable['enums'],
+  enums: Schema['enums'],
 ): Field | null {
   const message = messages.get(entry.type) ?? null
-  const enumTable = enums[entry.type]
+  const enumTable = enums.get(entry.type)
   const scalar = scalarTypes.find((candidate) => candidate === entry.type)
   const type = message !== null ? 'message' : enumTable !== undefined ? 'enum' : scalar
   if (type === undefined) return null
@@ -126,7 +137,7 @@ function compileField(
     wireType: label === 'map' ? WIRE.bytes : wireTypeOf(type),
     oneof: entry.oneof ?? null,
     message,
-    enumNumbers: enumTable === undefined ? null : new Set(Object.values(enumTable)),
+    enumNumbers: enumTable === undefined ? null : new Set(enumTable.keys()),
     max: entry.max ?? null,
     index,
   }
@@ -136,6 +147,17 @@ function compileField(
 export function wireTypeOf(type: Field['type']): number {
   if (type === 'string' || type === 'bytes' || type === 'message') return WIRE.bytes
   return type === 'fixed32' ? WIRE.fixed32 : WIRE.varint
+}
+
+function protobufRoot(table: SchemaTable, source: string): protobuf.Root {
+  try {
+    const root = protobuf.Root.fromJSON(protobufDescriptor(table))
+    root.resolveAll()
+    return root
+  } catch (error) {
+    // protobufjs has rules of its own about names, and plain Errors for them
+    throw wrong(source, error instanceof Error ? error.message : String(error), { cause: error })
+  }
 }
 
 function protobufDescriptor({ messages, enums }: SchemaTable): protobuf.INamespace {
@@ -160,6 +182,6 @@ function protobufDescriptor({ messages, enums }: SchemaTable): protobuf.INamespa
   return { nested }
 }
 
-function wrong(source: string, problem: string): ConfigError {
-  return new ConfigError('config_invalid_value', `wire schema ${source}: ${problem}`)
+function wrong(source: string, problem: string, options?: ErrorOptions): ConfigError {
+  return new ConfigError('config_invalid_value', `wire schema ${source}: ${problem}`, options)
 }

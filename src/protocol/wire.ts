@@ -33,12 +33,12 @@ class Scanner {
     this.#bytes = bytes
   }
 
-  /** Scans bytes [start, end) as `message`; returns the oneof member that was seen last, if any. */
+  /** Scans bytes [start, end) as `message`; returns the oneof member that was set, if any. */
   scanMessage(message: Message, start: number, end: number, depth: number): Field | null {
     if (depth > MAX_DEPTH) throw this.#malformed(start, `nested deeper than ${MAX_DEPTH} messages`)
     const seen = new Uint8Array(message.fields.length)
     let mapKeys: Map<number, Set<string>> | null = null
-    let member: Field | null = null
+    const members: Field[] = []
     this.#offset = start
     while (this.#offset < end) {
       const at = this.#offset
@@ -65,10 +65,11 @@ class Scanner {
         } else {
           if (seen[field.index] !== 0) throw this.#malformed(at, 'stands twice')
           if (field.oneof !== null) {
-            if (member !== null && member.oneof === field.oneof) {
-              throw this.#malformed(at, `second member of ${field.oneof} after ${member.name}`)
+            const other = members.find(({ oneof }) => oneof === field.oneof)
+            if (other !== undefined) {
+              throw this.#malformed(at, `second member of ${field.oneof} after ${other.name}`)
             }
-            member = field
+            members.push(field)
           }
           seen[field.index] = 1
           this.#scanValue(field, end, depth)
@@ -82,7 +83,7 @@ class Scanner {
         throw this.#malformed(end, 'required field is missing')
       }
     }
-    return member
+    return members[0] ?? null
   }
 
   #scanValue(field: Field, end: number, depth: number): void {
@@ -111,7 +112,7 @@ class Scanner {
         this.#offset += 4
         return
       default:
-        this.#checkInteger(field, this.#varint64(end), at)
+        this.#checkInteger(field, this.#varint(end), at)
     }
   }
 
@@ -158,24 +159,19 @@ class Scanner {
     if (missing !== undefined) throw this.#malformed(at, `required field ${missing.name} is missing`)
   }
 
-  #checkInteger(field: Field, value: bigint, at: number): void {
+  #checkInteger(field: Field, value: number, at: number): void {
     switch (field.type) {
       case 'bool':
-        if (value > 1n) throw this.#malformed(at, `bool other than 0 or 1`)
+        if (value !== 0 && value !== 1) throw this.#malformed(at, 'bool other than 0 or 1')
         return
       case 'uint32':
-        if (value > BigInt(field.max ?? 0xffff_ffff)) throw this.#malformed(at, 'integer out of range')
+        if (value < 0 || value > (field.max ?? 0xffff_ffff)) throw this.#malformed(at, 'integer out of range')
         return
-      case 'int32': {
-        const signed = BigInt.asIntN(64, value)
-        if (signed < -0x8000_0000n || signed > 0x7fff_ffffn) throw this.#malformed(at, 'integer out of range')
-        return
-      }
+      case 'int32':
       case 'enum':
-        if (value > 0x7fff_ffffn || !field.enumNumbers?.has(Number(value))) {
-          throw this.#malformed(at, `unknown enum number ${BigInt.asIntN(64, value)}`)
-        }
-        return
+        if (value < -0x8000_0000 || value > 0x7fff_ffff) throw this.#malformed(at, 'integer out of range')
+        if (field.type === 'int32' || field.enumNumbers?.has(value)) return
+        throw this.#malformed(at, `unknown enum number ${value}`)
       default: // int64 and uint64 use all 64 bits
         return
     }
@@ -190,30 +186,30 @@ class Scanner {
   }
 
   #varint32(end: number, what: string): number {
-    const first = this.#bytes[this.#offset]
-    if (this.#offset < end && first !== undefined && first < 0x80) {
-      this.#offset += 1
-      return first
-    }
     const at = this.#offset
-    const value = this.#varint64(end)
-    if (value > 0xffff_ffffn) throw this.#malformed(at, `${what} out of range`)
-    return Number(value)
+    const value = this.#varint(end)
+    if (value < 0 || value > 0xffff_ffff) throw this.#malformed(at, `${what} out of range`)
+    return value
   }
 
-  #varint64(end: number): bigint {
+  /**
+   * A varint as a signed 64-bit integer. Exact within ±2^53; further out it is rounded, but never to a value that any
+   * narrower type could hold, and the wider types are not looked at.
+   */
+  #varint(end: number): number {
     const at = this.#offset
-    let value = 0n
-    for (let shift = 0n; ; shift += 7n) {
-      if (this.#offset >= end) throw this.#malformed(at, 'varint is cut short')
-      const byte = this.#bytes[this.#offset] as number
+    let low = 0 // bits 0 to 27
+    let high = 0 // bits 28 to 63
+    for (let count = 0; ; count += 1) {
+      const byte = this.#offset < end ? this.#bytes[this.#offset] : undefined
+      if (byte === undefined) throw this.#malformed(at, 'varint is cut short')
       this.#offset += 1
-      if (shift === 63n && byte > 1) throw this.#malformed(at, 'varint above 64 bits')
-      value |= BigInt(byte & 0x7f) << shift
-      if (byte < 0x80) {
-        if (byte === 0 && shift > 0n) throw this.#malformed(at, 'varint is not minimal')
-        return value
-      }
+      if (count === 9 && byte > 1) throw this.#malformed(at, 'varint above 64 bits')
+      if (count < 4) low += (byte & 0x7f) << (7 * count)
+      else high += (byte & 0x7f) * 2 ** (7 * count - 28)
+      if (byte > 0x7f) continue
+      if (byte === 0 && count > 0) throw this.#malformed(at, 'varint is not minimal')
+      return (high < 2 ** 35 ? high : high - 2 ** 36) * 2 ** 28 + low
     }
   }
 

@@ -1,0 +1,50 @@
+// How many refusals get a line of their own: ten a second for each uid. What is held back is counted and reported in one
+// summary, so that a flood of bad requests can neither fill the disk nor hide. Pure: time comes in as a parameter.
+import type { RecordErrorCode } from './record.ts'
+
+export const REFUSALS_PER_SECOND = 10
+const WINDOW_MS = 1000
+
+export type Suppressed = {
+  readonly uid: number | null
+  readonly count: number
+  readonly byCode: ReadonlyMap<RecordErrorCode, number>
+}
+
+type Window = {
+  startedMs: number
+  admitted: number
+  suppressed: number
+  byCode: Map<RecordErrorCode, number>
+}
+
+export class RefusalLimiter {
+  readonly #windows = new Map<number | null, Window>()
+
+  /** Whether this refusal gets its own line; when not, it is counted for the next summary. */
+  admit(uid: number | null, code: RecordErrorCode, nowMs: number): boolean {
+    let window = this.#windows.get(uid)
+    if (window === undefined || (nowMs - window.startedMs >= WINDOW_MS && window.suppressed === 0)) {
+      window = { startedMs: nowMs, admitted: 0, suppressed: 0, byCode: new Map() }
+      this.#windows.set(uid, window)
+    }
+    if (window.admitted < REFUSALS_PER_SECOND) {
+      window.admitted += 1
+      return true
+    }
+    window.suppressed += 1
+    window.byCode.set(code, (window.byCode.get(code) ?? 0) + 1)
+    return false
+  }
+
+  /** Counts of windows that are over (of all windows with `everything`), which are then forgotten. */
+  takeSuppressed(nowMs: number, everything = false): Suppressed[] {
+    const summaries: Suppressed[] = []
+    for (const [uid, window] of this.#windows) {
+      if (!everything && nowMs - window.startedMs < WINDOW_MS) continue
+      this.#windows.delete(uid)
+      if (window.suppressed > 0) summaries.push({ uid, count: window.suppressed, byCode: window.byCode })
+    }
+    return summaries
+  }
+}

@@ -1,0 +1,92 @@
+// `sozu-auditd run`: the daemon in the foreground until a signal ends it. Signals are handled from the first moment on, so
+// that a stop during start is a stop.
+import { Daemon } from '../daemon.ts'
+import { loadConfig } from '../config/load.ts'
+import { ConfigError, EXIT, JournalError } from '../errors.ts'
+import { createLog, flushLog, type Log } from '../log.ts'
+import { type Environment, inheritedSockets, ServiceManager } from '../systemd.ts'
+
+/** After a stop signal the process ends within this time, whatever hangs. */
+const STOP_MS = 6500
+const LOG_FLUSH_MS = 200
+
+export type RunOptions = {
+  readonly configPath: string
+  readonly environment: Environment
+  /** Ends the process at once, without waiting for anything. */
+  readonly exit: (status: number) => void
+}
+
+/** Starts the daemon; resolves when it serves. Ends the process by `exit` with the status that says why. */
+export async function run({ configPath, environment, exit }: RunOptions): Promise<void> {
+  const log = createLog('info')
+  const leave = (status: number): void => {
+    flushLog(log, LOG_FLUSH_MS).then(
+      () => exit(status),
+      () => exit(status),
+    )
+  }
+  const onBug = (error: unknown): void => {
+    log.fatal({ err: error }, 'bug: the daemon ends; requests in flight have no known outcome')
+    leave(EXIT.bug)
+  }
+  process.on('uncaughtException', onBug)
+  process.on('unhandledRejection', onBug)
+  // Node opens a debugger on SIGUSR1 unless somebody listens.
+  process.on('SIGUSR1', () => log.info('SIGUSR1 does nothing'))
+  const started = start(configPath, environment, log, onBug)
+  handleSignals(started, log, leave, onBug)
+  try {
+    await started
+  } catch (error) {
+    if (error instanceof ConfigError) {
+      log.fatal({ code: error.code, err: error.message }, 'not started: configuration')
+      leave(EXIT.config)
+    } else if (error instanceof JournalError) {
+      log.fatal({ code: error.code, err: error.message }, 'not started: a required audit sink failed')
+      leave(EXIT.sink)
+    } else onBug(error)
+  }
+}
+
+async function start(
+  configPath: string,
+  environment: Environment,
+  log: Log,
+  onBug: (error: unknown) => void,
+): Promise<Daemon> {
+  const config = loadConfig(configPath)
+  log.level = config.logLevel
+  const sockets = inheritedSockets(environment, process.pid)
+  if (sockets > 1) {
+    throw new ConfigError('listen_failed', `${sockets} sockets were passed on; the .socket unit must have one`)
+  }
+  const manager = new ServiceManager(environment, process.pid, log)
+  return Daemon.start({ configPath, config, inherited: sockets === 1, manager, log, onBug })
+}
+
+function handleSignals(
+  started: Promise<Daemon>,
+  log: Log,
+  leave: (status: number) => void,
+  onBug: (error: unknown) => void,
+): void {
+  let stopping = false
+  const stop = (signal: string): void => {
+    if (stopping) return
+    stopping = true
+    setTimeout(() => {
+      log.error({ signal }, 'stopping took too long; ending now')
+      leave(EXIT.done)
+    }, STOP_MS)
+    started.then((daemon) => daemon.stop(signal)).then(() => leave(EXIT.done), noStart)
+  }
+  // Starting failed: whoever awaits the start says so and leaves with its status.
+  const noStart = (): void => undefined
+  process.on('SIGTERM', () => stop('SIGTERM'))
+  process.on('SIGINT', () => stop('SIGINT'))
+  let reloading: Promise<void> = Promise.resolve()
+  process.on('SIGHUP', () => {
+    reloading = reloading.then(() => started.then((daemon) => (stopping ? undefined : daemon.reload()))).catch(onBug)
+  })
+}

@@ -1,0 +1,415 @@
+// Composition root: configuration → sinks → journal → listener → sessions, and the daemon's own life: reload, stop. What is
+// built here in this order is torn down in the opposite one, so that nobody is served without a journal.
+import { readFileSync, statSync } from 'node:fs'
+import type { Socket } from 'node:net'
+import { hostname } from 'node:os'
+import { ulid } from 'ulid'
+import { DaemonRecords } from './audit/daemon-records.ts'
+import { Journal, type Sink } from './audit/journal.ts'
+import { renderJson } from './audit/json.ts'
+import { type LineContext, sha256 } from './audit/record.ts'
+import { RefusalLimiter } from './audit/refusals.ts'
+import { cleanPiece } from './audit/sanitise.ts'
+import { renderText } from './audit/text.ts'
+import { missingFields } from './audit/verbs.ts'
+import { canonicalConfig, type Config, diffConfig, reloadableKeys, shippedWireSchemas } from './config/config.ts'
+import { loadConfig } from './config/load.ts'
+import { ConfigError, errnoOf, JournalError, PeerError } from './errors.ts'
+import type { Log } from './log.ts'
+import { clockRealtime } from './native.ts'
+import { Accounts } from './peer/accounts.ts'
+import { idOf } from './peer/names.ts'
+import { type Peer, peerOf } from './peer/peercred.ts'
+import { compileSchema, type Schema } from './protocol/schema.ts'
+import { Identity } from './proxy/identity.ts'
+import { Listener } from './proxy/listener.ts'
+import { failure, Session, type SessionContext, unnamed } from './proxy/session.ts'
+import { Sozu } from './proxy/sozu.ts'
+import { ConsoleSink } from './sinks/console.ts'
+import { FileSink, type Opened } from './sinks/file.ts'
+import type { ServiceManager } from './systemd.ts'
+import { version } from './version.ts'
+
+export type DaemonOptions = {
+  readonly configPath: string
+  readonly config: Config
+  /** A listening socket was passed on by the service manager. */
+  readonly inherited: boolean
+  readonly manager: ServiceManager
+  readonly log: Log
+  /** Called with an error nobody expected; it must end the process. */
+  readonly onBug: (error: unknown) => void
+}
+
+/** Descriptors a session uses at most: client, upstream, and a connection that asks for a listener's state. */
+const FDS_PER_SESSION = 3
+/** Descriptors kept back for files, helper, listener and the refusals of those who come too late. */
+const FDS_RESERVED = 64
+const TICK_MS = 1000
+/** What is in flight at a stop is waited for this long. */
+const DRAIN_MS = 5000
+const OWN_NAME_MS = 200
+
+export class Daemon {
+  readonly #options: DaemonOptions
+  readonly #log: Log
+  readonly #records: DaemonRecords
+  readonly #accounts: Accounts
+  readonly #journal: Journal
+  readonly #context: SessionContext
+  readonly #sessions = new Set<Session>()
+  readonly #maxSessions: number
+  readonly #refusals = new RefusalLimiter()
+  #config: Config
+  #allowedUids: ReadonlySet<number> | null
+  #listener: Listener | null = null
+  #clients = 0
+  #ticking: NodeJS.Timeout | null = null
+  #onIdle: (() => void) | null = null
+
+  /**
+   * Starts serving.
+   * @throws ConfigError for what the operator must change, JournalError for a sink that does not open
+   */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const accounts = new Accounts({ log: options.log })
+    accounts.start()
+    try {
+      const ownUser = await accounts.lookup(process.geteuid?.() ?? 0, OWN_NAME_MS)
+      const daemon = new Daemon(options, accounts, ownUser)
+      await daemon.#start()
+      return daemon
+    } catch (error) {
+      accounts.stop()
+      throw error
+    }
+  }
+
+  private constructor(options: DaemonOptions, accounts: Accounts, ownUser: string | null) {
+    const { config, log } = options
+    this.#options = options
+    this.#log = log
+    this.#config = config
+    this.#allowedUids = uidSet(config)
+    this.#accounts = accounts
+    this.#records = new DaemonRecords({
+      actor: ownActor(ownUser),
+      clock: clockRealtime,
+      newUlid: ulid,
+      bootGeneration: () => sozu.bootGeneration,
+    })
+    const schema = loadSchema(config.wireSchema)
+    const sozu = new Sozu({ path: config.commandSocket, schema, maxFrameBytes: config.maxFrameBytes })
+    this.#journal = new Journal({
+      sinks: this.#createSinks(),
+      durability: config.durability,
+      onFailure: config.onAuditFailure,
+      daemonRecord: (verb, target, result, detail) => this.#records.create(verb, target, { result, detail }),
+      log,
+      onState: () => this.#tellStatus(),
+    })
+    this.#context = {
+      journal: this.#journal,
+      sozu,
+      schema,
+      maxFrameBytes: config.maxFrameBytes,
+      settings: () => ({ allowedUids: this.#allowedUids, auditReads: this.#config.auditReads }),
+      refusals: this.#refusals,
+      clock: clockRealtime,
+      newUlid: ulid,
+      log,
+    }
+    this.#maxSessions = Math.max(1, Math.floor((openFilesLimit() - FDS_RESERVED) / FDS_PER_SESSION))
+  }
+
+  async #start(): Promise<void> {
+    const { config, inherited, manager } = this.#options
+    refuseSozusOwnSocket(config)
+    await this.#journal.open()
+    await this.#journal.append(
+      this.#records.create('audit_started', `config:${this.#options.configPath}`, {
+        detail: {
+          config_sha256: cleanPiece(sha256(JSON.stringify(canonicalConfig(config)))),
+          on_audit_failure: cleanPiece(config.onAuditFailure),
+          durability: cleanPiece(config.durability),
+          audit_reads: cleanPiece(config.auditReads),
+        },
+      }),
+    )
+    this.#listener = inherited ? await Listener.inherit(this.#accept) : await this.#bind(config)
+    this.#ticking = setInterval(() => this.#tick(), TICK_MS)
+    if (config.onAuditFailure === 'allow') {
+      this.#log.warn('on_audit_failure = "allow": requests go on when their records cannot be written')
+    }
+    if (config.auditReads === 'none') this.#log.warn('audit_reads = "none": reads that reveal keys leave no line')
+    this.#log.info(
+      { version, socket: this.#listener.path, sozu: config.commandSocket, sessions_max: this.#maxSessions },
+      'ready',
+    )
+    manager.ready(this.#status())
+  }
+
+  /** Reads the configuration again and looks at the files' paths. A bad file keeps the old settings, and says so. */
+  async reload(): Promise<void> {
+    const { manager, configPath } = this.#options
+    manager.reloading()
+    try {
+      const changes = this.#applyConfig(loadConfig(configPath))
+      this.#log.info({ changes }, 'configuration reloaded')
+      await this.#note(this.#records.create('audit_config_reloaded', `config:${configPath}`, { detail: changes }))
+    } catch (error) {
+      // ConfigError: the file is bad; what was in force stays in force.
+      if (!(error instanceof ConfigError)) throw error
+      this.#log.error({ code: error.code, err: error.message }, 'configuration not reloaded; the old settings stay')
+      const extras = { errorCode: 'invalid_input' as const, reason: cleanPiece(error.message) }
+      await this.#note(
+        this.#records.create('audit_config_reloaded', `config:${configPath}`, { result: 'err', extras }),
+      )
+    }
+    // Writing a line makes each sink look at its path: a file that was rotated away is replaced before this line.
+    await this.#note(this.#records.create('audit_log_reopened', 'sinks:all', {}))
+    manager.ready(this.#status())
+  }
+
+  /** Finishes what is in flight, five seconds at most, and ends with a last line. */
+  async stop(signal: string): Promise<void> {
+    this.#options.manager.stopping()
+    await this.#listener?.close()
+    for (const session of this.#sessions) session.stop()
+    await this.#untilIdle(DRAIN_MS)
+    const cut = this.#sessions.size
+    for (const session of this.#sessions) session.destroy()
+    await this.#untilIdle(TICK_MS / 2)
+    if (this.#ticking !== null) clearInterval(this.#ticking)
+    await this.#reportSuppressed(true)
+    await this.#note(
+      this.#records.create('audit_stopped', `signal:${signal}`, { detail: { sessions_cut: cut } }),
+    )
+    await this.#journal.close()
+    this.#accounts.stop()
+    this.#log.info({ signal, sessions_cut: cut }, 'stopped')
+  }
+
+  async #bind(config: Config): Promise<Listener> {
+    const { listenSocket, listenSocketMode, listenSocketOwner, listenSocketGroup } = config
+    if (listenSocket === null) {
+      throw new ConfigError(
+        'config_invalid_value',
+        'listen_socket is required unless the service manager passes a socket on (see sozu-auditd.socket)',
+      )
+    }
+    return Listener.bind(
+      {
+        path: listenSocket,
+        mode: listenSocketMode,
+        uid: listenSocketOwner === null ? null : idOf('passwd', listenSocketOwner, 'listen_socket_owner'),
+        gid: listenSocketGroup === null ? null : idOf('group', listenSocketGroup, 'listen_socket_group'),
+      },
+      this.#accept,
+    )
+  }
+
+  /** Everything that must happen before the event loop turns: who connected is only certain now. */
+  readonly #accept = (socket: Socket): void => {
+    const clientId = this.#clients
+    this.#clients += 1
+    let peer: Peer
+    try {
+      peer = peerOf(socket)
+    } catch (error) {
+      // PeerError: without credentials there is no actor, and without an actor no session.
+      if (!(error instanceof PeerError)) throw error
+      this.#turnAway(socket, clientId, null, error.message)
+      return
+    }
+    if (this.#sessions.size >= this.#maxSessions) {
+      this.#turnAway(socket, clientId, peer, `too many connections (${this.#maxSessions} at most)`)
+      return
+    }
+    const identity = new Identity(peer, (uid, timeoutMs) => this.#accounts.lookup(uid, timeoutMs))
+    const session = new Session(socket, clientId, identity, this.#context)
+    this.#sessions.add(session)
+    session
+      .run()
+      .catch((error: unknown) => this.#options.onBug(error))
+      .finally(() => {
+        this.#sessions.delete(session)
+        if (this.#sessions.size === 0) this.#onIdle?.()
+      })
+  }
+
+  /** Refuses a connection: a line (or a count), a FAILURE, the end. */
+  #turnAway(socket: Socket, clientId: number, peer: Peer | null, why: string): void {
+    const code = peer === null ? 'peer_cred_unavailable' : 'other'
+    socket.on('error', () => socket.destroy())
+    socket.end(failure(`connection refused: ${why}`), () => socket.destroy())
+    if (!this.#refusals.admit(peer?.uid ?? null, code, performance.now())) return
+    const identity = peer === null ? null : new Identity(peer, async () => null)
+    const record = this.#records.create('connection_refused', unnamed(`connection:${clientId}`).target.text, {
+      result: 'err',
+      extras: { errorCode: code, reason: cleanPiece(why) },
+    })
+    const actor = identity?.actor ?? unknownActor
+    this.#noteLater({ ...record, stage: 'refusal', actor, clientId, sessionUlid: ulid() })
+  }
+
+  #tick(): void {
+    const nowMs = performance.now()
+    for (const session of this.#sessions) session.tick(nowMs)
+    this.#reportSuppressed(false).catch((error: unknown) => this.#options.onBug(error))
+    this.#tellStatus()
+  }
+
+  async #reportSuppressed(everything: boolean): Promise<void> {
+    for (const { uid, count, byCode } of this.#refusals.takeSuppressed(performance.now(), everything)) {
+      const detail = Object.fromEntries([...byCode].map(([code, times]) => [code, times]))
+      const record = this.#records.create('refusals_suppressed', `refusals:${count}`, { result: 'err', detail })
+      const actor = uid === null ? unknownActor : { ...unknownActor, uid }
+      await this.#note({ ...record, stage: 'refusal', actor, extras: { ...record.extras, errorCode: 'other' } })
+    }
+  }
+
+  #applyConfig(next: Config): Record<string, ReturnType<typeof cleanPiece>> {
+    const detail: Record<string, ReturnType<typeof cleanPiece>> = {}
+    for (const change of diffConfig(this.#config, next)) {
+      const suffix = reloadableKeys.includes(change.key) ? '' : '_after_restart'
+      detail[`${change.key}_old`] = cleanPiece(JSON.stringify(change.old) ?? 'absent')
+      detail[`${change.key}_new${suffix}`] = cleanPiece(JSON.stringify(change.new) ?? 'absent')
+    }
+    const { commandAllowedUids, auditReads, logLevel } = next
+    this.#config = { ...this.#config, commandAllowedUids, auditReads, logLevel }
+    this.#allowedUids = uidSet(next)
+    this.#log.level = logLevel
+    return detail
+  }
+
+  /** Appends a record of what has happened anyway; the journal keeps it for a sink that is out of order. */
+  async #note(record: Parameters<Journal['append']>[0]): Promise<void> {
+    try {
+      await this.#journal.append(record)
+    } catch (error) {
+      // JournalError: said in the operational log when the sink failed.
+      if (!(error instanceof JournalError)) throw error
+    }
+  }
+
+  #noteLater(record: Parameters<Journal['append']>[0]): void {
+    this.#note(record).catch((error: unknown) => this.#options.onBug(error))
+  }
+
+  #untilIdle(waitMs: number): Promise<void> {
+    if (this.#sessions.size === 0) return Promise.resolve()
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, waitMs)
+      this.#onIdle = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  #status(): string {
+    const { state } = this.#journal
+    return state === 'healthy'
+      ? `recording, ${this.#sessions.size} connections`
+      : 'REFUSING: a required audit sink is out of order'
+  }
+
+  #tellStatus(): void {
+    this.#options.manager.status(this.#status())
+  }
+
+  #createSinks(): Sink[] {
+    const { auditLogsTarget, auditLogsJsonTarget, auditFileGroup, console: mirror } = this.#config
+    const groupId = auditFileGroup === null ? null : idOf('group', auditFileGroup, 'audit_file_group')
+    const context: LineContext = {
+      host: cleanPiece(hostname()).text,
+      socket: cleanPiece(this.#config.listenSocket ?? 'inherited').text,
+      auditdVersion: version,
+    }
+    const opened = (report: Opened) => this.#records.opened(report)
+    const sinks: Sink[] = []
+    if (auditLogsTarget !== null) {
+      const render = (record: Parameters<typeof renderText>[0]) => renderText(record, context)
+      sinks.push(new FileSink({ name: 'text', path: auditLogsTarget, groupId, render, opened }))
+    }
+    if (auditLogsJsonTarget !== null) {
+      const render = (record: Parameters<typeof renderJson>[0]) => renderJson(record, context)
+      sinks.push(new FileSink({ name: 'json', path: auditLogsJsonTarget, groupId, render, opened }))
+    }
+    if (mirror === 'always' || (mirror === 'auto' && process.stdout.isTTY)) {
+      const render = (record: Parameters<typeof renderText>[0]) => renderText(record, context)
+      sinks.push(new ConsoleSink({ stream: process.stdout, colour: process.stdout.isTTY, render }))
+    }
+    return sinks
+  }
+}
+
+const unknownActor = {
+  uid: null,
+  gid: null,
+  pid: null,
+  user: null,
+  comm: null,
+  role: 'unknown',
+  binding: null,
+} as const
+
+function uidSet({ commandAllowedUids }: Config): ReadonlySet<number> | null {
+  return commandAllowedUids === null ? null : new Set(commandAllowedUids)
+}
+
+function ownActor(user: string | null): ConstructorParameters<typeof DaemonRecords>[0]['actor'] {
+  const uid = process.geteuid?.() ?? 0
+  const comm = readFileSync('/proc/self/comm', 'utf8').trimEnd()
+  return {
+    uid,
+    gid: process.getegid?.() ?? 0,
+    pid: process.pid,
+    user: user === null ? null : cleanPiece(user),
+    comm: cleanPiece(comm),
+    role: uid === 0 ? 'root' : uid < 1000 ? 'system' : 'user',
+    binding: null,
+  }
+}
+
+/** The message table `name` stands for: a shipped one, or a file. @throws ConfigError when it cannot be used */
+export function loadSchema(name: string): Schema {
+  const file = shippedWireSchemas.includes(name) ? new URL(`../schema/sozu-${name}.json`, import.meta.url) : name
+  let table: unknown
+  try {
+    table = JSON.parse(readFileSync(file, 'utf8'))
+  } catch (cause) {
+    // ENOENT, EACCES, or not JSON.
+    throw new ConfigError('config_invalid_value', `wire_schema "${name}" cannot be read: ${errnoOf(cause)}`, { cause })
+  }
+  const schema = compileSchema(table, name)
+  const missing = missingFields(schema)
+  if (missing.length === 0) return schema
+  throw new ConfigError(
+    'config_invalid_value',
+    `wire_schema "${name}" lacks what the audit records need: ${missing.join(', ')}`,
+  )
+}
+
+/** Both paths may lead to the same socket by a link: then we would talk to ourselves, or replace Sōzu's socket. */
+function refuseSozusOwnSocket({ listenSocket, commandSocket }: Config): void {
+  if (listenSocket === null) return
+  const identity = (path: string): string | null => {
+    const stats = statSync(path, { throwIfNoEntry: false })
+    return stats === undefined ? null : `${stats.dev}:${stats.ino}`
+  }
+  const ours = identity(listenSocket)
+  if (ours !== null && ours === identity(commandSocket)) {
+    throw new ConfigError(
+      'listen_path_taken',
+      `listen_socket ${listenSocket} is the same socket as command_socket ${commandSocket}; give the daemon a path of its own`,
+    )
+  }
+}
+
+/** Soft limit on open descriptors of this process, proc(5). */
+function openFilesLimit(): number {
+  const line = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1]
+  return line === undefined || line === 'unlimited' ? 1_048_576 : Number(line)
+}

@@ -1,0 +1,232 @@
+// Account names of uids, for the audit record's `user`. The account database may take minutes, so a child process asks
+// it, never this one: a lookup costs its caller at most its deadline, and a helper that hangs, dies or talks nonsense
+// is replaced. Do not assume that null means "no such account": it also means "not known in time". Names are not kept
+// for long, since uids get reused.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { Socket } from 'node:net'
+import { fileURLToPath } from 'node:url'
+import { LRUCache } from 'lru-cache'
+import { errnoOf } from '../errors.js'
+import type { Log } from '../log.js'
+
+const CACHE_ENTRIES = 16
+const KNOWN_TTL_MS = 60_000
+const UNKNOWN_TTL_MS = 10_000
+const ANSWER_TIMEOUT_MS = 2_000
+const FIRST_RESTART_MS = 100
+const LAST_RESTART_MS = 30_000
+const STOP_GRACE_MS = 500
+const MAX_ANSWER_CHARS = 65_536
+const HELPER_HEAP_MB = 32
+
+export type AccountsOptions = {
+  readonly log: Log
+  /** milliseconds, never stepping back; ages the cache */
+  readonly now?: () => number
+  /** a script that speaks the protocol of accounts-helper.ts */
+  readonly helperPath?: string
+  readonly spawnHelper?: (helperPath: string) => ChildProcess
+}
+
+/** One question to the helper, shared by all who ask it meanwhile. */
+type Flight = { readonly name: Promise<string | null>; readonly land: (name: string | null) => void }
+
+/** An answer in the helper's words; `name` is absent when the database failed. */
+type Answer = { readonly uid: number; readonly name?: string | null; readonly error?: string }
+
+function spawnNodeHelper(helperPath: string): ChildProcess {
+  return spawn(process.execPath, [`--max-old-space-size=${HELPER_HEAP_MB}`, helperPath], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+    env: {},
+  })
+}
+
+function parseAnswer(line: string): Answer | null {
+  let value: unknown
+  try {
+    value = JSON.parse(line)
+  } catch {
+    // Expected: a SyntaxError; the helper wrote something that is not JSON.
+    return null
+  }
+  if (typeof value !== 'object' || value === null || !('uid' in value)) return null
+  const { uid } = value
+  if (typeof uid !== 'number') return null
+  if ('error' in value) return typeof value.error === 'string' ? { uid, error: value.error } : null
+  if (!('name' in value)) return null
+  return typeof value.name === 'string' || value.name === null ? { uid, name: value.name } : null
+}
+
+/** uid → account name. `start` it once, `stop` it once; between the two exactly one helper is running or due. */
+export class Accounts {
+  readonly #log: Log
+  readonly #helperPath: string
+  readonly #spawnHelper: (helperPath: string) => ChildProcess
+  readonly #cache: LRUCache<number, { readonly name: string | null }>
+  readonly #flights = new Map<number, Flight>()
+  #helper: ChildProcess | null = null
+  #usable = false
+  #restartMs = FIRST_RESTART_MS
+  #restart: NodeJS.Timeout | undefined
+  #stopped = false
+
+  constructor({ log, now, helperPath, spawnHelper }: AccountsOptions) {
+    this.#log = log
+    this.#helperPath = helperPath ?? fileURLToPath(new URL('./accounts-helper.js', import.meta.url))
+    this.#spawnHelper = spawnHelper ?? spawnNodeHelper
+    this.#cache = new LRUCache({
+      max: CACHE_ENTRIES,
+      ttl: KNOWN_TTL_MS,
+      ttlResolution: 0,
+      perf: { now: now ?? (() => performance.now()) },
+    })
+  }
+
+  /** Starts the helper and has it look up our own uid, so that the first client finds it warm. */
+  start(): void {
+    if (this.#helper === null && !this.#stopped) this.#launch()
+  }
+
+  /** What is known without asking: a name, null for an account known not to exist, undefined for anything else. */
+  peek(uid: number): string | null | undefined {
+    return this.#cache.peek(uid)?.name
+  }
+
+  /**
+   * The name of `uid`; null when there is no such account, when nobody could say, or when `timeoutMs` went by. Never
+   * rejects. What comes too late for its caller still enters the cache.
+   */
+  lookup(uid: number, timeoutMs: number): Promise<string | null> {
+    const cached = this.#cache.get(uid)
+    if (cached !== undefined) return Promise.resolve(cached.name)
+    const flight = this.#ask(uid)
+    if (flight === null) return Promise.resolve(null)
+    return new Promise((resolve) => {
+      const deadline = setTimeout(resolve, timeoutMs, null)
+      void flight.name.then((name) => {
+        clearTimeout(deadline)
+        resolve(name)
+      })
+    })
+  }
+
+  /** Lets the helper end; everything that waits resolves null, and so does every later lookup of an unknown uid. */
+  stop(): void {
+    this.#stopped = true
+    clearTimeout(this.#restart)
+    this.#landAll()
+    this.#usable = false
+    const helper = this.#helper
+    helper?.stdin?.end()
+    setTimeout(() => helper?.kill('SIGKILL'), STOP_GRACE_MS).unref()
+  }
+
+  /** Puts the question, or joins whoever put it; null when there is no helper to put it to. */
+  #ask(uid: number): Flight | null {
+    const underway = this.#flights.get(uid)
+    if (underway !== undefined) return underway
+    const helper = this.#helper
+    if (helper === null || !this.#usable) return null
+
+    const overdue = setTimeout(() => this.#discard(helper, 'did not answer in time'), ANSWER_TIMEOUT_MS)
+    overdue.unref()
+    let resolveName: (name: string | null) => void
+    const name = new Promise<string | null>((resolve) => {
+      resolveName = resolve
+    })
+    const land = (answer: string | null) => {
+      clearTimeout(overdue)
+      this.#flights.delete(uid)
+      resolveName(answer)
+    }
+    const flight = { name, land }
+    this.#flights.set(uid, flight)
+    helper.stdin?.write(`${uid}\n`)
+    return flight
+  }
+
+  #launch(): void {
+    let helper: ChildProcess
+    try {
+      helper = this.#spawnHelper(this.#helperPath)
+    } catch (error) {
+      // Expected: an errno of fork(2) or exec(2) that Node throws instead of reporting it (ENOMEM).
+      this.#relaunchLater(errnoOf(error))
+      return
+    }
+    this.#helper = helper
+    helper.once('exit', (status, signal) => this.#ended(helper, `ended with ${signal ?? status}`))
+    helper.on('error', (error) => this.#ended(helper, errnoOf(error)))
+    // Out of descriptors there are no pipes, whatever the types say; the error event follows.
+    if (!helper.stdin || !helper.stdout) return
+
+    let text = ''
+    helper.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      const lines = (text + chunk).split('\n')
+      text = lines.pop() ?? ''
+      for (const line of lines) this.#take(helper, line)
+      if (text.length > MAX_ANSWER_CHARS) this.#discard(helper, 'wrote a line without an end')
+    })
+    for (const pipe of [helper.stdin, helper.stdout]) {
+      pipe.on('error', (error) => this.#discard(helper, `pipe failed: ${errnoOf(error)}`))
+      // Neither the helper nor its pipes may keep the daemon running.
+      if (pipe instanceof Socket) pipe.unref()
+    }
+    helper.unref()
+
+    this.#usable = true
+    const ownUid = process.getuid?.()
+    if (ownUid !== undefined) this.#ask(ownUid)
+  }
+
+  #take(helper: ChildProcess, line: string): void {
+    if (helper !== this.#helper || !this.#usable) return
+    const answer = parseAnswer(line)
+    const flight = answer === null ? undefined : this.#flights.get(answer.uid)
+    if (answer === null || flight === undefined) {
+      this.#discard(helper, 'wrote something that answers nothing')
+      return
+    }
+    this.#restartMs = FIRST_RESTART_MS
+    if (answer.name === undefined) {
+      this.#log.warn({ uid: answer.uid, reason: answer.error }, 'account lookup failed')
+      flight.land(null)
+      return
+    }
+    this.#cache.set(
+      answer.uid,
+      { name: answer.name },
+      { ttl: answer.name === null ? UNKNOWN_TTL_MS : KNOWN_TTL_MS },
+    )
+    flight.land(answer.name)
+  }
+
+  /** No more questions to this helper. Its successor starts when it has really ended: SIGKILL can take its time. */
+  #discard(helper: ChildProcess, reason: string): void {
+    if (helper !== this.#helper || !this.#usable) return
+    this.#usable = false
+    this.#log.warn({ reason }, 'account helper is killed')
+    this.#landAll()
+    helper.kill('SIGKILL')
+  }
+
+  #ended(helper: ChildProcess, reason: string): void {
+    if (helper !== this.#helper) return
+    this.#helper = null
+    this.#usable = false
+    this.#landAll()
+    if (!this.#stopped) this.#relaunchLater(reason)
+  }
+
+  /** Waits longer each time until a helper answers something, so that one that dies at once costs next to nothing. */
+  #relaunchLater(reason: string): void {
+    const afterMs = this.#restartMs
+    this.#restartMs = Math.min(afterMs * 2, LAST_RESTART_MS)
+    this.#log.warn({ reason, afterMs }, 'account helper is gone and will be started again')
+    this.#restart = setTimeout(() => this.#launch(), afterMs).unref()
+  }
+
+  #landAll(): void {
+    for (const flight of [...this.#flights.values()]) flight.land(null)
+  }
+}

@@ -1,0 +1,47 @@
+// The actor as a record will show it: roles by number, unknown parts null.
+import { describe, expect, it } from 'vitest'
+import { type Actor, actorOf, identify, roleOf, UNKNOWN_ACTOR } from './actor.js'
+import type { Peer } from './peercred.js'
+
+const peer: Peer = { uid: 1000, gid: 100, pid: 42, comm: Buffer.from([0xff, 0x29]), binding: 'pidfd' }
+
+describe('a role', () => {
+  it.each([
+    [0, 'root'],
+    [1, 'system'],
+    [999, 'system'],
+    [1000, 'user'],
+    [4_294_967_294, 'user'],
+    [null, 'unknown'],
+  ] as const)('of uid %s is %s', (uid, role) => {
+    expect(roleOf(uid)).toBe(role)
+  })
+})
+
+describe('an actor', () => {
+  it('is the peer, its role and its account, the process name still the bytes it set', async () => {
+    const actor = await identify(peer, async () => 'alice')
+    expect(actor).toEqual<Actor>({ ...peer, user: 'alice', role: 'user' })
+  })
+
+  it('has no account name rather than somebody else’s when the lookup has none', async () => {
+    expect((await identify(peer, async () => null)).user).toBeNull()
+  })
+
+  it('is looked up by its own uid, for at most 200 ms', async () => {
+    const asked: [number, number][] = []
+    await identify(peer, async (...question) => {
+      asked.push(question)
+      return null
+    })
+    expect(asked).toEqual([[1000, 200]])
+  })
+
+  it('has no pid when the kernel could not name one', () => {
+    expect(actorOf({ ...peer, pid: 0 }, null).pid).toBeNull()
+  })
+
+  it('of a connection without credentials is nobody, not uid 0', () => {
+    expect(Object.values(UNKNOWN_ACTOR).filter((value) => value !== null)).toEqual(['unknown'])
+  })
+})

@@ -1,0 +1,116 @@
+// Who is on the other end of a connection, as the kernel says it; the only file that touches the descriptor of a
+// node socket. Process details count only when they are bound to the peer: by its pidfd, or, weaker, by its start
+// time. Do not assume that `comm` says more than what the process calls itself, nor that `pid` is more than a number
+// once the handler that accepted the connection has returned.
+import type { Socket } from 'node:net'
+import { PeerError } from '../errors.js'
+import {
+  bootTimeUsec,
+  closeFd,
+  getPeerCred,
+  getPeerPidfd,
+  hasHungUp,
+  type PeerCred,
+  pidfdAlive,
+} from '../native.js'
+import { createProcfs, type ProcessDetails, type Procfs, ticksOfBootTime } from './procfs.js'
+
+/**
+ * How `comm` is bound to the peer. `pidfd`: its process held the pid while we read. `start_time`: the pid's process is
+ * not younger than the accept and did not change while we read; a pid reused between connect and accept passes that.
+ */
+export type Binding = 'pidfd' | 'start_time'
+
+/** `pid` is 0 for a peer in a pid namespace we cannot see into. `comm` and `binding` are null together. */
+export type Peer = PeerCred & { readonly comm: Buffer | null; readonly binding: Binding | null }
+
+/** The native calls `peerOf` makes, as a parameter. */
+export type PeerNative = {
+  readonly getPeerCred: typeof getPeerCred
+  readonly getPeerPidfd: typeof getPeerPidfd
+  readonly pidfdAlive: typeof pidfdAlive
+  readonly closeFd: typeof closeFd
+  readonly bootTimeUsec: typeof bootTimeUsec
+}
+
+const realNative: PeerNative = { getPeerCred, getPeerPidfd, pidfdAlive, closeFd, bootTimeUsec }
+const realProcfs = createProcfs()
+
+/** The socket's descriptor; null once Node has let go of it. `_handle` is Node's internal, stable since 0.12. */
+function fdOf(socket: Socket): number | null {
+  const { _handle: handle } = socket as unknown as { _handle?: { fd?: unknown } | null }
+  const fd = handle?.fd
+  return typeof fd === 'number' && fd >= 0 ? fd : null
+}
+
+function openFdOf(socket: Socket): number {
+  const fd = fdOf(socket)
+  if (fd === null) throw new PeerError('peer_cred_unavailable', 'the socket is already closed on our side')
+  return fd
+}
+
+function boundByPidfd(pidfd: number, pid: number, native: PeerNative, procfs: Procfs): ProcessDetails | null {
+  try {
+    const details = procfs.readProcess(pid)
+    // Asked after the read: while the process lives nobody else can have its pid.
+    return native.pidfdAlive(pidfd) ? details : null
+  } finally {
+    native.closeFd(pidfd)
+  }
+}
+
+function boundByStartTime(pid: number, acceptedAt: bigint, procfs: Procfs): ProcessDetails | null {
+  const before = procfs.readProcess(pid)
+  const after = procfs.readProcess(pid)
+  if (before === null || after === null || before.startTime !== after.startTime) return null
+  return before.startTime <= ticksOfBootTime(acceptedAt) ? before : null
+}
+
+function detailsOf(
+  fd: number,
+  pid: number,
+  native: PeerNative,
+  procfs: Procfs,
+): { comm: Buffer | null; binding: Binding | null } {
+  const acceptedAt = native.bootTimeUsec()
+  const pidfd = native.getPeerPidfd(fd)
+  if (pidfd === 'gone') return { comm: null, binding: null }
+  if (pidfd === 'unsupported') {
+    const details = boundByStartTime(pid, acceptedAt, procfs)
+    return details === null ? { comm: null, binding: null } : { comm: details.comm, binding: 'start_time' }
+  }
+  const details = boundByPidfd(pidfd.fd, pid, native, procfs)
+  return details === null ? { comm: null, binding: null } : { comm: details.comm, binding: 'pidfd' }
+}
+
+/**
+ * The peer of an accepted connection. Call it first thing in the connection handler, synchronously: that is what
+ * "accept" means in the `start_time` binding.
+ *
+ * @throws PeerError `peer_cred_unavailable`: the connection is to be refused
+ */
+export function peerOf(socket: Socket, native = realNative, procfs = realProcfs): Peer {
+  const fd = openFdOf(socket)
+  const cred = native.getPeerCred(fd)
+  // Pid 0 would be /proc/0, or a process of ours by some other reading: it names nobody.
+  if (cred.pid <= 0) return { ...cred, comm: null, binding: null }
+  return { ...cred, ...detailsOf(fd, cred.pid, native, procfs) }
+}
+
+/**
+ * Whether the client has really closed its connection; a half-close is not that. A socket that Node has closed counts
+ * as closed. Meaningless after `socket.end()`, see `hasHungUp`.
+ */
+export function clientHasHungUp(socket: Socket): boolean {
+  const fd = fdOf(socket)
+  return fd === null || hasHungUp(fd)
+}
+
+/**
+ * The process that called listen(2) on the socket we are connected to; after an upgrade of Sōzu that is the old main.
+ *
+ * @throws PeerError `peer_cred_unavailable`
+ */
+export function upstreamPeer(socket: Socket): PeerCred {
+  return getPeerCred(openFdOf(socket))
+}

@@ -1,0 +1,10 @@
+// May this actor do that: `command_allowed_uids`, with Sōzu's meaning and Sōzu's words. Absent means no check; an actor
+// whose uid is not known is never on a list. A refusal is a value, not an error.
+
+export type Decision = { readonly allowed: true } | { readonly allowed: false; readonly reason: string }
+
+/** @param allowedUids uids that may send requests, or null for no check */
+export function decide(allowedUids: ReadonlySet<number> | null, uid: number | null): Decision {
+  if (allowedUids === null || (uid !== null && allowedUids.has(uid))) return { allowed: true }
+  return { allowed: false, reason: `unauthorized: actor UID ${uid ?? 'unknown'} not in command_allowed_uids` }
+}

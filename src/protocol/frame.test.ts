@@ -1,0 +1,198 @@
+// Promises of the frame decoder: the same frames whatever the chunking, and nothing kept for a length that is wrong.
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { ProtocolError } from '../errors.ts'
+import { encodeFrame, FrameDecoder, PREFIX_BYTES, payloadOf } from './frame.ts'
+
+const MAX = 2_000_000
+
+function prefix(length: bigint): Buffer {
+  const bytes = Buffer.alloc(PREFIX_BYTES)
+  bytes.writeBigUInt64LE(length)
+  return bytes
+}
+
+/** Pushes one chunk and takes every frame that is whole. */
+function feed(decoder: FrameDecoder, chunk: Uint8Array): Buffer[] {
+  const frames: Buffer[] = []
+  decoder.push(Buffer.from(chunk))
+  for (let frame = decoder.next(); frame !== null; frame = decoder.next()) frames.push(frame)
+  return frames
+}
+
+/** Cuts `stream` into pieces of the given sizes, used over and over. */
+function* pieces(stream: Buffer, sizes: readonly number[]): Generator<Buffer> {
+  for (let at = 0, turn = 0; at < stream.length; turn += 1) {
+    const size = sizes[turn % sizes.length] ?? 1
+    yield stream.subarray(at, at + size)
+    at += size
+  }
+}
+
+function failure(act: () => unknown): ProtocolError {
+  try {
+    act()
+  } catch (error) {
+    // Expected: ProtocolError, what this helper hands back.
+    if (error instanceof ProtocolError) return error
+    throw error
+  }
+  throw new Error('nothing was refused')
+}
+
+const payloads = fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 8 })
+const chunkSizes = fc.array(fc.integer({ min: 1, max: 30 }), { minLength: 1, maxLength: 10 })
+
+describe('whole frames', () => {
+  it('come out the same for any chunking of the bytes', () => {
+    fc.assert(
+      fc.property(payloads, chunkSizes, (messages, sizes) => {
+        const expected = messages.map((message) => encodeFrame(message))
+        const decoder = new FrameDecoder(MAX)
+        const frames = [...pieces(Buffer.concat(expected), sizes)].flatMap((chunk) => feed(decoder, chunk))
+        expect(frames).toEqual(expected)
+        expect(decoder.bufferedBytes).toBe(0)
+      }),
+    )
+  })
+
+  it('keep their bytes when later chunks arrive', () => {
+    fc.assert(
+      fc.property(payloads, chunkSizes, (messages, sizes) => {
+        const decoder = new FrameDecoder(MAX)
+        const taken: { frame: Buffer; copy: Buffer }[] = []
+        for (const chunk of pieces(Buffer.concat(messages.map((message) => encodeFrame(message))), sizes)) {
+          for (const frame of feed(decoder, chunk)) taken.push({ frame, copy: Buffer.from(frame) })
+        }
+        for (const { frame, copy } of taken) expect(frame).toEqual(copy)
+      }),
+    )
+  })
+
+  it('hold the payload they were made of', () => {
+    fc.assert(
+      fc.property(fc.uint8Array(), (message) => {
+        const frame = encodeFrame(message)
+        expect(frame.readBigUInt64LE(0)).toBe(BigInt(frame.length))
+        expect(payloadOf(frame)).toEqual(Buffer.from(message))
+      }),
+    )
+  })
+
+  it('may be as small as the prefix alone', () => {
+    expect(feed(new FrameDecoder(MAX), prefix(8n))).toEqual([prefix(8n)])
+  })
+
+  it('may be exactly as large as the maximum', () => {
+    const frame = encodeFrame(Buffer.alloc(92))
+    expect(feed(new FrameDecoder(100), frame)).toEqual([frame])
+  })
+
+  it('are not affected by empty chunks', () => {
+    const decoder = new FrameDecoder(MAX)
+    expect(feed(decoder, Buffer.alloc(0))).toEqual([])
+    expect(feed(decoder, prefix(9n))).toEqual([])
+    expect(feed(decoder, Buffer.alloc(0))).toEqual([])
+    expect(feed(decoder, Buffer.from([7]))).toEqual([encodeFrame(Buffer.from([7]))])
+  })
+})
+
+describe('what is buffered', () => {
+  it('is less than the frame in progress once every whole frame is taken', () => {
+    fc.assert(
+      fc.property(payloads, chunkSizes, (messages, sizes) => {
+        const decoder = new FrameDecoder(MAX)
+        let received = 0
+        let taken = 0
+        for (const chunk of pieces(Buffer.concat(messages.map((message) => encodeFrame(message))), sizes)) {
+          received += chunk.length
+          for (const frame of feed(decoder, chunk)) taken += frame.length
+          expect(decoder.bufferedBytes).toBe(received - taken)
+          expect(decoder.bufferedBytes).toBeLessThan(decoder.expectedBytes || PREFIX_BYTES)
+        }
+      }),
+    )
+  })
+
+  it('is not paid for in advance by a frame that is only announced', () => {
+    const decoders = Array.from({ length: 200 }, () => new FrameDecoder(MAX))
+    const before = process.memoryUsage().arrayBuffers
+    for (const decoder of decoders) {
+      feed(decoder, prefix(BigInt(MAX)))
+      feed(decoder, Buffer.from([1]))
+      expect(decoder.expectedBytes).toBe(MAX)
+    }
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(MAX)
+  })
+
+  it('costs no object per byte when it comes a byte at a time', () => {
+    const half = MAX / 2
+    const decoder = new FrameDecoder(MAX)
+    const before = process.memoryUsage()
+    feed(decoder, prefix(BigInt(MAX)))
+    for (let count = 0; count < half; count += 1) decoder.push(Buffer.from([count & 0xff]))
+    const after = process.memoryUsage()
+    expect(decoder.next()).toBeNull()
+    expect(decoder.bufferedBytes).toBe(PREFIX_BYTES + half)
+    // A Buffer object kept per byte would be a hundred times that and more.
+    expect(after.heapUsed - before.heapUsed).toBeLessThan(20 * MAX)
+  })
+})
+
+describe('a length that is wrong', () => {
+  it.each([
+    ['0', 0n],
+    ['1', 1n],
+    ['7', 7n],
+  ])('of %s is malformed_request, and nothing beyond the prefix stays buffered', (_, length) => {
+    const decoder = new FrameDecoder(MAX)
+    const error = failure(() => feed(decoder, Buffer.concat([prefix(length), Buffer.alloc(60_000)])))
+    expect(error.code).toBe('malformed_request')
+    expect(error.message).toContain(`frame length ${length} is below 8`)
+    expect(decoder.bufferedBytes).toBe(0)
+  })
+
+  it.each([
+    ['one above the maximum', BigInt(MAX) + 1n],
+    ['2^31', 2n ** 31n],
+    ['2^32, whose low half is 0', 2n ** 32n],
+    ['2^32 + 10, whose low half is legal', 2n ** 32n + 10n],
+    ['2^53 + 1', 2n ** 53n + 1n],
+    ['2^63', 2n ** 63n],
+    ['2^64 - 1', 2n ** 64n - 1n],
+  ])('of %s is request_too_large, and nothing beyond the prefix stays buffered', (_, length) => {
+    const decoder = new FrameDecoder(MAX)
+    const error = failure(() => feed(decoder, Buffer.concat([prefix(length), Buffer.alloc(60_000)])))
+    expect(error.code).toBe('request_too_large')
+    expect(error.message).toContain(`frame length ${length} is above the maximum of ${MAX} bytes`)
+    expect(decoder.bufferedBytes).toBe(0)
+  })
+
+  it('is judged on the prefix, not when the payload has come', () => {
+    const decoder = new FrameDecoder(100)
+    expect(feed(decoder, prefix(101n).subarray(0, 7))).toEqual([])
+    expect(failure(() => feed(decoder, Buffer.from([0]))).code).toBe('request_too_large')
+  })
+
+  it('ends the stream: later bytes are neither kept nor read as frames', () => {
+    fc.assert(
+      fc.property(fc.bigInt(0n, 7n), chunkSizes, (length, sizes) => {
+        const decoder = new FrameDecoder(MAX)
+        const first = failure(() => feed(decoder, prefix(length)))
+        for (const chunk of pieces(encodeFrame(Buffer.from('later')), sizes)) {
+          expect(failure(() => feed(decoder, chunk))).toBe(first)
+          expect(decoder.bufferedBytes).toBe(0)
+        }
+      }),
+    )
+  })
+
+  it('does not take back the frames before it', () => {
+    const decoder = new FrameDecoder(MAX)
+    const good = encodeFrame(Buffer.from([0x62, 0x00]))
+    decoder.push(Buffer.concat([good, prefix(3n), Buffer.alloc(50)]))
+    expect(decoder.next()).toEqual(good)
+    expect(failure(() => decoder.next()).code).toBe('malformed_request')
+    expect(decoder.bufferedBytes).toBe(0)
+  })
+})

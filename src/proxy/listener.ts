@@ -1,0 +1,145 @@
+// The socket clients connect to. It has its final mode, owner and group before the first client can reach it: it is bound in
+// a private directory and renamed into place. A live socket of somebody else is not taken over, a stale one is replaced,
+// anything else at the path is left alone. Node unlinks what it listened on when it closes, and cuts long paths silently;
+// both are why the bind path is /proc/self/fd/N/s.
+import { constants } from 'node:fs'
+import { chmod, chown, lstat, mkdtemp, open, rename, rm } from 'node:fs/promises'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import path from 'node:path'
+import { ConfigError, errnoOf } from '../errors.ts'
+import { socketPathOf } from '../native.ts'
+
+export type BindOptions = {
+  readonly path: string
+  readonly mode: number
+  /** Numeric owner and group; null leaves them. */
+  readonly uid: number | null
+  readonly gid: number | null
+}
+
+/** Longest path connect(2) takes: sun_path is 108 bytes with its NUL. */
+const MAX_SOCKET_PATH_BYTES = 107
+/** First inherited descriptor, sd_listen_fds(3). */
+const FIRST_INHERITED_FD = 3
+
+export class Listener {
+  readonly path: string
+  readonly #server: Server
+  readonly #own: { readonly dev: number; readonly ino: number } | null
+
+  private constructor(server: Server, listenPath: string, own: { dev: number; ino: number } | null) {
+    this.#server = server
+    this.path = listenPath
+    this.#own = own
+  }
+
+  /**
+   * Binds a socket of our own.
+   * @param onConnection called synchronously for each accepted connection
+   * @throws ConfigError `listen_path_taken`, `listen_failed`
+   */
+  static async bind(options: BindOptions, onConnection: (socket: Socket) => void): Promise<Listener> {
+    const { path: target } = options
+    if (Buffer.byteLength(target) > MAX_SOCKET_PATH_BYTES) {
+      throw new ConfigError('listen_failed', `listen_socket ${target} is longer than ${MAX_SOCKET_PATH_BYTES} bytes`)
+    }
+    await refuseTaken(target)
+    const server = newServer(onConnection)
+    try {
+      const own = await bindPrivately(server, options)
+      return new Listener(server, target, own)
+    } catch (error) {
+      server.close()
+      throw new ConfigError('listen_failed', `cannot listen on ${target}: ${errnoOf(error)}`, { cause: error })
+    }
+  }
+
+  /** Takes over a listening socket that systemd passed on. Its path, mode and owner are systemd's business. */
+  static async inherit(onConnection: (socket: Socket) => void): Promise<Listener> {
+    const server = newServer(onConnection)
+    await listen(server, { fd: FIRST_INHERITED_FD })
+    return new Listener(server, socketPathOf(FIRST_INHERITED_FD) ?? 'unknown', null)
+  }
+
+  /** Stops accepting, and removes the socket file if it is still ours. Sessions go on. */
+  async close(): Promise<void> {
+    this.#server.close()
+    if (this.#own === null) return
+    const present = await lstat(this.path).catch((error: unknown) => {
+      // ENOENT: somebody removed it before us.
+      if (errnoOf(error) !== 'ENOENT') throw error
+      return null
+    })
+    if (present?.ino === this.#own.ino && present.dev === this.#own.dev) await rm(this.path, { force: true })
+  }
+}
+
+function newServer(onConnection: (socket: Socket) => void): Server {
+  return createServer({ allowHalfOpen: true, pauseOnConnect: true }, onConnection)
+}
+
+function listen(server: Server, where: { path: string } | { fd: number }): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen({ ...where, backlog: 4096 }, () => {
+      server.removeListener('error', reject)
+      resolve()
+    })
+  })
+}
+
+async function bindPrivately(
+  server: Server,
+  { path: target, mode, uid, gid }: BindOptions,
+): Promise<{ dev: number; ino: number }> {
+  const directory = await mkdtemp(path.join(path.dirname(target), '.sozu-auditd-'))
+  try {
+    const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY)
+    try {
+      await listen(server, { path: `/proc/self/fd/${handle.fd}/s` })
+    } finally {
+      await handle.close()
+    }
+    const bound = path.join(directory, 's')
+    await chmod(bound, mode)
+    if (uid !== null || gid !== null) await chown(bound, uid ?? -1, gid ?? -1)
+    const { dev, ino } = await lstat(bound)
+    await rename(bound, target)
+    return { dev, ino }
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
+async function refuseTaken(target: string): Promise<void> {
+  const stats = await lstat(target).catch((error: unknown) => {
+    // ENOENT: the usual case, nothing is there.
+    if (errnoOf(error) === 'ENOENT') return null
+    throw new ConfigError('listen_failed', `cannot look at listen_socket ${target}: ${errnoOf(error)}`)
+  })
+  if (stats === null) return
+  if (!stats.isSocket()) {
+    throw new ConfigError(
+      'listen_path_taken',
+      `listen_socket ${target} exists and is not a socket; it was left alone: move it away or choose another path`,
+    )
+  }
+  if (await isLive(target)) {
+    throw new ConfigError(
+      'listen_path_taken',
+      `another process is listening on listen_socket ${target}; stop it or choose another path`,
+    )
+  }
+}
+
+/** A socket whose owner is gone refuses connections; any other answer means that somebody may still serve it. */
+function isLive(target: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect({ path: target })
+    probe.once('connect', () => {
+      probe.destroy()
+      resolve(true)
+    })
+    probe.once('error', (error) => resolve(!['ECONNREFUSED', 'ENOENT'].includes(errnoOf(error))))
+  })
+}

@@ -1,0 +1,136 @@
+// One connection to Sōzu: one request at a time, its answers up to the final, events in between. Always read, whatever the
+// client does: a connection Sōzu cannot write to keeps Sōzu from stopping. Never half-closed, since Sōzu takes a
+// half-close for a hang-up and drops request and answer.
+import { connect, type Socket } from 'node:net'
+import { errnoOf, ProtocolError, UpstreamError } from '../errors.ts'
+import { FrameDecoder } from '../protocol/frame.ts'
+import { decodeResponse, type Response, STATUS } from '../protocol/message.ts'
+
+/** A response with the bytes it came in. */
+export type Answer = { readonly frame: Buffer; readonly response: Response }
+
+export type UpstreamHandlers = {
+  /** An event for a subscriber; never the answer to a request. */
+  readonly onEvent: (answer: Answer) => void
+  /** An answer nobody asked for (a second final); it must not reach the client as the answer to something else. */
+  readonly onStray: (answer: Answer) => void
+  /** Sōzu closed, or the connection failed, while no request was in flight. */
+  readonly onIdleClose: () => void
+}
+
+type InFlight = {
+  readonly onProgress: (answer: Answer) => void
+  readonly resolve: (final: Answer) => void
+  readonly reject: (error: UpstreamError) => void
+}
+
+export class Upstream {
+  readonly socket: Socket
+  readonly #decoder: FrameDecoder
+  readonly #handlers: UpstreamHandlers
+  #inFlight: InFlight | null = null
+  #closed = false
+
+  private constructor(socket: Socket, maxFrameBytes: number, handlers: UpstreamHandlers) {
+    this.socket = socket
+    this.#decoder = new FrameDecoder(maxFrameBytes)
+    this.#handlers = handlers
+    socket.on('data', (chunk) => this.#read(chunk))
+    socket.on('error', (error) => this.#end(closed(errnoOf(error))))
+    socket.on('close', () => this.#end(closed('end of file')))
+  }
+
+  /**
+   * Connects to Sōzu's socket.
+   * @throws UpstreamError `upstream_unavailable`: nothing was sent
+   */
+  static async connect(
+    path: string,
+    maxFrameBytes: number,
+    deadlineMs: number,
+    handlers: UpstreamHandlers,
+  ): Promise<Upstream> {
+    const socket = connect({ path })
+    await new Promise<void>((resolve, reject) => {
+      const fail = (why: string): void => {
+        socket.destroy()
+        reject(new UpstreamError('upstream_unavailable', `Sōzu is not reachable at ${path} (${why})`))
+      }
+      const timer = setTimeout(() => fail('no answer in time'), Math.max(deadlineMs, 0))
+      socket.once('connect', () => {
+        clearTimeout(timer)
+        socket.removeAllListeners('error')
+        resolve()
+      })
+      socket.once('error', (error) => {
+        clearTimeout(timer)
+        fail(errnoOf(error))
+      })
+    })
+    return new Upstream(socket, maxFrameBytes, handlers)
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  /**
+   * Sends a request whose final is waited for.
+   * @param onProgress told of each PROCESSING answer, at once
+   * @returns the final
+   * @throws UpstreamError `upstream_closed` or `upstream_malformed`: whether the request ran is not known
+   */
+  request(frame: Buffer, onProgress: (answer: Answer) => void): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      if (this.#closed) return reject(closed('already closed'))
+      this.#inFlight = { onProgress, resolve, reject }
+      this.socket.write(frame)
+    })
+  }
+
+  /** Sends a request that never gets a final (SubscribeEvents). */
+  send(frame: Buffer): void {
+    this.socket.write(frame)
+  }
+
+  close(): void {
+    this.socket.destroy()
+  }
+
+  #read(chunk: Buffer): void {
+    this.#decoder.push(chunk)
+    try {
+      for (let frame = this.#decoder.next(); frame !== null; frame = this.#decoder.next()) {
+        this.#dispatch({ frame, response: decodeResponse(frame) })
+      }
+    } catch (error) {
+      // ProtocolError: Sōzu sent what is not a Response, or a frame above max_command_buffer_size.
+      if (!(error instanceof ProtocolError)) throw error
+      this.#end(new UpstreamError('upstream_malformed', `Sōzu's answer cannot be read: ${error.message}`))
+      this.socket.destroy()
+    }
+  }
+
+  #dispatch(answer: Answer): void {
+    const { response } = answer
+    if (response.status === STATUS.processing && response.eventKind !== null) return this.#handlers.onEvent(answer)
+    const inFlight = this.#inFlight
+    if (inFlight === null) return this.#handlers.onStray(answer)
+    if (response.status === STATUS.processing) return inFlight.onProgress(answer)
+    this.#inFlight = null
+    inFlight.resolve(answer)
+  }
+
+  #end(error: UpstreamError): void {
+    if (this.#closed) return
+    this.#closed = true
+    const inFlight = this.#inFlight
+    this.#inFlight = null
+    if (inFlight !== null) inFlight.reject(error)
+    else this.#handlers.onIdleClose()
+  }
+}
+
+function closed(why: string): UpstreamError {
+  return new UpstreamError('upstream_closed', `Sōzu closed the connection (${why})`)
+}

@@ -1,0 +1,62 @@
+// The service manager's side of the daemon's life: readiness, reloads, status, watchdog (sd_notify(3)). Without a
+// NOTIFY_SOCKET every call is a no-op. Notifications never fail the daemon: a manager that does not listen has its own way
+// of noticing.
+import { PeerError } from './errors.ts'
+import type { Log } from './log.ts'
+import { monotonicUsec, sdNotify } from './native.ts'
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+export class ServiceManager {
+  readonly #socket: string | null
+  readonly #watchdogUsec: number
+  readonly #log: Log
+  #watchdog: NodeJS.Timeout | null = null
+
+  constructor(environment: Environment, ownPid: number, log: Log) {
+    this.#socket = environment['NOTIFY_SOCKET'] ?? null
+    const forUs = environment['WATCHDOG_PID'] === undefined || Number(environment['WATCHDOG_PID']) === ownPid
+    this.#watchdogUsec = forUs ? Number(environment['WATCHDOG_USEC'] ?? 0) : 0
+    this.#log = log
+  }
+
+  ready(status: string): void {
+    this.#notify(`READY=1\nSTATUS=${status}`)
+    if (this.#watchdogUsec > 0 && this.#watchdog === null) {
+      this.#watchdog = setInterval(() => this.#notify('WATCHDOG=1'), this.#watchdogUsec / 2000)
+      this.#watchdog.unref()
+    }
+  }
+
+  status(status: string): void {
+    this.#notify(`STATUS=${status}`)
+  }
+
+  reloading(): void {
+    this.#notify(`RELOADING=1\nMONOTONIC_USEC=${monotonicUsec()}`)
+  }
+
+  stopping(): void {
+    this.#notify('STOPPING=1')
+  }
+
+  #notify(message: string): void {
+    if (this.#socket === null) return
+    try {
+      sdNotify(this.#socket, message)
+    } catch (error) {
+      // PeerError: the manager's socket is gone or full.
+      if (!(error instanceof PeerError)) throw error
+      this.#log.warn({ err: error.message }, 'service manager does not take notifications')
+    }
+  }
+}
+
+/**
+ * Whether exactly one listening socket was passed on for us (sd_listen_fds(3)).
+ * @returns the number of sockets, 0 without activation
+ */
+export function inheritedSockets(environment: Environment, ownPid: number): number {
+  if (Number(environment['LISTEN_PID']) !== ownPid) return 0
+  return Number(environment['LISTEN_FDS'] ?? 0)
+}
