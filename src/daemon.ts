@@ -12,7 +12,13 @@ import { RefusalLimiter } from './audit/refusals.ts'
 import { cleanPiece } from './audit/sanitise.ts'
 import { renderText } from './audit/text.ts'
 import { missingFields } from './audit/verbs.ts'
-import { canonicalConfig, type Config, diffConfig, reloadableKeys, shippedWireSchemas } from './config/config.ts'
+import {
+  canonicalConfig,
+  type Config,
+  diffConfig,
+  reloadableKeys,
+  shippedWireSchemas,
+} from './config/config.ts'
 import { loadConfig } from './config/load.ts'
 import { ConfigError, errnoOf, JournalError, PeerError } from './errors.ts'
 import type { Log } from './log.ts'
@@ -141,7 +147,8 @@ export class Daemon {
     if (config.onAuditFailure === 'allow') {
       this.#log.warn('on_audit_failure = "allow": requests go on when their records cannot be written')
     }
-    if (config.auditReads === 'none') this.#log.warn('audit_reads = "none": reads that reveal keys leave no line')
+    if (config.auditReads === 'none')
+      this.#log.warn('audit_reads = "none": reads that reveal keys leave no line')
     this.#log.info(
       { version, socket: this.#listener.path, sozu: config.commandSocket, sessions_max: this.#maxSessions },
       'ready',
@@ -156,11 +163,16 @@ export class Daemon {
     try {
       const changes = this.#applyConfig(loadConfig(configPath))
       this.#log.info({ changes }, 'configuration reloaded')
-      await this.#note(this.#records.create('audit_config_reloaded', `config:${configPath}`, { detail: changes }))
+      await this.#note(
+        this.#records.create('audit_config_reloaded', `config:${configPath}`, { detail: changes }),
+      )
     } catch (error) {
       // ConfigError: the file is bad; what was in force stays in force.
       if (!(error instanceof ConfigError)) throw error
-      this.#log.error({ code: error.code, err: error.message }, 'configuration not reloaded; the old settings stay')
+      this.#log.error(
+        { code: error.code, err: error.message },
+        'configuration not reloaded; the old settings stay',
+      )
       const extras = { errorCode: 'invalid_input' as const, reason: cleanPiece(error.message) }
       await this.#note(
         this.#records.create('audit_config_reloaded', `config:${configPath}`, { result: 'err', extras }),
@@ -263,9 +275,17 @@ export class Daemon {
   async #reportSuppressed(everything: boolean): Promise<void> {
     for (const { uid, count, byCode } of this.#refusals.takeSuppressed(performance.now(), everything)) {
       const detail = Object.fromEntries([...byCode].map(([code, times]) => [code, times]))
-      const record = this.#records.create('refusals_suppressed', `refusals:${count}`, { result: 'err', detail })
+      const record = this.#records.create('refusals_suppressed', `refusals:${count}`, {
+        result: 'err',
+        detail,
+      })
       const actor = uid === null ? unknownActor : { ...unknownActor, uid }
-      await this.#note({ ...record, stage: 'refusal', actor, extras: { ...record.extras, errorCode: 'other' } })
+      await this.#note({
+        ...record,
+        stage: 'refusal',
+        actor,
+        extras: { ...record.extras, errorCode: 'other' },
+      })
     }
   }
 
@@ -375,13 +395,17 @@ function ownActor(user: string | null): ConstructorParameters<typeof DaemonRecor
 
 /** The message table `name` stands for: a shipped one, or a file. @throws ConfigError when it cannot be used */
 export function loadSchema(name: string): Schema {
-  const file = shippedWireSchemas.includes(name) ? new URL(`../schema/sozu-${name}.json`, import.meta.url) : name
+  const file = shippedWireSchemas.includes(name)
+    ? new URL(`../schema/sozu-${name}.json`, import.meta.url)
+    : name
   let table: unknown
   try {
     table = JSON.parse(readFileSync(file, 'utf8'))
   } catch (cause) {
     // ENOENT, EACCES, or not JSON.
-    throw new ConfigError('config_invalid_value', `wire_schema "${name}" cannot be read: ${errnoOf(cause)}`, { cause })
+    throw new ConfigError('config_invalid_value', `wire_schema "${name}" cannot be read: ${errnoOf(cause)}`, {
+      cause,
+    })
   }
   const schema = compileSchema(table, name)
   const missing = missingFields(schema)

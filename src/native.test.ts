@@ -70,6 +70,15 @@ function pidfdOf(socket: Socket): number {
   return pidfd.fd
 }
 
+/** A process that runs `source` as an ES module; what it prints is on its stdout. */
+function runModule(source: string): ChildProcess {
+  const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  children.push(child)
+  return child
+}
+
 function kernelHasPeerPidfd(): boolean {
   const [major = 0, minor = 0] = readFileSync('/proc/sys/kernel/osrelease', 'utf8').split('.').map(Number)
   return major > 6 || (major === 6 && minor >= 5)
@@ -179,9 +188,10 @@ describe.skipIf(!kernelHasPeerPidfd())('a pidfd of the peer (needs Linux 6.5)', 
     const pidfd = pidfdOf(socket)
     child.kill('SIGKILL')
     // Node reaps on the event loop, which this does not return to.
-    let state = ''
-    while (!state.includes(') Z ')) state = readFileSync(`/proc/${child.pid}/stat`, 'latin1')
+    const deadline = performance.now() + 5000
+    while (pidfdAlive(pidfd) && performance.now() < deadline);
     expect(pidfdAlive(pidfd)).toBe(false)
+    expect(readFileSync(`/proc/${child.pid}/stat`, 'latin1')).toContain(') Z ')
     closeFd(pidfd)
   })
 
@@ -332,13 +342,18 @@ describe('notifying the service manager', () => {
     closeFd(manager)
   })
 
-  it('says so instead of waiting when the manager does not read', () => {
-    listen(join(dir, 'notify'))
-    let sent = 0
-    while (sent < 100_000 && sdNotify(join(dir, 'notify'), 'WATCHDOG=1')) sent++
-    expect(sent).toBeLessThan(100_000)
-    closeFd(manager)
-  })
+  it.skipIf(!existsSync(builtNative))(
+    'says so instead of waiting when the manager does not read',
+    async () => {
+      listen(join(dir, 'notify'))
+      const child = runModule(`
+      import { sdNotify } from ${JSON.stringify(builtNative)}
+      while (sdNotify(${JSON.stringify(join(dir, 'notify'))}, 'WATCHDOG=1')) continue`)
+      const [status] = await once(child, 'exit')
+      expect(status).toBe(0)
+      closeFd(manager)
+    },
+  )
 
   it('leaves no descriptor behind, whether it succeeds or not', () => {
     const open = () => readdirSync('/proc/self/fd').length
@@ -427,14 +442,6 @@ describe.skipIf(!existsSync(builtNative))('in a process of its own (needs dist/)
     parent.kill('SIGKILL')
     await vi.waitFor(() => expect(runs(pid)).toBe(false), { timeout: 5000 })
   })
-
-  function runModule(source: string): ChildProcess {
-    const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
-    children.push(child)
-    return child
-  }
 
   function runs(pid: number): boolean {
     return existsSync(`/proc/${pid}/stat`) && !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'))

@@ -3,7 +3,7 @@ import { X509Certificate } from 'node:crypto'
 import { type Detail, sha256 } from './record.ts'
 import { type Clean, cleanPiece, ownText } from './sanitise.ts'
 
-type CertificateAndKey = {
+export type CertificateAndKey = {
   readonly certificate: string
   readonly certificate_chain?: readonly string[]
   readonly names?: readonly string[]

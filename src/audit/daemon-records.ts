@@ -25,7 +25,11 @@ export class DaemonRecords {
   create(
     verb: string,
     target: string,
-    { result = 'ok', detail = {}, extras = {} }: { result?: 'ok' | 'err'; detail?: Detail; extras?: Partial<Extras> },
+    {
+      result = 'ok',
+      detail = {},
+      extras = {},
+    }: { result?: 'ok' | 'err'; detail?: Detail; extras?: Partial<Extras> },
   ): AuditRecord {
     const { actor, clock, newUlid, bootGeneration } = this.#options
     return {

@@ -114,7 +114,8 @@ export class Journal {
     this.#closed = true
     await Promise.all(this.#lanes.map((lane) => lane.close()))
     for (const { sink, owed } of this.#lanes) {
-      if (owed > 0) this.#options.log.error({ sink: sink.name, lines: owed }, 'ended with audit lines never written')
+      if (owed > 0)
+        this.#options.log.error({ sink: sink.name, lines: owed }, 'ended with audit lines never written')
     }
   }
 
@@ -141,7 +142,9 @@ export class Journal {
     if (waiting.length === 0) return
     const synced =
       this.#options.durability === 'fdatasync'
-        ? await Promise.all(this.#lanes.map(async (lane, index) => written[index] === true && (await lane.sync())))
+        ? await Promise.all(
+            this.#lanes.map(async (lane, index) => written[index] === true && (await lane.sync())),
+          )
         : written
     for (const entry of waiting) this.#settle(entry, synced)
   }
@@ -161,13 +164,22 @@ export class Journal {
     this.#note(daemonRecord('audit_degraded', `sink:${sink.name}`, 'err', detail))
   }
 
-  #sinkRecovered(sink: Sink, { failedMs, late, lost }: { failedMs: number; late: number; lost: number }): void {
+  #sinkRecovered(
+    sink: Sink,
+    { failedMs, late, lost }: { failedMs: number; late: number; lost: number },
+  ): void {
     const { log, daemonRecord, onState } = this.#options
     const refused = this.#refused
     this.#refused = 0
     log.info({ sink: sink.name, failedMs, late, lost, refused }, 'audit_recovered')
     onState?.(this.state)
-    const detail = { sink: ownText(sink.name), failed_ms: failedMs, lines_late: late, lines_lost: lost, refused }
+    const detail = {
+      sink: ownText(sink.name),
+      failed_ms: failedMs,
+      lines_late: late,
+      lines_lost: lost,
+      refused,
+    }
     this.#note(daemonRecord('audit_recovered', `sink:${sink.name}`, lost > 0 ? 'err' : 'ok', detail))
   }
 

@@ -61,7 +61,10 @@ function toObject({ record, truncated }: Laid, context: LineContext): object {
         detail === null
           ? null
           : Object.fromEntries(
-              Object.entries(detail).map(([key, value]) => [key, typeof value === 'object' ? value.text : value]),
+              Object.entries(detail).map(([key, value]) => [
+                key,
+                typeof value === 'object' ? value.text : value,
+              ]),
             ),
     },
     stage: record.stage,

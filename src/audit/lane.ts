@@ -151,7 +151,11 @@ export class Lane {
     const lost = this.#lost
     this.#lost = 0
     this.#failedAt = null
-    this.#options.onRecovered({ failedMs: Math.round(performance.now() - failedAt), late: written.late, lost })
+    this.#options.onRecovered({
+      failedMs: Math.round(performance.now() - failedAt),
+      late: written.late,
+      lost,
+    })
   }
 
   async #payBack(): Promise<number> {

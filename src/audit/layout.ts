@@ -101,7 +101,8 @@ function limitReason(laid: Laid): Laid {
 function cutLongest(laid: Laid, overBytes: number): Laid {
   const slots = [...slotsOf(laid.record)].sort((a, b) => cost(b.value) - cost(a.value))
   const [longest] = slots
-  if (longest === undefined || cost(longest.value) === 0) throw new Error('a line without client values is too long')
+  if (longest === undefined || cost(longest.value) === 0)
+    throw new Error('a line without client values is too long')
   const share = 1 - overBytes / cost(longest.value)
   const kept = Math.floor(longest.value.text.length * Math.min(share, 0.9))
   return cut(laid, longest, Math.max(kept, 0))

@@ -32,7 +32,8 @@ const success: Outcome = {
  * @param progress text of the first PROCESSING answer, null when there was none
  */
 export function outcomeOf(operation: Operation, final: Final, progress: string | null): Outcome {
-  const outcome = final.status === STATUS.ok ? accepted(operation, final.message) : failed(operation, final.message)
+  const outcome =
+    final.status === STATUS.ok ? accepted(operation, final.message) : failed(operation, final.message)
   const path = operation.kind === 'reload_configuration' ? reloadedPath.exec(progress ?? '')?.[1] : undefined
   return path === undefined ? outcome : { ...outcome, target: spacedTarget`config:${path}` }
 }
@@ -40,7 +41,8 @@ export function outcomeOf(operation: Operation, final: Final, progress: string |
 /** Texts after which Sōzu sends a second final for the same request. */
 export function announcesSecondFinal(operation: Operation, final: Final): boolean {
   if (final.status !== STATUS.failure) return false
-  if (operation.kind === 'reload_configuration') return final.message.startsWith('could not generate new config: ')
+  if (operation.kind === 'reload_configuration')
+    return final.message.startsWith('could not generate new config: ')
   return operation.kind === 'upgrade_main' && !upgradeFailures.some((pattern) => pattern.test(final.message))
 }
 
@@ -111,7 +113,11 @@ function failed(operation: Operation, message: string): Outcome {
     case 'load_state': {
       const match = /^loading state: (\d+) ok messages, (\d+) errors$/.exec(message)
       if (match === null) return { ...failure, errorCode: 'io_error', reason: shaped(message, loadFailures) }
-      return { ...withCounts(operation, failure, match), errorCode: 'worker_failure', reason: quoted(message) }
+      return {
+        ...withCounts(operation, failure, match),
+        errorCode: 'worker_failure',
+        reason: quoted(message),
+      }
     }
     case 'reload_configuration':
       return reloadFailed(message)
@@ -187,7 +193,9 @@ function reloadFailed(message: string): Outcome {
 function stateError(operation: Operation, error: string): Clean {
   const dumped = /^(Did not find (?:Tcp|Udp)Frontend with address or id ')([\s\S]*)'$/.exec(error)
   if (dumped !== null) return ownText(`${dumped[1]}${digest(dumped[2] ?? '').text}'`)
-  const converted = /^(Could not convert the frontend to an insertable one\. Frontend: )([\s\S]*)$/.exec(error)
+  const converted = /^(Could not convert the frontend to an insertable one\. Frontend: )([\s\S]*)$/.exec(
+    error,
+  )
   if (converted !== null) return ownText(`${converted[1]}${digest(converted[2] ?? '').text}`)
   const certificate = /^(Could not (?:add|replace) certificate: )([\s\S]*)$/.exec(error)
   if (certificate !== null && carriesSecret(operation)) {
@@ -218,7 +226,10 @@ function workerTexts(message: string): WorkerText[] | null {
   return texts
 }
 
-function workersFailed(operation: Operation, workers: readonly WorkerText[]): Pick<Outcome, 'reason' | 'fanout'> {
+function workersFailed(
+  operation: Operation,
+  workers: readonly WorkerText[],
+): Pick<Outcome, 'reason' | 'fanout'> {
   const errors = workers.filter(({ text }) => text !== 'OK')
   const hide = carriesSecret(operation)
   const pieces = workers.map(({ worker, text }) => {

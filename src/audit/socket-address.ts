@@ -21,7 +21,9 @@ function formatIpv4(address: number): string {
 function formatIpv6(high: bigint, low: bigint): string {
   if (high === 0n && low >> 32n === 0xffffn) return `::ffff:${formatIpv4(Number(low & 0xffff_ffffn))}`
   const whole = (high << 64n) | low
-  const groups = Array.from({ length: 8 }, (_, index) => Number((whole >> BigInt(112 - 16 * index)) & 0xffffn))
+  const groups = Array.from({ length: 8 }, (_, index) =>
+    Number((whole >> BigInt(112 - 16 * index)) & 0xffffn),
+  )
   const { start, length } = longestZeroRun(groups)
   const text = (part: number[]): string => part.map((group) => group.toString(16)).join(':')
   if (length < 2) return text(groups)

@@ -15,7 +15,9 @@ export function renderText(record: AuditRecord, context: LineContext): string {
 
 function layOut(laid: Laid, context: LineContext): string {
   const { record } = laid
-  const head = [record.sessionUlid, record.requestUlid, slot(record.clusterId), slot(record.backendId)].join(' ')
+  const head = [record.sessionUlid, record.requestUlid, slot(record.clusterId), slot(record.backendId)].join(
+    ' ',
+  )
   const columns = columnsOf(laid, context)
     .map(([key, value]) => `${key}=${column(value)}`)
     .join(', ')

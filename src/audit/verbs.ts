@@ -3,7 +3,7 @@
 // name (keys, certificates' bodies, password hashes, answer bodies) cannot leak by omission.
 import type { Request } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
-import { certificateDetail, firstPemFingerprint } from './certificate.ts'
+import { type CertificateAndKey, certificateDetail, firstPemFingerprint } from './certificate.ts'
 import { type ListenerState, listenerDiff } from './listener-diff.ts'
 import type { Detail } from './record.ts'
 import { type Clean, cleaned, cleanPiece, ownText } from './sanitise.ts'
@@ -38,7 +38,8 @@ export type OperationContext = {
   readonly listener: ListenerState | null
 }
 
-type Row = {
+/** One row; `Payload` is what the request's oneof member decodes to. The table holds them without it: see `row`. */
+type Row<Payload = never> = {
   readonly verb: string
   readonly access: Access
   /** Fields of the payload the row reads; a schema without them cannot be audited (checked at start). */
@@ -57,8 +58,27 @@ type Row = {
 
 export type ListenerKind = 'http' | 'https' | 'tcp' | 'udp'
 
-// biome-ignore lint/suspicious/noExplicitAny: protobufjs gives no static types; each row names the fields it reads, and those are checked against the schema at start.
-type Payload = any
+/** Payloads as protobufjs decodes them: absent scalars are the prototype's defaults, so presence is an own property. */
+type OfCluster = { readonly cluster_id: string }
+type Addressed = { readonly address: SocketAddress }
+type HttpFrontend = OfCluster &
+  Addressed & {
+    readonly hostname: string
+    readonly path?: { readonly kind: number; readonly value: string } | null
+    readonly method: string
+    readonly headers: readonly object[]
+  }
+type StreamFrontend = OfCluster & Addressed
+type Backend = OfCluster & Addressed & { readonly backend_id: string }
+type Cluster = OfCluster & { readonly authorized_hashes?: readonly string[] }
+type SwitchedListener = Addressed & { readonly proxy: number }
+type CertificateFilters = { readonly domain: string; readonly fingerprint: string }
+type FrontendFilters = { readonly [kind: string]: unknown; readonly domain: string }
+type ReplaceCertificate = Addressed & {
+  readonly new_certificate: CertificateAndKey
+  readonly old_fingerprint: string
+}
+type MetricDetail = { readonly clear: boolean; readonly detail: number }
 
 /** A target as sanitised pieces, and as Sōzu would print it. */
 type Target = { readonly clean: string; readonly original: string }
@@ -89,93 +109,95 @@ function joined(
   return { clean, original }
 }
 
-const address = (payload: Payload): string => formatAddress(payload.address as SocketAddress)
+const addressOf = ({ address }: Addressed): string => formatAddress(address)
+const clusterIdOf = ({ cluster_id }: OfCluster): string => cluster_id
 const listenerTypes = ['Http', 'Https', 'Tcp', 'Udp'] as const
 const metricsTargets = ['Enabled', 'Disabled', 'Clear'] as const
 const metricDetails = ['DetailProcess', 'DetailFrontend', 'DetailCluster', 'DetailBackend'] as const
 
-const ofCluster = {
-  reads: ['cluster_id'],
-  clusterId: (payload: Payload): string => payload.cluster_id,
-} as const
+/** Forgets the payload's type: `operationOf` hands each row the payload its request decoded to. */
+function row<Payload>(typed: Row<Payload>): Row {
+  return typed
+}
 
 function httpFrontend(verb: string, scheme: 'http' | 'https'): Row {
-  return {
+  return row<HttpFrontend>({
     verb,
     access: 'mutates',
     reads: ['cluster_id', 'hostname', 'address'],
-    target: (payload) => target`frontend:${scheme}:${payload.hostname}:${address(payload)}`,
+    target: (payload) => target`frontend:${scheme}:${payload.hostname}:${addressOf(payload)}`,
     // An absent cluster id is the prototype's empty string: the frontend denies instead of routing.
     clusterId: (payload) => (Object.hasOwn(payload, 'cluster_id') ? payload.cluster_id : null),
     detail: frontendDetail,
-  }
+  })
 }
 
 /** What Sōzu's own line leaves out of a frontend (its gap 21); header values may hold credentials and stay out. */
-function frontendDetail(payload: Payload): Detail {
+function frontendDetail(payload: HttpFrontend): Detail {
   const detail: Record<string, Clean | number | boolean> = {}
   const { path } = payload
   if (path) {
-    detail['path'] = cleanPiece(String(path.value))
-    detail['path_kind'] = ownText(['prefix', 'regex', 'equals'][path.kind as number] ?? String(path.kind))
+    detail['path'] = cleanPiece(path.value)
+    detail['path_kind'] = ownText(['prefix', 'regex', 'equals'][path.kind] ?? String(path.kind))
   }
-  if (Object.hasOwn(payload, 'method')) detail['method'] = cleanPiece(String(payload.method))
-  if (payload.headers?.length > 0) detail['headers'] = payload.headers.length as number
+  if (Object.hasOwn(payload, 'method')) detail['method'] = cleanPiece(payload.method)
+  if (payload.headers?.length > 0) detail['headers'] = payload.headers.length
   return detail
 }
 
 function streamFrontend(verb: string, scheme: 'tcp' | 'udp'): Row {
-  return {
+  return row<StreamFrontend>({
     verb,
     access: 'mutates',
     reads: ['cluster_id', 'address'],
-    target: (payload) => target`frontend:${scheme}:${payload.cluster_id}:${address(payload)}`,
-    clusterId: ofCluster.clusterId,
-  }
+    target: (payload) => target`frontend:${scheme}:${payload.cluster_id}:${addressOf(payload)}`,
+    clusterId: clusterIdOf,
+  })
 }
 
 function addedListener(verb: string, scheme: ListenerKind): Row {
-  return {
+  return row<Addressed>({
     verb,
     access: 'mutates',
     reads: ['address'],
-    target: (payload) => target`listener:${scheme}:${address(payload)}`,
+    target: (payload) => target`listener:${scheme}:${addressOf(payload)}`,
     ...(scheme === 'https' ? { carriesSecret: true as const } : {}),
-  }
+  })
 }
 
 function updatedListener(verb: string, scheme: ListenerKind): Row {
-  return {
+  return row<Addressed>({
     verb,
     access: 'mutates',
     reads: ['address'],
     updates: scheme,
     target: (payload, { listener }) => {
-      const head = `listener:${scheme}:${address(payload)}:`
-      const diff = listenerDiff(scheme, payload as Record<string, unknown>, listener)
+      const head = `listener:${scheme}:${addressOf(payload)}:`
+      const diff = listenerDiff(scheme, payload as unknown as Record<string, unknown>, listener)
       return { clean: head + diff.clean, original: head + diff.original }
     },
-  }
+  })
 }
 
 function switchedListener(verb: string): Row {
-  return {
+  return row<SwitchedListener>({
     verb,
     access: 'mutates',
     reads: ['address', 'proxy'],
-    target: (payload) => target`listener:${listenerTypes[payload.proxy as 0] ?? payload.proxy}:${address(payload)}`,
-  }
+    target: (payload) =>
+      target`listener:${listenerTypes[payload.proxy] ?? payload.proxy}:${addressOf(payload)}`,
+  })
 }
 
 function backend(verb: string): Row {
-  return {
+  return row<Backend>({
     verb,
     access: 'mutates',
     reads: ['cluster_id', 'backend_id', 'address'],
-    target: (payload) => target`backend:${payload.cluster_id}:${payload.backend_id}:${address(payload)}`,
-    clusterId: ofCluster.clusterId,
-    backendId: (payload) => payload.backend_id,
-  }
+    target: (payload) => target`backend:${payload.cluster_id}:${payload.backend_id}:${addressOf(payload)}`,
+    clusterId: clusterIdOf,
+    backendId: ({ backend_id }) => backend_id,
+  })
 }
 
 function read(verb: string, access: 'reads' | 'secret', fixedTarget: string): Row {
@@ -187,24 +209,35 @@ function stop(mode: 'soft' | 'hard'): Row {
 }
 
 function certificateQuery(verb: string, source: 'state' | 'workers'): Row {
-  return {
+  return row<CertificateFilters>({
     verb,
     access: 'secret',
     reads: ['domain', 'fingerprint'],
     target: (payload) => {
-      if (Object.hasOwn(payload, 'fingerprint')) return target`certificates:${source}:fingerprint:${payload.fingerprint}`
+      if (Object.hasOwn(payload, 'fingerprint'))
+        return target`certificates:${source}:fingerprint:${payload.fingerprint}`
       if (Object.hasOwn(payload, 'domain')) return target`certificates:${source}:domain:${payload.domain}`
       return target`certificates:${source}`
     },
-  }
+  })
 }
 
 /** Every request of the protocol, by its name in the schema. */
 export const verbTable: Readonly<Record<string, Row>> = {
-  save_state: { verb: 'state_saved', access: 'mutates', reads: [], target: (path) => spaced`file:${path}` },
-  load_state: { verb: 'state_loaded', access: 'mutates', reads: [], target: (path) => spaced`file:${path}` },
+  save_state: row<string>({
+    verb: 'state_saved',
+    access: 'mutates',
+    reads: [],
+    target: (path) => spaced`file:${path}`,
+  }),
+  load_state: row<string>({
+    verb: 'state_loaded',
+    access: 'mutates',
+    reads: [],
+    target: (path) => spaced`file:${path}`,
+  }),
   list_workers: read('workers_listed', 'reads', 'workers'),
-  list_frontends: {
+  list_frontends: row<FrontendFilters>({
     verb: 'frontends_listed',
     access: 'reads',
     reads: ['http', 'https', 'tcp', 'domain'],
@@ -214,14 +247,14 @@ export const verbTable: Readonly<Record<string, Row>> = {
         ? target`frontends:${kinds}:domain:${filters.domain}`
         : target`frontends:${kinds}`
     },
-  },
+  }),
   list_listeners: read('listeners_listed', 'secret', 'listeners'),
-  launch_worker: {
+  launch_worker: row<string>({
     verb: 'worker_launched',
     access: 'unanswerable',
     reads: [],
     target: (tag) => target`worker:${tag}`,
-  },
+  }),
   upgrade_main: {
     verb: 'main_upgraded',
     access: 'mutates',
@@ -229,72 +262,75 @@ export const verbTable: Readonly<Record<string, Row>> = {
     target: (_, { sozuExecutable, bootGeneration }) =>
       spaced`executable:${sozuExecutable ?? '?'} boot_generation:${bootGeneration + 1}`,
   },
-  upgrade_worker: {
+  upgrade_worker: row<number>({
     verb: 'worker_upgraded',
     access: 'mutates',
     reads: [],
     target: (worker) => target`worker:${worker}`,
-  },
+  }),
   subscribe_events: {
     verb: 'events_subscribed',
     access: 'subscribes',
     reads: [],
     target: (_, { clientId }) => target`subscribe:client_id:${clientId}`,
   },
-  reload_configuration: {
+  reload_configuration: row<string>({
     verb: 'configuration_reloaded',
     access: 'mutates',
     reads: [],
     // Empty means "what is in memory"; which file that came from is only known from the answer.
     target: (path) => target`config:${path}`,
     detail: (path) => ({ from_memory: path === '' }),
-  },
+  }),
   status: read('status_queried', 'reads', 'workers'),
-  add_cluster: {
-    ...ofCluster,
+  add_cluster: row<Cluster>({
+    reads: ['cluster_id'],
+    clusterId: clusterIdOf,
     verb: 'cluster_added',
     access: 'mutates',
     target: (payload) => target`cluster:${payload.cluster_id}`,
     carriesSecret: true,
     detail: (payload) =>
-      payload.authorized_hashes?.length > 0 ? { authorized_hashes: payload.authorized_hashes.length as number } : {},
-  },
-  remove_cluster: {
+      (payload.authorized_hashes?.length ?? 0) > 0
+        ? { authorized_hashes: payload.authorized_hashes?.length ?? 0 }
+        : {},
+  }),
+  remove_cluster: row<string>({
     verb: 'cluster_removed',
     access: 'mutates',
     reads: [],
     target: (id) => target`cluster:${id}`,
     clusterId: (id) => id,
-  },
+  }),
   add_http_frontend: httpFrontend('http_frontend_added', 'http'),
   remove_http_frontend: httpFrontend('http_frontend_removed', 'http'),
   add_https_frontend: httpFrontend('https_frontend_added', 'https'),
   remove_https_frontend: httpFrontend('https_frontend_removed', 'https'),
-  add_certificate: {
+  add_certificate: row<Addressed & { readonly certificate: CertificateAndKey }>({
     verb: 'certificate_added',
     access: 'mutates',
     reads: ['address', 'certificate'],
-    target: (payload) => target`certificate:${address(payload)}`,
+    target: (payload) => target`certificate:${addressOf(payload)}`,
     carriesSecret: true,
     detail: (payload) => certificateDetail(payload.certificate),
-  },
-  replace_certificate: {
+  }),
+  replace_certificate: row<ReplaceCertificate>({
     verb: 'certificate_replaced',
     access: 'mutates',
     reads: ['address', 'new_certificate', 'old_fingerprint'],
     target: (payload) => {
       const renewed = firstPemFingerprint(payload.new_certificate.certificate)?.slice(0, 16) ?? 'unknown'
-      return target`certificate:${address(payload)}:old=${payload.old_fingerprint}:new=${renewed}`
+      return target`certificate:${addressOf(payload)}:old=${payload.old_fingerprint}:new=${renewed}`
     },
     carriesSecret: true,
     detail: (payload) => certificateDetail(payload.new_certificate),
-  },
-  remove_certificate: {
+  }),
+  remove_certificate: row<Addressed & { readonly fingerprint: string }>({
     verb: 'certificate_removed',
     access: 'mutates',
     reads: ['address', 'fingerprint'],
-    target: (payload) => target`certificate:${address(payload)}:${payload.fingerprint}`,
-  },
+    target: (payload) => target`certificate:${addressOf(payload)}:${payload.fingerprint}`,
+  }),
   add_tcp_frontend: streamFrontend('tcp_frontend_added', 'tcp'),
   remove_tcp_frontend: streamFrontend('tcp_frontend_removed', 'tcp'),
   add_backend: backend('backend_added'),
@@ -305,30 +341,35 @@ export const verbTable: Readonly<Record<string, Row>> = {
   remove_listener: switchedListener('listener_removed'),
   activate_listener: switchedListener('listener_activated'),
   deactivate_listener: switchedListener('listener_deactivated'),
-  query_cluster_by_id: {
+  query_cluster_by_id: row<string>({
     verb: 'cluster_queried',
     access: 'secret',
     reads: [],
     target: (id) => target`cluster:${id}`,
     clusterId: (id) => id,
-  },
-  query_clusters_by_domain: {
+  }),
+  query_clusters_by_domain: row<{ readonly hostname: string; readonly path: string }>({
     verb: 'clusters_queried_by_domain',
     access: 'secret',
     reads: ['hostname', 'path'],
     target: (payload) => target`domain:${payload.hostname}${payload.path ?? ''}`,
-  },
+  }),
   query_clusters_hashes: read('cluster_hashes_queried', 'reads', 'clusters'),
   query_metrics: read('metrics_queried', 'reads', 'metrics'),
   soft_stop: stop('soft'),
   hard_stop: stop('hard'),
-  configure_metrics: {
+  configure_metrics: row<number>({
     verb: 'metrics_configured',
     access: 'mutates',
     reads: [],
-    target: (mode) => target`metrics:${metricsTargets[mode as 0] ?? mode}`,
-  },
-  Logging: { verb: 'logging_level_changed', access: 'mutates', reads: [], target: loggingTarget },
+    target: (mode) => target`metrics:${metricsTargets[mode] ?? mode}`,
+  }),
+  Logging: row<string>({
+    verb: 'logging_level_changed',
+    access: 'mutates',
+    reads: [],
+    target: loggingTarget,
+  }),
   return_listen_sockets: {
     verb: 'listen_sockets_returned',
     access: 'unanswerable',
@@ -341,39 +382,40 @@ export const verbTable: Readonly<Record<string, Row>> = {
   update_http_listener: updatedListener('http_listener_updated', 'http'),
   update_https_listener: updatedListener('https_listener_updated', 'https'),
   update_tcp_listener: updatedListener('tcp_listener_updated', 'tcp'),
-  set_max_connections_per_ip: {
+  set_max_connections_per_ip: row<{ readonly toString: () => string }>({
     verb: 'max_connections_per_ip_set',
     access: 'mutates',
     reads: [],
     target: (limit) => target`max_connections_per_ip:${String(limit)}`,
-  },
+  }),
   query_max_connections_per_ip: read('max_connections_per_ip_queried', 'reads', 'max_connections_per_ip'),
-  set_health_check: {
-    ...ofCluster,
+  set_health_check: row<OfCluster & { readonly config: { readonly uri: string } }>({
+    reads: ['cluster_id'],
+    clusterId: clusterIdOf,
     verb: 'health_check_set',
     access: 'mutates',
     target: (payload) => target`health_check:${payload.cluster_id}`,
-    detail: ({ config }) => ({ uri: cleanPiece(String(config?.uri ?? '')) }),
-  },
-  remove_health_check: {
+    detail: ({ config }) => ({ uri: cleanPiece(config.uri) }),
+  }),
+  remove_health_check: row<string>({
     verb: 'health_check_removed',
     access: 'mutates',
     reads: [],
     target: (id) => target`health_check:${id}`,
     clusterId: (id) => id,
-  },
+  }),
   query_health_checks: read('health_checks_queried', 'reads', 'health_checks'),
-  set_metric_detail: {
+  set_metric_detail: row<MetricDetail>({
     verb: 'metric_detail_changed',
     access: 'mutates',
     reads: ['client_id', 'detail', 'clear', 'reason'],
     target: (payload) => {
       if (payload.clear === true) return target`metric_detail:clear`
-      const level = Object.hasOwn(payload, 'detail') ? metricDetails[payload.detail as 0] : undefined
+      const level = Object.hasOwn(payload, 'detail') ? metricDetails[payload.detail] : undefined
       return target`metric_detail:${level ?? '<invalid>'}`
     },
     lease: true,
-  },
+  }),
   add_udp_listener: addedListener('udp_listener_added', 'udp'),
   update_udp_listener: updatedListener('udp_listener_updated', 'udp'),
   add_udp_frontend: streamFrontend('udp_frontend_added', 'udp'),
@@ -381,8 +423,8 @@ export const verbTable: Readonly<Record<string, Row>> = {
 }
 
 /** `level` and `module=level` items joined by commas: the separators are read here and written by us. */
-function loggingTarget(filter: Payload): Target {
-  const clean = String(filter)
+function loggingTarget(filter: string): Target {
+  const clean = filter
     .split(',')
     .map((item) => {
       const separator = item.indexOf('=')
@@ -401,17 +443,18 @@ export function rowOf(kind: string): Row | null {
 /** The address an update is about and its listener kind, or null when the request updates no listener. */
 export function updatedListenerOf(request: Request): { kind: ListenerKind; address: string } | null {
   const kind = rowOf(request.kind)?.updates
-  return kind === undefined ? null : { kind, address: address(request.value) }
+  return kind === undefined ? null : { kind, address: addressOf(request.value as Addressed) }
 }
 
 /** What `request` means, ready to be recorded; null for a request without a row. */
 export function operationOf(request: Request, context: OperationContext): Operation | null {
   const row = rowOf(request.kind)
   if (row === null) return null
-  const { value } = request
+  // The scanner has checked the payload against the schema the row was checked against at start.
+  const value = request.value as never
   const { clean, original } = row.target(value, context)
   const clusterId = row.clusterId?.(value) ?? null
-  const lease = row.lease === true ? (value as { client_id: string; reason?: string }) : null
+  const lease = row.lease === true ? (request.value as { client_id: string; reason?: string }) : null
   const detail = row.detail?.(value) ?? {}
   return {
     kind: request.kind,

@@ -59,7 +59,10 @@ async function start(
   log.level = config.logLevel
   const sockets = inheritedSockets(environment, process.pid)
   if (sockets > 1) {
-    throw new ConfigError('listen_failed', `${sockets} sockets were passed on; the .socket unit must have one`)
+    throw new ConfigError(
+      'listen_failed',
+      `${sockets} sockets were passed on; the .socket unit must have one`,
+    )
   }
   const manager = new ServiceManager(environment, process.pid, log)
   return Daemon.start({ configPath, config, inherited: sockets === 1, manager, log, onBug })
@@ -87,6 +90,8 @@ function handleSignals(
   process.on('SIGINT', () => stop('SIGINT'))
   let reloading: Promise<void> = Promise.resolve()
   process.on('SIGHUP', () => {
-    reloading = reloading.then(() => started.then((daemon) => (stopping ? undefined : daemon.reload()))).catch(onBug)
+    reloading = reloading
+      .then(() => started.then((daemon) => (stopping ? undefined : daemon.reload())))
+      .catch(onBug)
   })
 }

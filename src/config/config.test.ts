@@ -115,7 +115,7 @@ describe('a configuration that is wrong', () => {
     ['comand_socket', 'command_socket'],
     ['command_allowed_uid', 'command_allowed_uids'],
     ['audit-log-target', 'audit_logs_target'],
-    ['LOG_LEVEL', 'log_level'],
+    ['LISTEN_SOCKET_GROUP', 'listen_socket_group'],
     ['oslence', 'console'],
     ['log_lveel', 'log_level'],
     ['__proto__', 'console'],

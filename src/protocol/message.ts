@@ -44,7 +44,7 @@ export function decodeRequest(schema: Schema, frame: Buffer): Request {
 
 /**
  * Builds a request frame the way Sōzu's own encoder does: every `required` field is written, set or not.
- * @param value the member's value, with the schema's field names
+ * @param value the member's value, with the schema's field names; 64-bit integers as number, decimal string or Long
  */
 export function encodeRequest(schema: Schema, kind: string, value: unknown): Buffer {
   const member = schema.request.fields.find((field) => field.name === kind)

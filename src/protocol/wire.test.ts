@@ -308,8 +308,6 @@ describe('varints', () => {
   })
 
   it('are refused when they run on behind the end of their message', () => {
-    const inner = Buffer.concat([bytes(1, hex('08')), hex('01')])
-    expectMalformed(inner, 'Request.node.child', 'wrong wire type 0', 2)
     expectMalformed(
       Buffer.concat([all(hex('28')), number(4, 1)]),
       'Request.all.u32',
@@ -433,7 +431,7 @@ describe('text', () => {
   ])('that is not UTF-8 is refused: %s', (_, digits) => {
     expectMalformed(all(bytes(1, hex(digits))), 'Request.all.text', 'invalid UTF-8', 3)
     expectMalformed(bytes(2, hex(digits)), 'Request.text', 'invalid UTF-8', 1)
-    expectMalformed(all(bytes(18, 'ok'), bytes(18, hex(digits))), 'Request.all.texts', 'invalid UTF-8', 8)
+    expectMalformed(all(bytes(18, 'ok'), bytes(18, hex(digits))), 'Request.all.texts', 'invalid UTF-8', 9)
   })
 
   it('is refused when a sequence goes on behind its end', () => {
@@ -509,11 +507,10 @@ describe('nesting', () => {
     expectMalformed(payload, path, 'nested deeper than 32 messages', payload.length)
   })
 
-  it('of a hundred thousand messages is refused like any other', () => {
-    let depth = 0
-    let payload = Buffer.alloc(0)
-    for (; depth < 2_000; depth += 1) payload = Buffer.from(bytes(1, payload))
-    expect(refusal(payload).message).toContain('nested deeper than 32 messages')
+  it('of two thousand messages is refused like any other', () => {
+    expect(refusal(nested(2_000, (inner) => bytes(1, inner))).message).toContain(
+      'nested deeper than 32 messages',
+    )
   })
 })
 

@@ -9,7 +9,10 @@ import { FrameDecoder } from '../protocol/frame.ts'
 /** How long input is still taken and thrown away after we closed, so that the client reads our last answer, not a reset. */
 const LINGER_MS = 1000
 
-type Waiting = { readonly resolve: (frame: Buffer | null) => void; readonly reject: (error: ProtocolError) => void }
+type Waiting = {
+  readonly resolve: (frame: Buffer | null) => void
+  readonly reject: (error: ProtocolError) => void
+}
 
 export class Client {
   readonly socket: Socket

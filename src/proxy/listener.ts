@@ -41,7 +41,10 @@ export class Listener {
   static async bind(options: BindOptions, onConnection: (socket: Socket) => void): Promise<Listener> {
     const { path: target } = options
     if (Buffer.byteLength(target) > MAX_SOCKET_PATH_BYTES) {
-      throw new ConfigError('listen_failed', `listen_socket ${target} is longer than ${MAX_SOCKET_PATH_BYTES} bytes`)
+      throw new ConfigError(
+        'listen_failed',
+        `listen_socket ${target} is longer than ${MAX_SOCKET_PATH_BYTES} bytes`,
+      )
     }
     await refuseTaken(target)
     const server = newServer(onConnection)
@@ -50,7 +53,9 @@ export class Listener {
       return new Listener(server, target, own)
     } catch (error) {
       server.close()
-      throw new ConfigError('listen_failed', `cannot listen on ${target}: ${errnoOf(error)}`, { cause: error })
+      throw new ConfigError('listen_failed', `cannot listen on ${target}: ${errnoOf(error)}`, {
+        cause: error,
+      })
     }
   }
 

@@ -172,7 +172,11 @@ export class Session {
     const decision = decide(this.#context.settings().allowedUids, this.#identity.uid)
     const operation = await this.#name(request, decision.allowed, deadlineMs)
     if (operation === null) {
-      return this.#refuse(unnamed(request.kind), 'unknown_verb', `request ${request.kind} is not one we can audit`)
+      return this.#refuse(
+        unnamed(request.kind),
+        'unknown_verb',
+        `request ${request.kind} is not one we can audit`,
+      )
     }
     if (!decision.allowed) return this.#refuse(operation, 'unauthorized', decision.reason, { sha256 })
     if (operation.access === 'unanswerable') {
@@ -222,10 +226,16 @@ export class Session {
   async #admit(passage: Passage): Promise<boolean> {
     const { operation, requestUlid, sha256 } = passage
     if (!this.#isRecorded(operation)) return true
-    const record = this.#record(operation.access === 'mutates' ? 'attempt' : 'access', requestUlid, operation, 'ok', {
-      requestSha256: sha256,
-      detail: operation.detail,
-    })
+    const record = this.#record(
+      operation.access === 'mutates' ? 'attempt' : 'access',
+      requestUlid,
+      operation,
+      'ok',
+      {
+        requestSha256: sha256,
+        detail: operation.detail,
+      },
+    )
     try {
       await within(passage.deadlineMs - performance.now(), this.#context.journal.append(record))
       return true

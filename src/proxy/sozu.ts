@@ -62,7 +62,10 @@ export class Sozu {
   }
 
   /** A connection to Sōzu for one session. @throws UpstreamError `upstream_unavailable` */
-  async connect(deadlineMs: number, handlers = ignore as Parameters<typeof Upstream.connect>[3]): Promise<Upstream> {
+  async connect(
+    deadlineMs: number,
+    handlers = ignore as Parameters<typeof Upstream.connect>[3],
+  ): Promise<Upstream> {
     const { path, maxFrameBytes } = this.#options
     const upstream = await Upstream.connect(path, maxFrameBytes, deadlineMs, handlers)
     this.#observePeer(upstream)

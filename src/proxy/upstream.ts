@@ -113,7 +113,8 @@ export class Upstream {
 
   #dispatch(answer: Answer): void {
     const { response } = answer
-    if (response.status === STATUS.processing && response.eventKind !== null) return this.#handlers.onEvent(answer)
+    if (response.status === STATUS.processing && response.eventKind !== null)
+      return this.#handlers.onEvent(answer)
     const inFlight = this.#inFlight
     if (inFlight === null) return this.#handlers.onStray(answer)
     if (response.status === STATUS.processing) return inFlight.onProgress(answer)

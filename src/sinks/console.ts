@@ -35,7 +35,8 @@ export class ConsoleSink implements Sink {
   render(record: AuditRecord): string {
     const line = this.#options.render(record)
     if (!this.#options.colour) return line
-    const colour = record.result === 'err' && record.stage !== 'refusal' ? colours.failed : colours[record.stage]
+    const colour =
+      record.result === 'err' && record.stage !== 'refusal' ? colours.failed : colours[record.stage]
     return `${colour}${line.trimEnd()}${RESET}\n`
   }
 

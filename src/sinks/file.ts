@@ -1,7 +1,21 @@
 // An append-only audit file: only whole lines, 0640 at most, a regular file with one name, locked, and always the file that
 // stands at its path. A descriptor on which anything failed is never used again: after a failed fdatasync the kernel may
 // call the next one a success although the bytes are gone.
-import { constants, close, fchmod, fchown, fdatasync, fstat, fsync, mkdir, open, read, type Stats, stat, write } from 'node:fs'
+import {
+  constants,
+  close,
+  fchmod,
+  fchown,
+  fdatasync,
+  fstat,
+  fsync,
+  mkdir,
+  open,
+  read,
+  type Stats,
+  stat,
+  write,
+} from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import type { Sink } from '../audit/journal.ts'
@@ -91,7 +105,10 @@ export class FileSink implements Sink {
       const stats = await statFd(fd)
       if (!stats.isFile()) throw new JournalError('sink_open_failed', `${file} is not a regular file`)
       if (stats.nlink !== 1) {
-        throw new JournalError('sink_open_failed', `${file} has ${stats.nlink} names; an audit file must have one`)
+        throw new JournalError(
+          'sink_open_failed',
+          `${file} has ${stats.nlink} names; an audit file must have one`,
+        )
       }
       if (!lockExclusive(fd)) throw new JournalError('sink_locked', `another process writes ${file}`)
       const narrowedFrom = await narrow(fd, stats, created)
@@ -150,7 +167,10 @@ export class FileSink implements Sink {
     })
   }
 
-  async #guard(code: 'sink_open_failed' | 'sink_write_failed', operation: () => Promise<void>): Promise<void> {
+  async #guard(
+    code: 'sink_open_failed' | 'sink_write_failed',
+    operation: () => Promise<void>,
+  ): Promise<void> {
     try {
       await operation()
     } catch (error) {

@@ -25,6 +25,9 @@ export type Client = {
   send: (frame: Buffer) => void
 }
 
+/** Exit status of a Rust program that panicked. */
+export const PANIC_STATUS = 101
+
 export type StandinLog = (level: 'info' | 'warn' | 'error', message: string) => void
 
 export type Context = {

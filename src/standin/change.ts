@@ -1,6 +1,15 @@
 // Part of the stand-in, which is not Sōzu: requests that change something and are fanned out to workers. Main applies the
 // change first and keeps it whatever the workers say; a worker that stays silent counts as neither success nor failure.
-import { type Answer, type Client, type Context, failure, type Handler, ok, processing, type Reply } from './answer.ts'
+import {
+  type Answer,
+  type Client,
+  type Context,
+  failure,
+  type Handler,
+  ok,
+  processing,
+  type Reply,
+} from './answer.ts'
 import { EVENT, eventOf } from './events.ts'
 import { Leases } from './lease.ts'
 import type { Fields } from './lenient.ts'
@@ -29,7 +38,9 @@ export const change: Handler = (context, value, client, kind) => {
 
 function verdict(answers: readonly WorkerAnswer[]): Answer {
   if (answers.every(({ error }) => error === null)) return ok('Successfully applied request to all workers')
-  return failure(answers.map(({ worker, error }) => `${worker.id}: ${error === null ? 'OK' : keySafe(error)}`).join(', '))
+  return failure(
+    answers.map(({ worker, error }) => `${worker.id}: ${error === null ? 'OK' : keySafe(error)}`).join(', '),
+  )
 }
 
 /** Class K of behaviour.md 4.4: what would break a line or a `key=value` pair becomes `?`. */
@@ -65,7 +76,9 @@ export const setMetricDetail: Handler = (context, request: Fields, client): Repl
     const content = { metric_detail_status: Leases.status(fine, applied) }
     const failed = applied === null || fine.length < answers.length
     yield ok(
-      failed ? 'SetMetricDetail completed with worker errors' : 'Successfully applied SetMetricDetail to all workers',
+      failed
+        ? 'SetMetricDetail completed with worker errors'
+        : 'Successfully applied SetMetricDetail to all workers',
       content,
     )
   }

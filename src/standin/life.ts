@@ -36,11 +36,11 @@ function isStopping(id: number, task: number): string {
 export const upgradeMain: Handler = (context): Reply => {
   context.events.queue({ kind: EVENT.mainUpgraded })
   const later = async function* (): AsyncGenerator<Answer> {
+    yield ok(`Upgrade successful, closing main process. New main process has pid ${process.pid}`)
     context.workers.forgetStopped()
     context.closeConnections()
   }
-  const done = `Upgrade successful, closing main process. New main process has pid ${process.pid}`
-  return { now: [processing('Upgrading the main process...'), ok(done)], later: later() }
+  return { now: [processing('Upgrading the main process...')], later: later() }
 }
 
 export const upgradeWorker: Handler = (context, id: number): Reply => {
@@ -70,7 +70,9 @@ async function* replaceWorker(context: Context, old: Worker): AsyncGenerator<Ans
   await workers.ask('soft_stop', {}, 'for ever', [old])
   old.runState = RUN_STATE.stopped
   yield processing(`Worker ${old.id} answered OK to SoftStop-${old.id}-${task}-0. `)
-  const active = listenerKinds.flatMap((kind) => [...state.listeners[kind].values()].filter(({ active }) => active === true))
+  const active = listenerKinds.flatMap((kind) =>
+    [...state.listeners[kind].values()].filter(({ active }) => active === true),
+  )
   for (const index of active.keys()) {
     yield processing(`Worker ${fresh.id} answered OK to ActivateListener-${fresh.id}-${task}-${index + 1}. `)
   }

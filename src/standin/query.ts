@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import { type Answer, type Context, type Handler, ok, processing, type Reply } from './answer.ts'
 import type { Fields } from './lenient.ts'
 import { parseAddress } from './rust-text.ts'
-import { type State } from './state.ts'
+import type { State } from './state.ts'
 import { sortedValues } from './state-file.ts'
 import { RUN_STATE, type WorkerAnswer } from './worker.ts'
 
@@ -32,7 +32,13 @@ function answering(answers: readonly WorkerAnswer[]): number[] {
 }
 
 /** Sequence Q: the same entry for `main` and each worker. */
-function queryAll(context: Context, kind: string, value: unknown, content: Fields | null, main: boolean): Reply {
+function queryAll(
+  context: Context,
+  kind: string,
+  value: unknown,
+  content: Fields | null,
+  main: boolean,
+): Reply {
   return afterWorkers(context, kind, value, 'Querying cluster...', (ids) => {
     const names = content === null ? [] : main ? ['main', ...ids] : ids
     const map = Object.fromEntries(names.map((name) => [name, content]))
@@ -63,7 +69,9 @@ export const status: Handler = (context, value, _client, kind) => {
 export const listFrontends: Handler = ({ state }, { http, https, tcp, domain }: Fields) => {
   const all = http !== true && https !== true && tcp !== true
   const named = (frontends: Fields[]) =>
-    domain === undefined ? frontends : frontends.filter((one) => String(one['hostname']).includes(String(domain)))
+    domain === undefined
+      ? frontends
+      : frontends.filter((one) => String(one['hostname']).includes(String(domain)))
   const ports = (all || tcp === true) && domain === undefined
   const frontend_list = {
     http_frontends: all || http === true ? named(sortedValues(state.routes.http)) : [],
@@ -112,7 +120,9 @@ export const queryClustersByDomain: Handler = (context, { hostname, path }: Fiel
     const rule = frontend['path'] as { value: string }
     return frontend['hostname'] === hostname && (path === undefined || String(path).startsWith(rule.value))
   })
-  const ids = new Set(matching.flatMap(({ cluster_id }) => (cluster_id === undefined ? [] : [String(cluster_id)])))
+  const ids = new Set(
+    matching.flatMap(({ cluster_id }) => (cluster_id === undefined ? [] : [String(cluster_id)])),
+  )
   const vec = [...ids].flatMap((id) => clusterInformation(context.state, id))
   return queryAll(context, kind, hostname, { clusters: { vec } }, true)
 }

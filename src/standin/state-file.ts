@@ -86,10 +86,13 @@ function toJson(message: Message, value: Fields): unknown {
   const [oneof] = message.fields
   if (oneof?.oneof != null) {
     const member = message.fields.find(({ name }) => value[name] !== undefined)
-    const inner = member === undefined ? null : { [member.name.toUpperCase()]: itemToJson(member, value[member.name]) }
+    const inner =
+      member === undefined ? null : { [member.name.toUpperCase()]: itemToJson(member, value[member.name]) }
     return { [oneof.oneof]: inner }
   }
-  return Object.fromEntries(message.fields.map((field) => [field.name, fieldToJson(field, value[field.name])]))
+  return Object.fromEntries(
+    message.fields.map((field) => [field.name, fieldToJson(field, value[field.name])]),
+  )
 }
 
 function fieldToJson(field: Field, item: unknown): unknown {
@@ -125,7 +128,9 @@ function fromJson(schema: Schema, message: Message, json: unknown): Fields | nul
       value[field.name] = (item as unknown[]).map((one) => itemFromJson(schema, field, one))
     } else if (field.label === 'map') {
       const entries = Object.entries(item as Fields)
-      value[field.name] = Object.fromEntries(entries.map(([key, one]) => [key, itemFromJson(schema, field, one)]))
+      value[field.name] = Object.fromEntries(
+        entries.map(([key, one]) => [key, itemFromJson(schema, field, one)]),
+      )
     } else {
       const read = itemFromJson(schema, field, item)
       if (read === null) return null

@@ -3,7 +3,16 @@
 // stand-in, as it panics Sōzu. Files are read and written with the stand-in's own rights, synchronously.
 import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { type Answer, type Context, failure, type Handler, ok, processing, type Reply } from './answer.ts'
+import {
+  type Answer,
+  type Context,
+  failure,
+  type Handler,
+  ok,
+  PANIC_STATUS,
+  processing,
+  type Reply,
+} from './answer.ts'
 import { EVENT } from './events.ts'
 import { systemErrorText } from './rust-text.ts'
 import { readRecords, renderRecords, stateRecords } from './state-file.ts'
@@ -12,9 +21,6 @@ import type { WorkerAnswer } from './worker.ts'
 
 /** Name of the configuration that an empty reload path stands for; the stand-in has no such file. */
 const OWN_CONFIGURATION = 'stand-in.toml'
-
-/** What a panicked Sōzu leaves behind as its exit status. */
-const PANIC_STATUS = 101
 
 export const saveState: Handler = ({ events, schema, state }, path: string): Reply => {
   events.queue({ kind: EVENT.stateSaved })
@@ -99,7 +105,9 @@ export const reloadConfiguration: Handler = (context, path: string): Reply => {
     if (error !== null) refused.push(processing(`Could not execute request on state: ${error}`))
   }
   const later = async function* (): AsyncGenerator<Answer> {
-    const { fine, failed } = tally((await Promise.all([...asked, context.workers.ask('', null, 'for ever', [])])).flat())
+    const { fine, failed } = tally(
+      (await Promise.all([...asked, context.workers.ask('', null, 'for ever', [])])).flat(),
+    )
     if (failed.length === 0) yield ok(`Successfully loaded the config: ${fine} ok, 0 errors`)
     else {
       const lines = failed.map(({ worker, error }) => `\n- worker ${worker.id}: ${error}`).join('')

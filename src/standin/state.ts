@@ -13,8 +13,7 @@ export type ListenerKind = (typeof listenerKinds)[number]
 class Refusal extends Error {}
 
 const noChange = () => new Refusal('dispatching this request did not bring any change to the state')
-const notFound = (kind: string, id: string) =>
-  new Refusal(`Did not find ${kind} with address or id '${id}'`)
+const notFound = (kind: string, id: string) => new Refusal(`Did not find ${kind} with address or id '${id}'`)
 const exists = (kind: string, id: string) => new Refusal(`${kind} '${id}' already exists`)
 const invalid = (field: string, reason: string) =>
   new Refusal(`Invalid value for field '${field}': ${reason}`)
@@ -212,7 +211,8 @@ function certify(doing: string, work: () => void): void {
     work()
   } catch (error) {
     // Expected: PEM, certificate or fingerprint that does not parse.
-    if (error instanceof CertificateProblem) throw new Refusal(`Could not ${doing} certificate: ${error.message}`)
+    if (error instanceof CertificateProblem)
+      throw new Refusal(`Could not ${doing} certificate: ${error.message}`)
     throw error
   }
 }

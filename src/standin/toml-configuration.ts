@@ -30,7 +30,9 @@ export function expandConfiguration(schema: Schema, text: string): StateRecord[]
     return { kind, value: message == null ? fields : { ...emptyMessage(schema, message), ...fields } }
   }
   return [
-    ...[...listeners].map(([address, kind]) => record(`add_${kind}_listener`, { address: parseAddress(address) })),
+    ...[...listeners].map(([address, kind]) =>
+      record(`add_${kind}_listener`, { address: parseAddress(address) }),
+    ),
     ...clusters.flatMap(([cluster_id, cluster]) => clusterRecords(cluster_id, cluster, listeners, record)),
     ...[...listeners].map(([address, kind]) =>
       record('activate_listener', { address: parseAddress(address), proxy: listenerKinds.indexOf(kind) }),

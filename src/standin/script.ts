@@ -1,0 +1,55 @@
+// Part of the stand-in, which is not Sōzu: what a test has prepared for requests to come. Sōzu has no such controls.
+
+/** What happens to the next executed request instead of its normal answer. */
+export type Surprise =
+  | { readonly kind: 'raw'; readonly bytes: Buffer }
+  /** The connection closes: before anything is answered, or after what is sent at once (PROCESSING). */
+  | { readonly kind: 'close'; readonly when: 'before_answer' | 'after_processing' }
+  /** The final is taken for one that does not fit, whatever its size. */
+  | { readonly kind: 'oversize' }
+
+export class Script {
+  delayMs = 0
+  readonly #surprises: Surprise[] = []
+  readonly #reloadProblems: string[] = []
+  #gate: Promise<void> | null = null
+  #open: () => void = () => undefined
+
+  /** Surprises are used up one per executed request, in order. */
+  add(surprise: Surprise): void {
+    this.#surprises.push(surprise)
+  }
+
+  takeSurprise(): Surprise | null {
+    return this.#surprises.shift() ?? null
+  }
+
+  addReloadProblem(text: string): void {
+    this.#reloadProblems.push(text)
+  }
+
+  takeReloadProblem(): string | null {
+    return this.#reloadProblems.shift() ?? null
+  }
+
+  /** Requests are executed as ever, but nothing is answered until `resume`. */
+  pause(): void {
+    if (this.#gate !== null) return
+    this.#gate = new Promise((resolve) => {
+      this.#open = resolve
+    })
+  }
+
+  resume(): void {
+    this.#open()
+    this.#gate = null
+  }
+
+  /** Resolves when answers may go out; null when they may now. */
+  get gate(): Promise<void> | null {
+    if (this.#gate !== null || this.delayMs === 0) return this.#gate
+    return new Promise((resolve) => {
+      setTimeout(resolve, this.delayMs).unref()
+    })
+  }
+}
