@@ -39,8 +39,8 @@ import { version } from './version.ts'
 export type DaemonOptions = {
   readonly configPath: string
   readonly config: Config
-  /** A listening socket was passed on by the service manager. */
-  readonly inherited: boolean
+  /** Path of a listening socket that the service manager passed on, or null. */
+  readonly inheritedPath: string | null
   readonly manager: ServiceManager
   readonly log: Log
   /** Called with an error nobody expected; it must end the process. */
@@ -129,7 +129,7 @@ export class Daemon {
   }
 
   async #start(): Promise<void> {
-    const { config, inherited, manager } = this.#options
+    const { config, inheritedPath, manager } = this.#options
     refuseSozusOwnSocket(config)
     await this.#journal.open()
     await this.#journal.append(
@@ -142,7 +142,8 @@ export class Daemon {
         },
       }),
     )
-    this.#listener = inherited ? await Listener.inherit(this.#accept) : await this.#bind(config)
+    this.#listener =
+      inheritedPath === null ? await this.#bind(config) : await Listener.inherit(inheritedPath, this.#accept)
     this.#ticking = setInterval(() => this.#tick(), TICK_MS)
     if (config.onAuditFailure === 'allow') {
       this.#log.warn('on_audit_failure = "allow": requests go on when their records cannot be written')
@@ -344,7 +345,7 @@ export class Daemon {
     const groupId = auditFileGroup === null ? null : idOf('group', auditFileGroup, 'audit_file_group')
     const context: LineContext = {
       host: cleanPiece(hostname()).text,
-      socket: cleanPiece(this.#config.listenSocket ?? 'inherited').text,
+      socket: cleanPiece(this.#options.inheritedPath ?? this.#config.listenSocket ?? '').text,
       auditdVersion: version,
     }
     const opened = (report: Opened) => this.#records.opened(report)

@@ -18,7 +18,8 @@ export function createLog(level: LogLevel): Log {
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },
-    pino.destination({ dest: 2, sync: false, maxLength: MAX_WAITING_BYTES }),
+    // minLength 1 writes every line at once, and makes flush wait for what is being written (0 would not).
+    pino.destination({ dest: 2, sync: false, minLength: 1, maxLength: MAX_WAITING_BYTES }),
   )
 }
 

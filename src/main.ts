@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The command line: argv → command. The only file that ends the process or reads the environment.
 import { Command } from 'commander'
+import { check } from './cli/check.ts'
 import { run } from './cli/run.ts'
 import { EXIT } from './errors.ts'
 import { exitNow } from './native.ts'
@@ -17,6 +18,18 @@ program
   .requiredOption('--config <file>', 'configuration file (TOML)')
   .action(async ({ config }: { config: string }) => {
     await run({ configPath: config, environment: process.env, exit: exitNow })
+  })
+
+program
+  .command('check')
+  .description('check the configuration and the world around it; changes nothing')
+  .requiredOption('--config <file>', 'configuration file (TOML)')
+  .action(async ({ config }: { config: string }) => {
+    process.exitCode = await check({
+      configPath: config,
+      stdout: (text) => process.stdout.write(text),
+      stderr: (text) => process.stderr.write(text),
+    })
   })
 
 await program.parseAsync()

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import koffi from 'koffi'
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import {
   bootTimeUsec,
   clockRealtime,
@@ -439,6 +439,9 @@ describe.skipIf(!existsSync(builtNative))('in a process of its own (needs dist/)
         { stdio: ['ignore', 'inherit', 'ignore'] })`)
     const [line] = (await once(parent.stdout ?? parent, 'data')) as [Buffer]
     const pid = Number(line.toString())
+    onTestFinished(() => {
+      if (runs(pid)) process.kill(pid, 'SIGKILL')
+    })
     expect(existsSync(`/proc/${pid}`)).toBe(true)
     parent.kill('SIGKILL')
     await vi.waitFor(() => expect(runs(pid)).toBe(false), { timeout: 5000 })

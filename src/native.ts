@@ -24,6 +24,8 @@ const POLLIN = 0x1
 const LOCK_EX = 2
 const LOCK_NB = 4
 const PR_SET_PDEATHSIG = 1
+const F_SETFD = 2
+const FD_CLOEXEC = 1
 const CLOCK_REALTIME = 0
 const CLOCK_MONOTONIC = 1
 const CLOCK_BOOTTIME = 7
@@ -101,6 +103,7 @@ const poll = libc<[Uint8Array, number, number]>(
   'poll',
   'int poll(void *fds, unsigned long count, int timeout)',
 )
+const fcntl = libc<[number, number, number]>('fcntl', 'int fcntl(int, int, int)')
 const prctl = libc<[number, number]>('prctl', 'int prctl(int option, unsigned long value)')
 const sendto = libc<[number, Uint8Array, number, number, Uint8Array, number]>(
   'sendto',
@@ -308,4 +311,9 @@ export function closeFd(fd: number): void {
  */
 export function dieWithParent(): void {
   if (prctl(PR_SET_PDEATHSIG, constants.signals.SIGKILL) !== 0) throw failure('prctl', 'PR_SET_PDEATHSIG')
+}
+
+/** Keeps `fd` from programs we start, fcntl(2): a descriptor that was passed on to us is not theirs. */
+export function closeOnExec(fd: number): void {
+  if (fcntl(fd, F_SETFD, FD_CLOEXEC) !== 0) throw failure('fcntl', `descriptor ${fd}`)
 }

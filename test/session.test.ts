@@ -15,13 +15,25 @@ describe('one request', () => {
     client.send('add_cluster', cluster('my_app'))
     await until(() => rig.standin.received().length === 1, 'the request at the stand-in')
     const [attempt, ...none] = rig.requests()
-    expect(attempt).toMatchObject({ stage: 'attempt', verb: 'cluster_added', target: 'cluster:my_app', result: 'ok' })
+    expect(attempt).toMatchObject({
+      stage: 'attempt',
+      verb: 'cluster_added',
+      target: 'cluster:my_app',
+      result: 'ok',
+    })
     expect(none).toEqual([])
     await rig.standin.control({ do: 'resume' })
-    expect(await client.next()).toMatchObject({ status: STATUS.processing, message: 'Processing worker request...' })
+    expect(await client.next()).toMatchObject({
+      status: STATUS.processing,
+      message: 'Processing worker request...',
+    })
     expect(await client.next()).toMatchObject({ status: STATUS.ok })
     const [, completion] = rig.requests()
-    expect(completion).toMatchObject({ stage: 'completion', result: 'ok', request_ulid: attempt?.request_ulid })
+    expect(completion).toMatchObject({
+      stage: 'completion',
+      result: 'ok',
+      request_ulid: attempt?.request_ulid,
+    })
     expect(completion?.extras).toMatchObject({ fanout: { status: 'ok' }, client_gone: false })
   })
 
@@ -29,7 +41,11 @@ describe('one request', () => {
     const rig = await Rig.start()
     const client = await rig.client()
     const frame = client.frame('add_backend', { cluster_id: 'c', backend_id: 'b', address })
-    const answer = encodeResponse(STATUS.ok, 'odd but well-formed', encodeContent(schema, { request_counts: { map: { x: 1 } } }))
+    const answer = encodeResponse(
+      STATUS.ok,
+      'odd but well-formed',
+      encodeContent(schema, { request_counts: { map: { x: 1 } } }),
+    )
     await rig.standin.control({ do: 'answer_next', hex: answer.toString('hex') })
     client.write(frame)
     expect((await client.final()).frame).toEqual(answer)
@@ -41,7 +57,9 @@ describe('one request', () => {
     const client = await rig.client()
     await client.request('add_cluster', cluster('a'))
     await client.request('remove_cluster', 'zzz')
-    const text = rig.textLines().map((line) => /^\[\S+ (\S+) .*verb=(\w+), .*stage=(\w+)/.exec(line)?.slice(2))
+    const text = rig
+      .textLines()
+      .map((line) => /^\[\S+ (\S+) .*verb=(\w+), .*stage=(\w+)/.exec(line)?.slice(2))
     expect(text).toEqual(rig.lines().map(({ verb, stage }) => [verb, stage]))
   })
 })
@@ -150,14 +168,18 @@ describe('bad input', () => {
   it('in a cluster id forges neither column nor line nor head nor colour in any file', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
-    const forged = 'x]\tAUDIT\tCommand(verb=cluster_removed, result=ok)\n[01J 01J - -]\u001b[2K\u2028, actor_uid=0'
+    const forged =
+      'x]\tAUDIT\tCommand(verb=cluster_removed, result=ok)\n[01J 01J - -]\u001b[2K\u2028, actor_uid=0'
     await client.request('remove_cluster', forged)
     const lines = rig.textLines()
     expect(lines).toHaveLength(rig.lines().length)
     for (const line of lines) {
       expect(line.split('\t')).toHaveLength(3)
       expect(line).toMatch(/^\[\S+ \S+ \S+ \S+\]\tAUDIT\tCommand\(.*\)$/)
-      const keys = line.slice(line.indexOf('(') + 1, -1).split(', ').map((column) => column.split('=', 1)[0])
+      const keys = line
+        .slice(line.indexOf('(') + 1, -1)
+        .split(', ')
+        .map((column) => column.split('=', 1)[0])
       expect(new Set(keys).size).toBe(keys.length)
     }
     const attempt = rig.requests()[0]
@@ -176,7 +198,12 @@ describe('an actor that is not on the list', () => {
     expect((await client.request('add_cluster', cluster('a'))).message).toBe(words)
     expect((await client.request('update_http_listener', { address })).message).toBe(words)
     expect(rig.requests()).toMatchObject([
-      { stage: 'refusal', verb: 'cluster_added', target: 'cluster:a', extras: { error_code: 'unauthorized' } },
+      {
+        stage: 'refusal',
+        verb: 'cluster_added',
+        target: 'cluster:a',
+        extras: { error_code: 'unauthorized' },
+      },
       { stage: 'refusal', verb: 'http_listener_updated', extras: { error_code: 'unauthorized' } },
     ])
     expect(await rig.standin.control({ do: 'connections' })).toMatchObject({ total: 0 })
@@ -247,7 +274,9 @@ describe('a subscription', () => {
     const client = await rig.client()
     client.send('subscribe_events')
     expect((await client.next()).eventKind).toBe(26)
-    expect(rig.requests()).toMatchObject([{ stage: 'access', verb: 'events_subscribed', target: 'subscribe:client_id:0' }])
+    expect(rig.requests()).toMatchObject([
+      { stage: 'access', verb: 'events_subscribed', target: 'subscribe:client_id:0' },
+    ])
     const other = await rig.client()
     await other.request('add_cluster', cluster('a'))
     expect((await client.next()).eventKind).toBe(4)
@@ -283,7 +312,12 @@ describe('a listener update', () => {
     const rig = await Rig.start()
     const client = await rig.client()
     await client.request('add_http_listener', { address, sticky_name: 'S', front_timeout: 60 })
-    await client.request('update_http_listener', { address, front_timeout: 30, sticky_name: 'a b→c', send_x_real_ip: true })
+    await client.request('update_http_listener', {
+      address,
+      front_timeout: 30,
+      sticky_name: 'a b→c',
+      send_x_real_ip: true,
+    })
     const attempt = rig.requests().findLast(({ stage }) => stage === 'attempt')
     expect(attempt?.target).toBe(
       'listener:http:127.0.0.1:8080:sticky_name=S→a?b?c front_timeout=60→30 send_x_real_ip=?→true',
@@ -311,7 +345,10 @@ describe('an upgrade of main', () => {
 
 describe('a client that does not read', () => {
   it('is closed when two frames wait for it, and Sōzu is still read to the end', async () => {
-    const rig = await Rig.start({ config: { max_command_buffer_size: 65_536 }, standin: ['--max-frame-bytes', '65536'] })
+    const rig = await Rig.start({
+      config: { max_command_buffer_size: 65_536 },
+      standin: ['--max-frame-bytes', '65536'],
+    })
     const client = await rig.client()
     client.send('subscribe_events')
     await client.next()
@@ -341,7 +378,10 @@ describe('reads', () => {
   })
 
   it('all leave a line with audit_reads = "all", none with "none"', async () => {
-    for (const [auditReads, expected] of [['all', 2], ['none', 0]] as const) {
+    for (const [auditReads, expected] of [
+      ['all', 2],
+      ['none', 0],
+    ] as const) {
       const rig = await Rig.start({ config: { audit_reads: auditReads } })
       const client = await rig.client()
       await client.request('list_workers')

@@ -4,6 +4,7 @@ import { Daemon } from '../daemon.ts'
 import { loadConfig } from '../config/load.ts'
 import { ConfigError, EXIT, JournalError } from '../errors.ts'
 import { createLog, flushLog, type Log } from '../log.ts'
+import { inheritedPath } from '../proxy/listener.ts'
 import { type Environment, inheritedSockets, ServiceManager } from '../systemd.ts'
 
 /** After a stop signal the process ends within this time, whatever hangs. */
@@ -65,7 +66,14 @@ async function start(
     )
   }
   const manager = new ServiceManager(environment, process.pid, log)
-  return Daemon.start({ configPath, config, inherited: sockets === 1, manager, log, onBug })
+  return Daemon.start({
+    configPath,
+    config,
+    inheritedPath: sockets === 1 ? inheritedPath() : null,
+    manager,
+    log,
+    onBug,
+  })
 }
 
 function handleSignals(

@@ -6,8 +6,8 @@ import { constants } from 'node:fs'
 import { chmod, chown, lstat, mkdtemp, open, rename, rm } from 'node:fs/promises'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import path from 'node:path'
-import { ConfigError, errnoOf } from '../errors.ts'
-import { socketPathOf } from '../native.ts'
+import { ConfigError, errnoOf, PeerError } from '../errors.ts'
+import { closeOnExec, socketPathOf } from '../native.ts'
 
 export type BindOptions = {
   readonly path: string
@@ -59,11 +59,11 @@ export class Listener {
     }
   }
 
-  /** Takes over a listening socket that systemd passed on. Its path, mode and owner are systemd's business. */
-  static async inherit(onConnection: (socket: Socket) => void): Promise<Listener> {
+  /** Takes over the listening socket of `inheritedPath`. Its path, mode and owner are systemd's business. */
+  static async inherit(listenPath: string, onConnection: (socket: Socket) => void): Promise<Listener> {
     const server = newServer(onConnection)
     await listen(server, { fd: FIRST_INHERITED_FD })
-    return new Listener(server, socketPathOf(FIRST_INHERITED_FD) ?? 'unknown', null)
+    return new Listener(server, listenPath, null)
   }
 
   /** Stops accepting, and removes the socket file if it is still ours. Sessions go on. */
@@ -77,6 +77,25 @@ export class Listener {
     })
     if (present?.ino === this.#own.ino && present.dev === this.#own.dev) await rm(this.path, { force: true })
   }
+}
+
+/**
+ * Path of the listening socket that systemd passed on, which from here on is ours alone.
+ * @throws ConfigError `listen_failed` when what was passed on is no unix socket with a path
+ */
+export function inheritedPath(): string {
+  try {
+    closeOnExec(FIRST_INHERITED_FD)
+    const listenPath = socketPathOf(FIRST_INHERITED_FD)
+    if (listenPath !== null) return listenPath
+  } catch (error) {
+    // PeerError: descriptor 3 is no socket at all.
+    if (!(error instanceof PeerError)) throw error
+  }
+  throw new ConfigError(
+    'listen_failed',
+    'the socket passed on is not a unix socket with a path; use ListenStream=/…',
+  )
 }
 
 function newServer(onConnection: (socket: Socket) => void): Server {

@@ -31,11 +31,15 @@ export type Line = {
   readonly client_id: number | null
   readonly cluster_id: string | null
   readonly boot_generation: number
-  readonly actor: { readonly uid: number | null; readonly user: string | null; readonly comm: string | null } & Record<
+  readonly actor: {
+    readonly uid: number | null
+    readonly user: string | null
+    readonly comm: string | null
+  } & Record<string, unknown>
+  readonly extras: { readonly error_code: string | null; readonly reason: string | null } & Record<
     string,
     unknown
   >
-  readonly extras: { readonly error_code: string | null; readonly reason: string | null } & Record<string, unknown>
 }
 
 export type RigOptions = {
@@ -110,7 +114,10 @@ export class Rig {
     const record = path.join(this.dir, 'received.jsonl')
     const flags = ['--socket', this.commandPath, '--record', record, '--stdin-control']
     const extra = this.#options.standin === false ? [] : (this.#options.standin ?? [])
-    this.#standin = new StandinProcess(spawn(process.execPath, [`${dist}/standin/main.js`, ...flags, ...extra]), record)
+    this.#standin = new StandinProcess(
+      spawn(process.execPath, [`${dist}/standin/main.js`, ...flags, ...extra]),
+      record,
+    )
     await this.#standin.ready
     return this.#standin
   }
@@ -266,7 +273,10 @@ export class StandinProcess {
 
   /** Waits until the stand-in has exactly `open` connections. */
   async untilConnections(open: number): Promise<void> {
-    await until(async () => (await this.control({ do: 'connections' }))['open'] === open, `${open} connections`)
+    await until(
+      async () => (await this.control({ do: 'connections' }))['open'] === open,
+      `${open} connections`,
+    )
   }
 
   /** Requests the stand-in executed, in order. */

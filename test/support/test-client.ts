@@ -40,7 +40,11 @@ export class TestClient {
     })
   }
 
-  static connect(path: string, schema: Schema, options: { readonly allowHalfOpen?: boolean }): Promise<TestClient> {
+  static connect(
+    path: string,
+    schema: Schema,
+    options: { readonly allowHalfOpen?: boolean },
+  ): Promise<TestClient> {
     return new Promise((resolve, reject) => {
       const socket = connect({ path, ...options })
       socket.once('error', reject)

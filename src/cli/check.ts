@@ -1,0 +1,151 @@
+// `sozu-auditd check`: is the configuration right, and is the world around it as the daemon needs it. Changes nothing: no file
+// is made, nothing is bound, a lock is held for one call. Everything is asked for the account that runs the check, since
+// only the kernel knows what an account may do: run it as the service's own.
+import { userInfo } from 'node:os'
+import type { Config } from '../config/config.ts'
+import { loadConfig } from '../config/load.ts'
+import { ConfigError, EXIT } from '../errors.ts'
+import { idIfKnown, nameFindings, nameSourceFindings, nameSources } from './check/account.ts'
+import { type AuditFile, auditFileFindings, diskFindings, isLocked } from './check/audit-file.ts'
+import { directoryFindings, type Guarded, look } from './check/directory.ts'
+import { type Finding, printable, renderFinding, renderSummary } from './check/finding.ts'
+import { admissionFindings, listenSocketReport } from './check/listen-socket.ts'
+import { schemaFindings, settingFindings } from './check/setting.ts'
+import { readSozuSettings, sozuConfigPaths, sozuConfigurationFindings } from './check/sozu-configuration.ts'
+import { sozuSocketFindings } from './check/sozu-socket.ts'
+
+export type CheckOptions = {
+  readonly configPath: string
+  readonly stdout: (text: string) => void
+  readonly stderr: (text: string) => void
+  /** Who "we" are where owners are compared: the effective uid unless a test says otherwise. */
+  readonly ownUid?: number
+  /** Where Sōzu's own configuration may be. */
+  readonly sozuConfigPaths?: readonly string[]
+  readonly colour?: boolean
+}
+
+/** Findings, and what is worth knowing and right. */
+type Report = { readonly findings: readonly Finding[]; readonly information: readonly string[] }
+
+/**
+ * Checks the configuration file and the world around it, and prints what it finds.
+ * Resolves with the exit status: 0 without findings, 1 with findings, 78 for a bad file, whose message goes to stderr.
+ */
+export async function check(options: CheckOptions): Promise<number> {
+  const ownUid = options.ownUid ?? process.geteuid?.() ?? 0
+  let config: Config
+  try {
+    config = loadConfig(options.configPath, ownUid)
+  } catch (error) {
+    // ConfigError: the operator must correct the file before anything else can be looked at.
+    if (!(error instanceof ConfigError)) throw error
+    options.stderr(`${error.message}\n`)
+    return EXIT.config
+  }
+  const { findings, information } = await survey(config, ownUid, options.sozuConfigPaths ?? sozuConfigPaths)
+  const colour = options.colour ?? process.stdout.isTTY === true
+  const notes = [ownAccount(ownUid), ...information].map((note) => `${printable(note)}\n`).join('')
+  const paragraphs = findings.map((finding) => renderFinding(finding, colour))
+  options.stdout(`${[notes, ...paragraphs.map((text) => `${text}\n`), renderSummary(findings)].join('\n')}\n`)
+  return findings.length === 0 ? EXIT.done : EXIT.findings
+}
+
+async function survey(config: Config, ownUid: number, sozuPaths: readonly string[]): Promise<Report> {
+  const files = auditFiles(config)
+  const locked = files.filter(({ path }) => isLocked(path) === true)
+  const sozuUid = idIfKnown('passwd', 'sozu')
+  const listen = await listenReport(config, ownUid, locked.length > 0)
+  const sozu = sozuReport(config, ownUid, sozuPaths)
+  return {
+    findings: [
+      ...(await sozuSocketFindings(config.commandSocket, ownUid, sozuUid)),
+      ...sozu.findings,
+      ...listen.findings,
+      ...admissionFindings(config),
+      ...files.flatMap((file) => auditFileFindings(file, ownUid)),
+      ...directoryFindings(guardedPaths(config, files, ownUid, sozuUid), ownUid),
+      ...diskFindings(files),
+      ...nameFindings(config, { uid: ownUid, gids: ownGids() }),
+      ...nameSourceFindings(nameSources()),
+      ...schemaFindings(config),
+      ...settingFindings(config),
+    ],
+    information: [
+      ...locked.map(
+        ({ key, path }) => `${key} ${path} is locked by another process: probably the running daemon`,
+      ),
+      ...listen.information,
+      ...sozu.information,
+    ],
+  }
+}
+
+async function listenReport(config: Config, ownUid: number, daemonRuns: boolean): Promise<Report> {
+  const { commandSocket, listenSocket } = config
+  if (listenSocket !== null) return listenSocketReport(listenSocket, commandSocket, ownUid, daemonRuns)
+  const information =
+    'listen_socket is absent: the daemon starts only where sozu-auditd.socket passes a socket on'
+  return { findings: [], information: [information] }
+}
+
+function sozuReport(config: Config, ownUid: number, paths: readonly string[]): Report {
+  const findings: Finding[] = []
+  const information: string[] = []
+  for (const path of paths) {
+    const settings = readSozuSettings(path)
+    if (settings === 'unreadable') {
+      information.push(`Sōzu's configuration ${path} cannot be read by uid ${ownUid}: not compared with ours`)
+    } else if (settings !== null) {
+      findings.push(...sozuConfigurationFindings(path, settings, config, ownUid))
+    }
+  }
+  return { findings, information }
+}
+
+function auditFiles({ auditLogsTarget, auditLogsJsonTarget }: Config): AuditFile[] {
+  const files = [
+    { key: 'audit_logs_target', path: auditLogsTarget },
+    { key: 'audit_logs_json_target', path: auditLogsJsonTarget },
+  ]
+  return files.flatMap(({ key, path }) => (path === null ? [] : [{ key, path }]))
+}
+
+/** Everything whose place in its directory matters, and who may own the directories. */
+function guardedPaths(
+  { listenSocket, commandSocket }: Config,
+  files: readonly AuditFile[],
+  ownUid: number,
+  sozuUid: number | null,
+): Guarded[] {
+  const trusted = new Set([0, ownUid])
+  // Whoever owns Sōzu's socket is judged where the socket is; here it may own the directory as well.
+  const sozus = [sozuUid, look(commandSocket)?.uid ?? null].filter((uid) => uid !== null)
+  const listen = listenSocket === null ? [] : [{ key: 'listen_socket', path: listenSocket, trusted }]
+  return [
+    { key: 'command_socket', path: commandSocket, trusted: new Set([...trusted, ...sozus]) },
+    ...listen,
+    ...files.map((file) => ({ ...file, trusted })),
+  ]
+}
+
+function ownGids(): number[] {
+  return [process.getegid?.() ?? 0, ...(process.getgroups?.() ?? [])]
+}
+
+function ownAccount(uid: number): string {
+  const name = uid === process.geteuid?.() ? ownName() : null
+  const checked = `checked as uid ${uid}${name === null ? '' : ` (${name})`}`
+  return uid === 0
+    ? `${checked}; run it as the service's account: \`sudo -u sozu-auditd sozu-auditd check …\``
+    : checked
+}
+
+function ownName(): string | null {
+  try {
+    return userInfo().username
+  } catch {
+    // ENOENT: the uid has no account.
+    return null
+  }
+}

@@ -1,0 +1,44 @@
+// Settings that are allowed and weaken what the daemon promises: each is said together with what it means, so that nobody
+// has them by accident. Also whether the message table can be used, without which the daemon does not start.
+import type { Config } from '../../config/config.ts'
+import { loadSchema } from '../../daemon.ts'
+import { ConfigError } from '../../errors.ts'
+import type { Finding } from './finding.ts'
+
+export function settingFindings({ onAuditFailure, auditReads, durability }: Config): Finding[] {
+  const findings: Finding[] = []
+  if (onAuditFailure === 'allow') {
+    findings.push({
+      severity: 'warning',
+      what: 'on_audit_failure = "allow": when a record cannot be written its request goes to Sōzu all the same, unrecorded',
+      next: 'on_audit_failure = "refuse", unless the control plane matters more than its audit log',
+    })
+  }
+  if (auditReads === 'none') {
+    findings.push({
+      severity: 'warning',
+      what: 'audit_reads = "none": requests whose answers hold private keys leave no record',
+      next: 'audit_reads = "sensitive"',
+    })
+  }
+  if (durability === 'write') {
+    findings.push({
+      severity: 'warning',
+      what: 'durability = "write": a crash of the machine or a power cut loses records of requests that Sōzu has run',
+      next: 'durability = "fdatasync"',
+    })
+  }
+  return findings
+}
+
+export function schemaFindings({ wireSchema }: Config): Finding[] {
+  try {
+    loadSchema(wireSchema)
+    return []
+  } catch (error) {
+    // ConfigError: no file, no JSON, or a table that lacks something.
+    if (!(error instanceof ConfigError)) throw error
+    const next = 'correct that file, or name a shipped one: wire_schema = "2.1.0"'
+    return [{ severity: 'error', what: error.message, next }]
+  }
+}

@@ -1,0 +1,172 @@
+// The disk fails: what is refused, how fast, what is written when it is back, and what an operator may choose instead.
+import { spawnSync } from 'node:child_process'
+import { existsSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { STATUS } from '../src/protocol/message.ts'
+import { Rig, until } from './support/rig.ts'
+
+const cluster = (cluster_id: string) => ({ cluster_id })
+const isRoot = process.getuid?.() === 0
+
+/** No file of the daemon may grow beyond `bytes` (or any size): writes end short, then fail with EFBIG. */
+function limitFileSize(rig: Rig, bytes: number | 'unlimited'): void {
+  const { status, stderr } = spawnSync('prlimit', ['--pid', String(rig.daemon.pid), `--fsize=${bytes}:`], {
+    encoding: 'utf8',
+  })
+  if (status !== 0) throw new Error(`prlimit: ${stderr}`)
+}
+
+describe('an audit file that cannot be written', () => {
+  it('refuses the request within half a second, tells the client why, and Sōzu hears nothing', async () => {
+    const rig = await Rig.start()
+    const client = await rig.client()
+    limitFileSize(rig, statSync(rig.jsonPath).size + 100)
+    const started = performance.now()
+    const answer = await client.request('add_cluster', cluster('a'))
+    expect(performance.now() - started).toBeLessThan(500)
+    expect(answer.status).toBe(STATUS.failure)
+    expect(answer.message).toMatch(/audit record could not be written.*not forwarded/)
+    expect(rig.standin.received()).toEqual([])
+    await rig.daemon.until(({ msg, level }) => msg === 'audit_degraded' && level === 'error')
+    expect((await client.request('add_cluster', cluster('b'))).status).toBe(STATUS.failure)
+    expect(rig.standin.received()).toEqual([])
+  })
+
+  it('recovers by itself: torn line closed, what happened meanwhile written late, requests taken again', async () => {
+    const rig = await Rig.start()
+    const client = await rig.client()
+    limitFileSize(rig, statSync(rig.jsonPath).size + 100)
+    for (const name of ['a', 'b']) await client.request('add_cluster', cluster(name))
+    limitFileSize(rig, 'unlimited')
+    await rig.daemon.until(({ msg }) => msg === 'audit_recovered')
+    expect((await client.request('add_cluster', cluster('c'))).status).toBe(STATUS.ok)
+    const text = readFileSync(rig.jsonPath, 'utf8')
+    expect(text.endsWith('\n')).toBe(true)
+    const lines = text
+      .trimEnd()
+      .split('\n')
+      .filter((line) => line.startsWith('{') && line.endsWith('}'))
+      .map((line) => JSON.parse(line))
+    // The torn piece is the one line that is no record; everything else is whole.
+    expect(text.trimEnd().split('\n')).toHaveLength(lines.length + 1)
+    const refusals = lines.filter(({ stage }) => stage === 'refusal')
+    expect(refusals.map(({ target }) => target)).toEqual(['cluster:a', 'cluster:b'])
+    expect(refusals[0]).toMatchObject({ extras: { error_code: 'audit_unavailable', detail: { late: true } } })
+    const opened = lines.findLast(({ verb }) => verb === 'audit_log_opened')
+    expect(opened.extras.detail.torn_bytes).toBe(100)
+    expect(lines.map(({ verb }) => verb)).toEqual(
+      expect.arrayContaining(['audit_degraded', 'audit_recovered']),
+    )
+  })
+
+  it("still lets the client have Sōzu's answer to what was forwarded, and writes the completion late", async () => {
+    const rig = await Rig.start()
+    const client = await rig.client()
+    await rig.standin.control({ do: 'pause' })
+    client.send('add_cluster', cluster('a'))
+    await until(() => rig.standin.received().length === 1, 'the request at the stand-in')
+    limitFileSize(rig, statSync(rig.jsonPath).size + 100)
+    await rig.standin.control({ do: 'resume' })
+    expect((await client.final()).status).toBe(STATUS.ok)
+    limitFileSize(rig, 'unlimited')
+    await rig.daemon.until(({ msg }) => msg === 'audit_recovered')
+    const completions = readFileSync(rig.jsonPath, 'utf8')
+      .split('\n')
+      .filter((line) => line.includes('"stage":"completion"') && line.endsWith('}'))
+    expect(completions).toHaveLength(1)
+    expect(JSON.parse(completions[0] ?? '')).toMatchObject({
+      result: 'ok',
+      extras: { detail: { late: true } },
+    })
+  })
+
+  it('is passed over with on_audit_failure = "allow", which is announced and owed', async () => {
+    const rig = await Rig.start({ config: { on_audit_failure: 'allow' } })
+    await rig.daemon.until(({ msg, level }) => level === 'warn' && /on_audit_failure = "allow"/.test(msg))
+    expect(rig.lines()[1]?.extras['detail']).toMatchObject({ on_audit_failure: 'allow' })
+    const client = await rig.client()
+    limitFileSize(rig, statSync(rig.jsonPath).size + 100)
+    expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+    limitFileSize(rig, 'unlimited')
+    await rig.daemon.until(({ msg, sink }) => msg === 'audit_recovered' && sink === 'json')
+    const late = readFileSync(rig.jsonPath, 'utf8')
+      .split('\n')
+      .filter((line) => line.includes('"verb":"cluster_added"') && line.includes('"late":true'))
+      .map((line) => JSON.parse(line).stage)
+    expect(late).toEqual(['attempt', 'completion'])
+  })
+})
+
+describe('an audit file that vanishes', () => {
+  it('is replaced before the next record is acknowledged', async () => {
+    const rig = await Rig.start()
+    const client = await rig.client()
+    rmSync(rig.jsonPath)
+    expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+    expect(rig.lines().map(({ verb, stage }) => [verb, stage])).toEqual([
+      ['audit_log_opened', 'daemon'],
+      ['cluster_added', 'attempt'],
+      ['cluster_added', 'completion'],
+    ])
+  })
+})
+
+describe('a frozen disk', () => {
+  it.skipIf(!isRoot)(
+    '(needs root) costs its sink and nothing else: answers in time, the other file goes on',
+    async () => {
+      const rig = await Rig.start({ daemon: false })
+      const mount = mountImage(rig.dir)
+      rig.configure({ audit_logs_json_target: `${mount.path}/audit.jsonl` })
+      await rig.startDaemon()
+      const client = await rig.client()
+      expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+      mount.freeze()
+      for (const name of ['b', 'c', 'd']) {
+        const started = performance.now()
+        const answer = await client.request('add_cluster', cluster(name))
+        expect(answer.message).toMatch(/not forwarded/)
+        expect(performance.now() - started).toBeLessThan(500)
+      }
+      expect((await client.request('list_workers')).status).toBe(STATUS.ok)
+      expect(rig.standin.received().map(({ kind }) => kind)).toEqual(['add_cluster', 'list_workers'])
+      const refused = rig.textLines().filter((line) => line.includes('error_code=audit_unavailable'))
+      expect(refused).toHaveLength(3)
+      mount.thaw()
+      await rig.daemon.until(({ msg }) => msg === 'audit_recovered')
+      expect((await client.request('add_cluster', cluster('e'))).status).toBe(STATUS.ok)
+      expect(await rig.daemon.kill('SIGTERM')).toMatchObject({ code: 0 })
+    },
+  )
+})
+
+/** A small ext4 of its own, which can be frozen without stopping anything else. */
+function mountImage(directory: string): { path: string; freeze: () => void; thaw: () => void } {
+  const run = (command: string, ...args: string[]): void => {
+    const { status, stderr } = spawnSync(command, args, { encoding: 'utf8' })
+    if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr}`)
+  }
+  const [image, point] = [`${directory}/image`, `${directory}/mount`]
+  run('truncate', '-s', '16M', image)
+  run('mkfs.ext4', '-q', image)
+  run('mkdir', point)
+  run('mount', '-o', 'loop', image, point)
+  let frozen = false
+  const thaw = (): void => {
+    if (frozen) run('fsfreeze', '-u', point)
+    frozen = false
+  }
+  onTestFinished(async () => {
+    thaw()
+    // Lazily: the daemon may still be on its way out.
+    if (existsSync(point)) run('umount', '-l', point)
+  })
+  return {
+    path: point,
+    freeze: () => {
+      run('fsfreeze', '-f', point)
+      frozen = true
+    },
+    thaw,
+  }
+}

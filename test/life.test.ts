@@ -1,0 +1,271 @@
+// The daemon's own life: start, signals, reload, rotation, stop, the service manager, and what it refuses to start on.
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { STATUS } from '../src/protocol/message.ts'
+import { openNotifySocket } from './support/notify-socket.ts'
+import { Rig, until } from './support/rig.ts'
+
+const cluster = (cluster_id: string) => ({ cluster_id })
+const main = fileURLToPath(new URL('../dist/main.js', import.meta.url))
+
+describe('the files of a fresh start', () => {
+  it('open with a line that differs from file to file, then say what the daemon runs with', async () => {
+    const rig = await Rig.start()
+    expect(rig.lines().map(({ verb }) => verb)).toEqual(['audit_log_opened', 'audit_started'])
+    const [first] = rig.textLines()
+    expect(first).toMatch(/verb=audit_log_opened.*detail\.fresh=true/)
+    expect(first?.slice(0, 60)).not.toBe(readFileSync(rig.jsonPath, 'utf8').slice(0, 60))
+    expect(rig.lines()[1]?.extras['detail']).toMatchObject({
+      config_sha256: expect.stringMatching(/^[0-9a-f]{64}$/),
+    })
+  })
+
+  it('have mode 0640 in a directory of mode 0750, whatever the umask', async () => {
+    const rig = await Rig.start({ wrap: ['sh', '-c', 'umask 0007; exec "$0" "$@"'] })
+    expect(statSync(rig.jsonPath).mode & 0o7777).toBe(0o640)
+    expect(statSync(rig.textPath).mode & 0o7777).toBe(0o640)
+    expect(statSync(path.dirname(rig.textPath)).mode & 0o7777).toBe(0o750)
+  })
+
+  it('get a torn last line closed, and the loss named, at the next start', async () => {
+    const rig = await Rig.start()
+    await rig.daemon.kill('SIGKILL')
+    const whole = readFileSync(rig.jsonPath)
+    writeFileSync(rig.jsonPath, Buffer.concat([whole, Buffer.from('{"torn":')]))
+    await rig.startDaemon()
+    const text = readFileSync(rig.jsonPath, 'utf8')
+    expect(text.slice(whole.length)).toMatch(/^\{"torn":\n\{"ts"/)
+    expect(JSON.parse(text.slice(whole.length).split('\n')[1] ?? '')).toMatchObject({
+      verb: 'audit_log_opened',
+      extras: { detail: { fresh: false, torn_bytes: 8 } },
+    })
+  })
+})
+
+describe('the socket', () => {
+  it('has its configured mode and is removed at the end', async () => {
+    const rig = await Rig.start({ config: { listen_socket_mode: '0660' } })
+    expect(statSync(rig.listenPath).mode & 0o777).toBe(0o660)
+    await rig.daemon.kill('SIGTERM')
+    expect(existsSync(rig.listenPath)).toBe(false)
+  })
+
+  it('that is stale is replaced', async () => {
+    const rig = await Rig.start()
+    await rig.daemon.kill('SIGKILL')
+    expect(existsSync(rig.listenPath)).toBe(true)
+    await rig.startDaemon()
+    const client = await rig.client()
+    expect((await client.request('status')).status).toBe(STATUS.ok)
+  })
+
+  it('of another process that still serves is not taken over', async () => {
+    const rig = await Rig.start({ daemon: false })
+    await listen(rig.listenPath)
+    expect(await rig.spawnDaemon().exited).toMatchObject({ code: 78 })
+    expect(rig.daemon.stderr).toContain('another process is listening')
+    expect(existsSync(rig.listenPath)).toBe(true)
+  })
+
+  it('is not put where something else stands, which is left alone and named', async () => {
+    const rig = await Rig.start({ daemon: false })
+    writeFileSync(rig.listenPath, 'precious')
+    expect(await rig.spawnDaemon().exited).toMatchObject({ code: 78 })
+    expect(rig.daemon.stderr).toContain(`${rig.listenPath} exists and is not a socket`)
+    expect(readFileSync(rig.listenPath, 'utf8')).toBe('precious')
+  })
+
+  it("is never Sōzu's own, not even by a link", async () => {
+    const rig = await Rig.start({ daemon: false })
+    rmSync(rig.listenPath, { force: true })
+    symlinkSync(rig.commandPath, rig.listenPath)
+    expect(await rig.spawnDaemon().exited).toMatchObject({ code: 78 })
+    expect(rig.daemon.stderr).toContain('same socket as command_socket')
+  })
+
+  it('can be one that the service manager passed on, which then stays', async () => {
+    const rig = await Rig.start({ daemon: false, without: ['listen_socket'] })
+    const daemon = rig.spawnDaemon(['systemd-socket-activate', '-l', rig.listenPath])
+    await until(() => existsSync(rig.listenPath), 'the socket')
+    // The daemon is only started by this first connection, and serves it.
+    const client = await rig.client()
+    expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+    expect(daemon.log.find(({ msg }) => msg === 'ready')?.['socket']).toBe(rig.listenPath)
+    expect(readFileSync(rig.jsonPath, 'utf8')).toContain(`"socket":${JSON.stringify(rig.listenPath)}`)
+    await daemon.kill('SIGTERM')
+    expect(existsSync(rig.listenPath)).toBe(true)
+  })
+})
+
+describe('a stop', () => {
+  it('finishes what is in flight, writes a last line and ends with 0', async () => {
+    const rig = await Rig.start()
+    const client = await rig.client()
+    await rig.standin.control({ do: 'pause' })
+    client.send('add_cluster', cluster('a'))
+    await until(() => rig.standin.received().length === 1, 'the request at the stand-in')
+    rig.daemon.child.kill('SIGTERM')
+    await until(() => !existsSync(rig.listenPath), 'the socket to go')
+    await rig.standin.control({ do: 'resume' })
+    expect((await client.final()).status).toBe(STATUS.ok)
+    expect(await rig.daemon.exited).toEqual({ code: 0, signal: null })
+    expect(
+      rig
+        .lines()
+        .map(({ stage, verb }) => [stage, verb])
+        .slice(-2),
+    ).toEqual([
+      ['completion', 'cluster_added'],
+      ['daemon', 'audit_stopped'],
+    ])
+  })
+
+  it('waits five seconds for an answer at most, and says that the outcome is unknown', async () => {
+    const rig = await Rig.start()
+    const client = await rig.client()
+    await rig.standin.control({ do: 'pause' })
+    client.send('add_cluster', cluster('a'))
+    await until(() => rig.standin.received().length === 1, 'the request at the stand-in')
+    const started = performance.now()
+    expect(await rig.daemon.kill('SIGTERM')).toEqual({ code: 0, signal: null })
+    expect(performance.now() - started).toBeLessThan(7000)
+    const completion = rig.lines().find(({ stage }) => stage === 'completion')
+    expect(completion).toMatchObject({ result: 'err', extras: { error_code: 'upstream_closed' } })
+  })
+
+  it('is not held up by clients that are only connected', async () => {
+    const rig = await Rig.start()
+    await rig.client()
+    const subscriber = await rig.client()
+    subscriber.send('subscribe_events')
+    await subscriber.next()
+    const started = performance.now()
+    expect((await rig.daemon.kill('SIGINT')).code).toBe(0)
+    expect(performance.now() - started).toBeLessThan(2000)
+  })
+})
+
+describe('SIGHUP', () => {
+  it('after a rename: the next line starts a new file, and not one is lost', async () => {
+    const rig = await Rig.start()
+    const client = await rig.client()
+    await client.request('add_cluster', cluster('a'))
+    renameSync(rig.jsonPath, `${rig.jsonPath}.1`)
+    rig.daemon.child.kill('SIGHUP')
+    const fresh = await until(
+      () => existsSync(rig.jsonPath) && rig.lines().length >= 3 && rig.lines(),
+      'the new file',
+    )
+    expect(fresh.slice(0, 3).map(({ verb }) => verb)).toEqual([
+      'audit_log_opened',
+      'audit_config_reloaded',
+      'audit_log_reopened',
+    ])
+    await client.request('add_cluster', cluster('b'))
+    expect(rig.lines(`${rig.jsonPath}.1`).at(-1)?.target).toBe('cluster:a')
+    expect(rig.lines().at(-1)?.target).toBe('cluster:b')
+  })
+
+  it('takes a new list of uids, with old and new in a record, and names what needs a restart', async () => {
+    const rig = await Rig.start()
+    const client = await rig.client()
+    expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+    rig.configure({ command_allowed_uids: [4_000_000_000], durability: 'write' })
+    rig.daemon.child.kill('SIGHUP')
+    const line = await rig.untilLine(({ verb }) => verb === 'audit_config_reloaded')
+    expect(line.extras['detail']).toMatchObject({
+      command_allowed_uids_old: 'null',
+      command_allowed_uids_new: '[4000000000]',
+      durability_new_after_restart: '"write"',
+    })
+    expect((await client.request('add_cluster', cluster('b'))).message).toMatch(/^unauthorized: /)
+  })
+
+  it('with a bad file keeps the old settings and says so in a record', async () => {
+    const rig = await Rig.start({ config: { command_allowed_uids: [4_000_000_000] } })
+    writeFileSync(rig.configPath, 'listen_sockt = "/x"\n')
+    rig.daemon.child.kill('SIGHUP')
+    const line = await rig.untilLine(({ verb }) => verb === 'audit_config_reloaded')
+    expect(line).toMatchObject({ result: 'err', extras: { error_code: 'invalid_input' } })
+    const client = await rig.client()
+    expect((await client.request('add_cluster', cluster('b'))).message).toMatch(/^unauthorized: /)
+  })
+})
+
+describe('the service manager', () => {
+  it('hears READY, STATUS, WATCHDOG, RELOADING and STOPPING', async () => {
+    const socket = openNotifySocket()
+    const rig = await Rig.start({ environment: { NOTIFY_SOCKET: socket.path, WATCHDOG_USEC: '200000' } })
+    await until(() => socket.received().some((text) => /READY=1\nSTATUS=recording/.test(text)), 'READY')
+    await until(() => socket.received().some((text) => text === 'WATCHDOG=1'), 'WATCHDOG')
+    rig.daemon.child.kill('SIGHUP')
+    await until(
+      () => socket.received().some((text) => /^RELOADING=1\nMONOTONIC_USEC=\d+$/.test(text)),
+      'RELOADING',
+    )
+    await rig.daemon.kill('SIGTERM')
+    await until(() => socket.received().some((text) => text === 'STOPPING=1'), 'STOPPING')
+  })
+})
+
+describe('the daemon does not start', () => {
+  it('on a misspelt key, and names the right one', async () => {
+    const rig = await Rig.start({ daemon: false, config: { audit_read: 'all' } })
+    expect(await rig.spawnDaemon().exited).toMatchObject({ code: 78 })
+    expect(rig.daemon.stderr).toContain('audit_reads')
+  })
+
+  it('on a configuration that others may write', async () => {
+    const rig = await Rig.start({ daemon: false })
+    chmodSync(rig.configPath, 0o666)
+    expect(await rig.spawnDaemon().exited).toMatchObject({ code: 78 })
+  })
+
+  it('when an audit file cannot be had: a directory, a link, a file somebody else writes', async () => {
+    const rig = await Rig.start({ daemon: false })
+    mkdirSync(rig.jsonPath, { recursive: true })
+    expect(await rig.spawnDaemon().exited).toMatchObject({ code: 74 })
+    rmSync(rig.jsonPath, { recursive: true })
+    symlinkSync('/dev/null', rig.jsonPath)
+    expect(await rig.spawnDaemon().exited).toMatchObject({ code: 74 })
+    rmSync(rig.jsonPath)
+    const first = await rig.startDaemon()
+    rig.configure({ listen_socket: `${rig.listenPath}2` })
+    expect(await rig.spawnDaemon().exited).toMatchObject({ code: 74 })
+    expect(rig.daemon.stderr).toContain('another process writes')
+    await first.kill('SIGKILL')
+  })
+
+  it('on a wrong command line: status 2', () => {
+    for (const args of [['run'], ['rn'], ['run', '--config'], ['run', '--konfig', 'x']]) {
+      expect(spawnSync(process.execPath, [main, ...args]).status).toBe(2)
+    }
+    expect(spawnSync(process.execPath, [main, '--help']).status).toBe(0)
+    expect(spawnSync(process.execPath, [main, '--version'], { encoding: 'utf8' }).stdout).toMatch(
+      /^\d+\.\d+\.\d+\n$/,
+    )
+  })
+})
+
+async function listen(socketPath: string): Promise<Server> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(socketPath, resolve))
+  onTestFinished(() => {
+    server.close()
+  })
+  return server
+}
