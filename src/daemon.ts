@@ -24,10 +24,12 @@ import { ConfigError, errnoOf, JournalError, PeerError } from './errors.ts'
 import type { Log } from './log.ts'
 import { clockRealtime } from './native.ts'
 import { Accounts } from './peer/accounts.ts'
+import { roleOf, UNKNOWN_ACTOR } from './peer/actor.ts'
 import { idOf } from './peer/names.ts'
 import { type Peer, peerOf } from './peer/peercred.ts'
+import { parseComm } from './peer/procfs.ts'
 import { compileSchema, type Schema } from './protocol/schema.ts'
-import { Identity } from './proxy/identity.ts'
+import { Identity, recordActor } from './proxy/identity.ts'
 import { Listener } from './proxy/listener.ts'
 import { failure, Session, type SessionContext, unnamed } from './proxy/session.ts'
 import { Sozu } from './proxy/sozu.ts'
@@ -262,7 +264,7 @@ export class Daemon {
       result: 'err',
       extras: { errorCode: code, reason: cleanPiece(why) },
     })
-    const actor = identity?.actor ?? unknownActor
+    const actor = identity?.actor ?? UNKNOWN
     this.#noteLater({ ...record, stage: 'refusal', actor, clientId, sessionUlid: ulid() })
   }
 
@@ -280,7 +282,7 @@ export class Daemon {
         result: 'err',
         detail,
       })
-      const actor = uid === null ? unknownActor : { ...unknownActor, uid }
+      const actor = uid === null ? UNKNOWN : { ...UNKNOWN, uid }
       await this.#note({
         ...record,
         stage: 'refusal',
@@ -366,32 +368,17 @@ export class Daemon {
   }
 }
 
-const unknownActor = {
-  uid: null,
-  gid: null,
-  pid: null,
-  user: null,
-  comm: null,
-  role: 'unknown',
-  binding: null,
-} as const
-
 function uidSet({ commandAllowedUids }: Config): ReadonlySet<number> | null {
   return commandAllowedUids === null ? null : new Set(commandAllowedUids)
 }
 
-function ownActor(user: string | null): ConstructorParameters<typeof DaemonRecords>[0]['actor'] {
-  const uid = process.geteuid?.() ?? 0
-  const comm = readFileSync('/proc/self/comm', 'utf8').trimEnd()
-  return {
-    uid,
-    gid: process.getegid?.() ?? 0,
-    pid: process.pid,
-    user: user === null ? null : cleanPiece(user),
-    comm: cleanPiece(comm),
-    role: uid === 0 ? 'root' : uid < 1000 ? 'system' : 'user',
-    binding: null,
-  }
+const UNKNOWN = recordActor(UNKNOWN_ACTOR)
+
+/** The actor of the daemon's own lines. */
+function ownActor(user: string | null): ReturnType<typeof recordActor> {
+  const [uid, gid] = [process.geteuid?.() ?? null, process.getegid?.() ?? null]
+  const comm = parseComm(readFileSync('/proc/self/comm'))
+  return recordActor({ uid, gid, pid: process.pid, user, comm, role: roleOf(uid), binding: null })
 }
 
 /** The message table `name` stands for: a shipped one, or a file. @throws ConfigError when it cannot be used */

@@ -2,6 +2,7 @@
 // The command line: argv → command. The only file that ends the process or reads the environment.
 import { Command } from 'commander'
 import { check } from './cli/check.ts'
+import { demo } from './cli/demo.ts'
 import { run } from './cli/run.ts'
 import { EXIT } from './errors.ts'
 import { exitNow } from './native.ts'
@@ -30,6 +31,14 @@ program
       stdout: (text) => process.stdout.write(text),
       stderr: (text) => process.stderr.write(text),
     })
+  })
+
+program
+  .command('demo')
+  .description('play a short day of control-plane work against a stand-in Sōzu, and show the audit lines')
+  .option('--keep', 'leave the daemon running afterwards', false)
+  .action(async ({ keep }: { keep: boolean }) => {
+    process.exitCode = await demo({ keep, colour: process.stdout.isTTY })
   })
 
 await program.parseAsync()

@@ -20,7 +20,7 @@ import {
   pidfdAlive,
   sdNotify,
   socketPathOf,
-} from './native.js'
+} from './native.ts'
 
 const CLIENT = "require('net').connect(process.argv[1]).on('error', () => {})"
 const NOT_OPEN = 999_999

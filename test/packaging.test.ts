@@ -21,8 +21,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { parse } from 'smol-toml'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { parseConfig } from '../src/config/config.js'
-import { EXIT } from '../src/errors.js'
+import { parseConfig } from '../src/config/config.ts'
+import { EXIT } from '../src/errors.ts'
 
 const project = join(import.meta.dirname, '..')
 const service = read('systemd/sozu-auditd.service')

@@ -2,8 +2,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { parse } from 'smol-toml'
 import { describe, expect, it } from 'vitest'
-import { ConfigError } from '../errors.js'
-import { canonicalConfig, configKeys, diffConfig, parseConfig, reloadableKeys } from './config.js'
+import { ConfigError } from '../errors.ts'
+import { canonicalConfig, configKeys, diffConfig, parseConfig, reloadableKeys } from './config.ts'
 
 const minimal = { command_socket: '/run/sozu/sozu.sock', audit_logs_target: '/var/log/audit.log' }
 const file = '/etc/sozu-auditd.toml'

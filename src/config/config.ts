@@ -4,8 +4,8 @@
 // secret, so values may be shown in errors, in diffs and in records.
 import { posix } from 'node:path'
 import { z } from 'zod'
-import { ConfigError } from '../errors.js'
-import type { LogLevel } from '../log.js'
+import { ConfigError } from '../errors.ts'
+import type { LogLevel } from '../log.ts'
 
 /** Longest path of a Unix socket: `sun_path` has 108 bytes and the last one is NUL (unix(7)). */
 const maxSocketPathBytes = 107

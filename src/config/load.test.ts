@@ -5,8 +5,8 @@ import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writ
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { ConfigError } from '../errors.js'
-import { loadConfig } from './load.js'
+import { ConfigError } from '../errors.ts'
+import { loadConfig } from './load.ts'
 
 const good = 'command_socket = "/run/sozu.sock"\naudit_logs_target = "/var/log/audit.log"\n'
 const isRoot = process.geteuid?.() === 0

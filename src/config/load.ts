@@ -13,8 +13,8 @@ import {
 } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { parse, TomlError } from 'smol-toml'
-import { ConfigError, errnoOf } from '../errors.js'
-import { type Config, parseConfig } from './config.js'
+import { ConfigError, errnoOf } from '../errors.ts'
+import { type Config, parseConfig } from './config.ts'
 
 const maxFileBytes = 1_048_576
 const maxDepth = 16

@@ -6,8 +6,8 @@
 import { execFile } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
-import { errnoOf } from '../errors.js'
-import { dieWithParent } from '../native.js'
+import { errnoOf } from '../errors.ts'
+import { dieWithParent } from '../native.ts'
 
 type Posix = { readonly getpwnam: (uid: number) => { readonly name: string } }
 type Answer = { uid: number; name: string | null } | { uid: number; error: string }

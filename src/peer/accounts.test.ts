@@ -18,7 +18,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
-import { Accounts } from './accounts.js'
+import { Accounts } from './accounts.ts'
 
 const OWN_UID = process.getuid?.() ?? -1
 const LONG_MS = 15_000

@@ -6,8 +6,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { LRUCache } from 'lru-cache'
-import { errnoOf } from '../errors.js'
-import type { Log } from '../log.js'
+import { errnoOf } from '../errors.ts'
+import type { Log } from '../log.ts'
 
 const CACHE_ENTRIES = 16
 const KNOWN_TTL_MS = 60_000

@@ -1,7 +1,7 @@
 // The actor of a record: the peer's credentials, what its process calls itself, and the account's name. A part that is
 // not known is null, never guessed. Do not assume that `user` or `comm` is safe to print: both hold what others chose,
 // and become line-safe text in the audit folder.
-import type { Binding, Peer } from './peercred.js'
+import type { Binding, Peer } from './peercred.ts'
 
 export type Role = 'root' | 'system' | 'user' | 'unknown'
 
@@ -21,7 +21,6 @@ export type Actor = {
 export type LookUpUser = (uid: number, timeoutMs: number) => Promise<string | null>
 
 const FIRST_REGULAR_UID = 1000
-const ACCOUNT_WAIT_MS = 200
 
 /** Whoever is behind a connection whose credentials the kernel would not give. */
 export const UNKNOWN_ACTOR: Actor = {
@@ -52,13 +51,4 @@ export function actorOf(peer: Peer, user: string | null): Actor {
     role: roleOf(peer.uid),
     binding: peer.binding,
   }
-}
-
-/** The actor with its account's name, which is null when it takes longer than `timeoutMs`. Never rejects. */
-export async function identify(
-  peer: Peer,
-  lookUpUser: LookUpUser,
-  timeoutMs = ACCOUNT_WAIT_MS,
-): Promise<Actor> {
-  return actorOf(peer, await lookUpUser(peer.uid, timeoutMs))
 }

@@ -6,9 +6,9 @@ import { connect, createServer, type Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { bootTimeUsec, closeFd, getPeerCred, getPeerPidfd, pidfdAlive } from '../native.js'
-import { clientHasHungUp, type PeerNative, peerOf, upstreamPeer } from './peercred.js'
-import { createProcfs, type ProcessDetails, type Procfs, ticksOfBootTime } from './procfs.js'
+import { bootTimeUsec, closeFd, getPeerCred, getPeerPidfd, pidfdAlive } from '../native.ts'
+import { clientHasHungUp, type PeerNative, peerOf, upstreamPeer } from './peercred.ts'
+import { createProcfs, type ProcessDetails, type Procfs, ticksOfBootTime } from './procfs.ts'
 
 const CLIENT = "require('net').connect(process.argv[1]).on('error', () => {})"
 

@@ -3,7 +3,7 @@
 // time. Do not assume that `comm` says more than what the process calls itself, nor that `pid` is more than a number
 // once the handler that accepted the connection has returned.
 import type { Socket } from 'node:net'
-import { PeerError } from '../errors.js'
+import { PeerError } from '../errors.ts'
 import {
   bootTimeUsec,
   closeFd,
@@ -12,8 +12,8 @@ import {
   hasHungUp,
   type PeerCred,
   pidfdAlive,
-} from '../native.js'
-import { createProcfs, type ProcessDetails, type Procfs, ticksOfBootTime } from './procfs.js'
+} from '../native.ts'
+import { createProcfs, type ProcessDetails, type Procfs, ticksOfBootTime } from './procfs.ts'
 
 /**
  * How `comm` is bound to the peer. `pidfd`: its process held the pid while we read. `start_time`: the pid's process is

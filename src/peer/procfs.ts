@@ -4,7 +4,7 @@
 // feeds included.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { errnoOf, PeerError } from '../errors.js'
+import { errnoOf, PeerError } from '../errors.ts'
 
 /** `comm`: at most 15 bytes, chosen by the process. `startTime`: clock ticks since boot, see `ticksOfBootTime`. */
 export type ProcessDetails = { readonly comm: Buffer; readonly startTime: bigint }

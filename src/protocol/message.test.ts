@@ -310,6 +310,31 @@ describe('a response', () => {
     }
   })
 
+  it('has an event of kind 0 when the kind is not on the wire, and none when other content replaces the event', () => {
+    const withContent = (digits: string) =>
+      decodeResponse(encodeFrame(Buffer.concat([hex('08 01 1a'), hex(digits)])))
+    expect(withContent('02 22 00').eventKind).toBe(0)
+    expect(withContent('04 22 02 08 07').eventKind).toBe(7)
+    expect(withContent('06 22 02 08 07 4a 00').eventKind).toBeNull()
+    expect(withContent('06 4a 00 22 02 08 07').eventKind).toBe(7)
+  })
+
+  it.each([
+    ['a key', '08 00 80'],
+    ['a status', '08'],
+    ['a status in the middle', '08 80'],
+    ['a message', '08 00 12 03 68 69'],
+    ['a content', '08 00 1a 02 22'],
+    ['an event', '08 01 1a 02 22 01'],
+    ['an event kind', '08 01 1a 03 22 01 08'],
+    ['a foreign fixed32', '08 00 ad 06 00 00 00'],
+    ['a foreign fixed64', '08 00 b1 06 00 00 00 00 00 00 00'],
+    ['a varint of eleven bytes', '08 00 b8 06 ff ff ff ff ff ff ff ff ff ff 01'],
+    ['a group', '08 00 bb 06 bc 06'],
+  ])('is malformed_response when it is broken in %s', (_, digits) => {
+    expect(failure(() => decodeResponse(encodeFrame(hex(digits)))).code).toBe('malformed_response')
+  })
+
   it('may have fields that we have never heard of', () => {
     const foreign = hex('08 01 12 01 78 ad 06 01 02 03 04 b1 06 01 02 03 04 05 06 07 08 b8 06 01 ba 06 01 ff')
     expect(decodeResponse(encodeFrame(foreign))).toMatchObject({ status: STATUS.processing, message: 'x' })

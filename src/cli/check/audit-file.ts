@@ -18,17 +18,18 @@ const MIN_AVAILABLE_SHARE = 0.05
 
 export function auditFileFindings(file: AuditFile, ownUid: number): Finding[] {
   const { key, path } = file
-  let stats: Stats | undefined
+  let stats: Stats
   try {
-    stats = lstatSync(path, { throwIfNoEntry: false })
+    stats = lstatSync(path)
   } catch (error) {
+    // ENOENT: the daemon will make it. ENOTDIR: it cannot.
+    if (['ENOENT', 'ENOTDIR'].includes(errnoOf(error))) return creationFindings(file, ownUid)
     // EACCES: a directory above it is closed to us. ELOOP, ENAMETOOLONG: the path leads nowhere.
     const what = `${key} ${path} cannot be looked at: ${errnoOf(error)}`
     return [
       { severity: 'error', what, next: `see which directory is in the way: namei -l ${shellWord(path)}` },
     ]
   }
-  if (stats === undefined) return creationFindings(file, ownUid)
   const named = `${key} ${path}`
   if (!stats.isFile()) {
     const kind = stats.isSymbolicLink() ? 'a symbolic link' : 'not a regular file'

@@ -3,7 +3,6 @@
 // directories are looked at; do not assume that the path itself exists.
 import { accessSync, constants, realpathSync, type Stats, statSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { errnoOf } from '../../errors.ts'
 import { asAccount, type Finding, octal, shellWord } from './finding.ts'
 
 export type Directory = { readonly path: string; readonly stats: Stats }
@@ -14,10 +13,10 @@ export type Guarded = { readonly key: string; readonly path: string; readonly tr
 /** stat(2), links followed; null when nothing is there or we may not look. */
 export function look(path: string): Stats | null {
   try {
-    return statSync(path, { throwIfNoEntry: false }) ?? null
+    return statSync(path)
   } catch (error) {
-    // EACCES, ELOOP: what we cannot see is reported by whoever needs it.
-    if (!['EACCES', 'ELOOP'].includes(errnoOf(error))) throw error
+    // ENOENT, ENOTDIR, EACCES, ELOOP: what we cannot see is reported by whoever needs it.
+    if (!(error instanceof Error && 'errno' in error)) throw error
     return null
   }
 }
