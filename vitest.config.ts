@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import { PlainReporter } from './test/support/plain-reporter.ts'
 
 // Unit tests stand beside the source; `test/` starts whole processes from dist/, so the build runs first.
 export default defineConfig({
@@ -8,5 +9,6 @@ export default defineConfig({
     testTimeout: 20_000,
     hookTimeout: 20_000,
     pool: 'forks',
+    reporters: ['default', new PlainReporter()],
   },
 })

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that tests start programs from. Does nothing when all are there; says what is missing and
+# how to get it when they cannot be installed.
+set -euo pipefail
+
+# program:package
+needed=(
+  systemd-analyze:systemd
+  systemd-socket-activate:systemd
+  setfacl:acl
+  logrotate:logrotate
+  prlimit:util-linux
+  fsfreeze:util-linux
+  mkfs.ext4:e2fsprogs
+  openssl:openssl
+)
+export PATH="$PATH:/usr/sbin:/sbin"
+
+missing=()
+for entry in "${needed[@]}"; do
+  command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+mapfile -t packages < <(printf '%s\n' "${missing[@]}" | sort -u)
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+  echo "tests need these Debian packages: ${packages[*]}" >&2
+  echo "install them with: sudo apt-get install ${packages[*]}" >&2
+  exit 1
+fi
+echo "installing ${packages[*]} for the tests"
+{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${packages[@]}"; } >/dev/null
