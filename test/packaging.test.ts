@@ -239,7 +239,7 @@ describe('the rotation', () => {
       logrotate
         .replaceAll('/var/log/sozu-auditd', join(directory, 'logs'))
         .replace('su sozu-auditd sozu-auditd\n', `${own}\n`)
-        .replace(/(postrotate\n)[^]*?(\n\s+endscript)/, `$1${script}$2`),
+        .replace(/(postrotate\n)[\s\S]*?(\n\s+endscript)/, `$1${script}$2`),
       { mode: 0o644 },
     )
     mkdirSync(join(directory, 'logs'), { mode: 0o750 })

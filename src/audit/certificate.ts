@@ -1,7 +1,7 @@
 // What a record says about a certificate: its fingerprint, its names, its dates. Never the key, never the PEM itself.
 import { X509Certificate } from 'node:crypto'
 import { type Detail, sha256 } from './record.ts'
-import { type Clean, cleanPiece, ownText } from './sanitise.ts'
+import { type Clean, cleaned, joinPieces, ownText } from './sanitise.ts'
 
 export type CertificateAndKey = {
   readonly certificate: string
@@ -9,13 +9,35 @@ export type CertificateAndKey = {
   readonly names?: readonly string[]
 }
 
-const pemBlock = /-----BEGIN [^-\r\n]*-----([A-Za-z0-9+/=\s]*)-----END [^-\r\n]*-----/
+const base64 = /^[A-Za-z0-9+/]*={0,2}$/
 
-/** DER bytes of the first PEM block of `pem`, or null when there is none. */
+/**
+ * DER bytes of the first PEM block of `pem`, or null when it is none. Reads exactly what Sōzu's reader (x509-parser) reads,
+ * line by line with markers at the start of a line: another idea of what the first block is would name a certificate
+ * that Sōzu does not install.
+ */
 function firstPemBlock(pem: string): Buffer | null {
-  const body = pemBlock.exec(pem)?.[1]?.replaceAll(/\s/g, '')
-  if (body === undefined || body === '') return null
-  return Buffer.from(body, 'base64')
+  const start = pem.startsWith('-----BEGIN ') ? 0 : pem.indexOf('\n-----BEGIN ') + 1
+  const headerEnd = pem.indexOf('\n', start)
+  if (!pem.startsWith('-----BEGIN ', start) || headerEnd < 0) return null
+  if (!pem.slice(start + '-----BEGIN '.length, headerEnd).includes('-----')) return null
+  const end = pem.indexOf('\n-----END ', headerEnd)
+  if (end < 0) return null
+  const body = joinLines(pem, headerEnd + 1, end)
+  if (body.length % 4 !== 0 || !base64.test(body)) return null
+  const der = Buffer.from(body, 'base64')
+  // Bits left over after the last byte must be zero.
+  return der.length > 0 && der.toString('base64') === body ? der : null
+}
+
+/** The lines from `start` to `end` without the white space at their ends, as Rust's `trim_end` takes it: NEL too. */
+function joinLines(text: string, start: number, end: number): string {
+  let joined = ''
+  for (let from = start, to = from; from < end; from = to + 1) {
+    to = text.indexOf('\n', from)
+    if (to > from) joined += text.slice(from, to).replaceAll('\u0085', ' ').trimEnd()
+  }
+  return joined
 }
 
 /** SHA-256 over the DER bytes of the first PEM block, 64 hex digits; null when nothing parses. */
@@ -32,28 +54,44 @@ export function certificateDetail({ certificate, certificate_chain, names }: Cer
     detail['fingerprint'] = ownText(sha256(der))
     const parsed = parse(der)
     if (parsed !== null) {
-      detail['subject_names'] = cleanPiece(subjectNames(parsed).join(' '))
-      detail['not_after'] = ownText(new Date(parsed.validTo).toISOString())
+      detail['subject_names'] = nameList(subjectNames(parsed))
+      const notAfter = new Date(parsed.validTo)
+      // OpenSSL hands a date that is none on as it is.
+      if (!Number.isNaN(notAfter.getTime())) detail['not_after'] = ownText(notAfter.toISOString())
     }
   }
-  if (names !== undefined && names.length > 0) detail['names'] = cleanPiece(names.join(' '))
+  if (names !== undefined && names.length > 0) detail['names'] = nameList(names)
   if (certificate_chain !== undefined) detail['chain_length'] = certificate_chain.length
   return detail
 }
 
+/** Names joined by spaces; a space inside a name would be a forged separator. */
+function nameList(names: readonly string[]): Clean {
+  return cleaned(joinPieces(names, ' ', ' '), names.join(' '))
+}
+
+/** The largest certificate whose names are read: hundreds of names take a tenth of it. */
+const MAX_PARSED_BYTES = 262_144
+
 function parse(der: Buffer): X509Certificate | null {
+  if (der.length > MAX_PARSED_BYTES) return null
+  // As PEM of our own making: Node would look into bare DER for a PEM block first, and a certificate may hold another one.
+  const lines = der.toString('base64').replaceAll(/.{64}/g, '$&\n')
   try {
-    return new X509Certificate(der)
+    return new X509Certificate(`-----BEGIN CERTIFICATE-----\n${lines}\n-----END CERTIFICATE-----\n`)
   } catch {
     // Not an X.509 certificate: Sōzu will say so; the fingerprint still tells which bytes were sent.
     return null
   }
 }
 
-/** `DNS:a.example, DNS:b.example` of the subject alternative name, without the labels. */
+const generalName = /(?:^|, )([^:,"]+):((?:[^,"]+|"(?:[^"\\]+|\\[^])*")*)/gy
+
+/** The DNS names of the subject alternative name. Node writes a name that needs it as a JSON string, commas and all. */
 function subjectNames(certificate: X509Certificate): string[] {
-  return (certificate.subjectAltName ?? '')
-    .split(', ')
-    .filter((name) => name.startsWith('DNS:'))
-    .map((name) => name.slice('DNS:'.length))
+  const names: string[] = []
+  for (const [, kind, name = ''] of (certificate.subjectAltName ?? '').matchAll(generalName)) {
+    if (kind === 'DNS') names.push(name.startsWith('"') ? String(JSON.parse(name)) : name)
+  }
+  return names
 }

@@ -59,7 +59,9 @@ export class Journal {
   readonly #options: JournalOptions
   #queue: Entry[] = []
   #committing: Promise<void> | null = null
-  #closed = false
+  /** No more records are taken; what the last commits have to say about the sinks still is, until all is written. */
+  #closing = false
+  #written = false
   #refused = 0
 
   constructor(options: JournalOptions) {
@@ -91,12 +93,16 @@ export class Journal {
    * something that has happened all the same (completion, refusal, daemon) is then written when the sink is back.
    */
   append(record: AuditRecord): Promise<void> {
-    if (this.#closed) return Promise.reject(unavailable('the journal is closed'))
+    if (this.#closing) return Promise.reject(unavailable('the journal is closed'))
     // Nothing is written of a request that is going to be refused anyway: its refusal record says it all.
     if (this.#options.onFailure === 'refuse' && isAdmission(record) && this.state === 'refusing') {
       this.#refused += 1
       return Promise.reject(unavailable('a required audit sink is out of order'))
     }
+    return this.#enqueue(record)
+  }
+
+  #enqueue(record: AuditRecord): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ record, resolve, reject })
       this.#committing ??= this.#commitAll()
@@ -110,8 +116,9 @@ export class Journal {
 
   /** Writes what is queued, then lets go of the files; bounded by the sinks' deadline. */
   async close(): Promise<void> {
-    await this.flush()
-    this.#closed = true
+    this.#closing = true
+    while (this.#committing !== null) await this.#committing
+    this.#written = true
     await Promise.all(this.#lanes.map((lane) => lane.close()))
     for (const { sink, owed } of this.#lanes) {
       if (owed > 0)
@@ -139,7 +146,7 @@ export class Journal {
       if (isAdmission(entry.record)) waiting.push(entry)
       else this.#settle(entry, written)
     }
-    if (waiting.length === 0) return
+    if (waiting.length === 0 && !this.#lanes.some((lane) => lane.crowded)) return
     const synced =
       this.#options.durability === 'fdatasync'
         ? await Promise.all(
@@ -185,8 +192,8 @@ export class Journal {
 
   /** A record about the daemon: a sink that cannot take it now is owed it, so a rejection has nothing to add. */
   #note(record: AuditRecord): void {
-    if (this.#closed) return
-    this.append(record).catch((error: unknown) => {
+    if (this.#written) return
+    this.#enqueue(record).catch((error: unknown) => {
       if (!(error instanceof JournalError)) throw error
     })
   }

@@ -15,6 +15,8 @@ export type LaneOptions = {
 
 /** Records a failed sink is owed at most; what comes after is counted and named as lost. */
 const MAX_OWED = 10_000
+/** Records written and not yet synced that are kept at most, in case the sync fails. */
+const MAX_UNCONFIRMED = 500
 
 export class Lane {
   readonly sink: Sink
@@ -22,9 +24,13 @@ export class Lane {
   #failedAt: number | null = null
   /** The operation in progress, if any; it never rejects. */
   #outstanding: Promise<unknown> | null = null
-  #owed: AuditRecord[] = []
+  /** Lines, not records: a line has a bounded length whatever a client sent. */
+  #owed: Buffer[] = []
+  /** Records that happened and were written, and that no sync has confirmed yet. */
+  #unconfirmed: AuditRecord[] = []
   #lost = 0
   #retry: NodeJS.Timeout | null = null
+  #recovering: Promise<void> | null = null
   #closed = false
 
   constructor(sink: Sink, options: LaneOptions) {
@@ -41,6 +47,11 @@ export class Lane {
     return this.#owed.length + this.#lost
   }
 
+  /** Whether so much was written without a sync that one is due, whoever waits for it. */
+  get crowded(): boolean {
+    return this.#unconfirmed.length >= MAX_UNCONFIRMED
+  }
+
   /** @throws JournalError when the sink does not open in time */
   async open(): Promise<void> {
     await this.#run(() => this.sink.open())
@@ -52,20 +63,29 @@ export class Lane {
    * @returns whether the sink took them
    */
   async write(records: readonly AuditRecord[], keep: (record: AuditRecord) => boolean): Promise<boolean> {
-    if (!this.failed && (await this.#attempt(() => this.sink.write(this.#render(records))))) return true
+    if (!this.failed && (await this.#attempt(() => this.sink.write(this.#render(records))))) {
+      if (this.#options.durable && this.sink.required) this.#unconfirmed.push(...records.filter(keep))
+      return true
+    }
     this.#owe(records.filter(keep))
     return false
   }
 
   /** @returns whether everything written is on stable storage */
   async sync(): Promise<boolean> {
-    return !this.failed && (await this.#attempt(() => this.sink.sync()))
+    if (this.failed) return false
+    const synced = await this.#attempt(() => this.sink.sync())
+    // After a failed sync the kernel may have dropped what it had taken: better twice in the file than not at all.
+    if (!synced) this.#owe(this.#unconfirmed)
+    this.#unconfirmed = []
+    return synced
   }
 
-  /** Lets go of the sink; a hung operation is left to itself. */
+  /** Lets go of the sink, after one more try to give it what it is owed; a hung operation is left to itself. */
   async close(): Promise<void> {
     this.#closed = true
     if (this.#retry !== null) clearTimeout(this.#retry)
+    if (this.failed) await this.#recoverInTime()
     if (this.failed) return
     if (this.#options.durable) await this.#attempt(() => this.sink.sync())
     if (!this.failed) await this.#attempt(() => this.sink.close())
@@ -80,7 +100,7 @@ export class Lane {
   #owe(records: readonly AuditRecord[]): void {
     if (!this.sink.required) return
     for (const record of records) {
-      if (this.#owed.length < MAX_OWED) this.#owed.push(record)
+      if (this.#owed.length < MAX_OWED) this.#owed.push(Buffer.from(this.sink.render(late(record)), 'utf8'))
       else this.#lost += 1
     }
   }
@@ -102,7 +122,8 @@ export class Lane {
     const { deadlineMs } = this.#options
     let timer: NodeJS.Timeout | undefined
     const deadline = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(tooSlow(this.sink.name, deadlineMs)), deadlineMs)
+      // One more turn of the event loop: when the loop was what was late, the answer has been waiting to be read.
+      timer = setTimeout(() => setImmediate(() => reject(tooSlow(this.sink.name, deadlineMs))), deadlineMs)
     })
     const running = operation()
     const settled = running.then(noop, noop).then(() => {
@@ -126,17 +147,29 @@ export class Lane {
   #retryLater(): void {
     if (this.#closed) return
     this.#retry = setTimeout(() => {
-      this.#recover().catch((error: unknown) => {
+      this.#recovering = this.#recover().finally(() => {
+        this.#recovering = null
+      })
+      this.#recovering.catch((error: unknown) => {
         throw error instanceof Error ? error : new Error(errnoOf(error))
       })
     }, this.#options.retryMs)
     this.#retry.unref()
   }
 
+  async #recoverInTime(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined
+    const deadline = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, this.#options.deadlineMs)
+    })
+    await Promise.race([this.#recovering ?? this.#recover(), deadline])
+    clearTimeout(timer)
+  }
+
   /** Opens the sink anew and gives it what it is owed; only then does it take new lines. */
   async #recover(): Promise<void> {
     const failedAt = this.#failedAt
-    if (this.#closed || failedAt === null) return
+    if (failedAt === null) return
     if (this.#outstanding !== null) return this.#retryLater()
     const written = { late: 0 }
     try {
@@ -159,11 +192,11 @@ export class Lane {
   }
 
   async #payBack(): Promise<number> {
-    const records = this.#owed.slice(0, 500)
-    await this.#run(() => this.sink.write(this.#render(records.map(late))))
+    const lines = this.#owed.slice(0, 500)
+    await this.#run(() => this.sink.write(Buffer.concat(lines)))
     if (this.#options.durable) await this.#run(() => this.sink.sync())
-    this.#owed.splice(0, records.length)
-    return records.length
+    this.#owed.splice(0, lines.length)
+    return lines.length
   }
 }
 

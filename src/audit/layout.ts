@@ -22,7 +22,7 @@ type Slot = {
  * @returns the line's bytes
  */
 export function fitLine(record: AuditRecord, render: (laid: Laid) => string): string {
-  let laid = limitReason({ record, truncated: new Map() })
+  let laid = limitReason({ record, truncated: new Map(wholes(record)) })
   let line = render(laid)
   for (let over = Buffer.byteLength(line) - MAX_LINE_BYTES; over > 0; ) {
     laid = cutLongest(laid, over)
@@ -30,6 +30,11 @@ export function fitLine(record: AuditRecord, render: (laid: Laid) => string): st
     over = Buffer.byteLength(line) - MAX_LINE_BYTES
   }
   return line
+}
+
+/** Values that came here as no more than their beginning. */
+function* wholes(record: AuditRecord): Generator<[name: string, whole: Truncation]> {
+  for (const { name, value } of slotsOf(record)) if (value.whole !== undefined) yield [name, value.whole]
 }
 
 /** The client-supplied values of a record by the name they have in `raw` and `truncated`. */
@@ -103,21 +108,22 @@ function cutLongest(laid: Laid, overBytes: number): Laid {
   const [longest] = slots
   if (longest === undefined || cost(longest.value) === 0)
     throw new Error('a line without client values is too long')
-  const share = 1 - overBytes / cost(longest.value)
-  const kept = Math.floor(longest.value.text.length * Math.min(share, 0.9))
-  return cut(laid, longest, Math.max(kept, 0))
+  // Half at most: what is over is not this value's fault alone, and a cut too deep would hide what there is room for.
+  const share = Math.max(1 - overBytes / cost(longest.value), 0.5)
+  return cut(laid, longest, Math.floor(longest.value.text.length * Math.min(share, 0.9)))
 }
 
-/** What a value costs in the dearer rendering: JSON writes six bytes for what is not ASCII. */
+/** What a value costs in the dearer rendering: JSON writes six bytes for what is not ASCII, two for `"` and `\`. */
 function cost({ text, raw }: Clean): number {
-  const escaped = text.length + 5 * (text.match(/[^\x20-\x7e]/g)?.length ?? 0)
+  const escaped =
+    text.length + (text.match(/["\\]/g)?.length ?? 0) + 5 * (text.match(/[^\x20-\x7e]/g)?.length ?? 0)
   return escaped + (raw === null ? 0 : Math.ceil(raw.length / 3) * 4)
 }
 
 function cut(laid: Laid, slot: Slot, characters: number): Laid {
   const original = slot.value.raw ?? slot.value.text
   const truncated = new Map(laid.truncated)
-  // The first cut hashed the whole value; a second one only shortens what is shown.
+  // Once hashed as a whole, a value is only shortened.
   if (!truncated.has(slot.name)) {
     truncated.set(slot.name, { length: Buffer.byteLength(original), sha256: sha256(original) })
   }

@@ -1,6 +1,6 @@
 // The `name=old→new` items of a listener update: Sōzu's fields in Sōzu's order, then the ones its own log never shows.
 // `old` is what Sōzu's main process has at the moment (`?` when unknown or unset); bodies of answers are never shown.
-import { cleanPiece } from './sanitise.ts'
+import { beginningOf, joinPieces, sanitisePiece } from './sanitise.ts'
 import { formatAddress, type SocketAddress } from './socket-address.ts'
 
 /** A listener as ListListeners returned it, with the schema's field names. */
@@ -64,9 +64,9 @@ export function listenerDiff(
 ): { clean: string; original: string } {
   const clean: string[] = []
   const original: string[] = []
-  const push = (name: string, oldValue: string, newValue: string): void => {
-    clean.push(`${name}=${piece(name, oldValue)}→${piece(name, newValue)}`)
-    original.push(`${name}=${oldValue}→${newValue}`)
+  const push = (name: string, oldValue: Shown, newValue: Shown): void => {
+    clean.push(`${name}=${oldValue.clean}→${newValue.clean}`)
+    original.push(`${name}=${oldValue.original}→${newValue.original}`)
   }
   for (const name of order[kind]) {
     if (!isSet(patch, name)) continue
@@ -80,34 +80,37 @@ export function listenerDiff(
     if (name === 'answers') {
       clean.push('answers=<patched>')
       original.push('answers=<patched>')
-    } else push(name, '?', newText(name, patch[name]))
+    } else push(name, unknown, newText(name, patch[name]))
   }
   return clean.length === 0
     ? { clean: '(no-op)', original: '(no-op)' }
     : { clean: clean.join(' '), original: original.join(' ') }
 }
 
-/** Present on the wire: an own property, and for maps at least one entry. */
+/** A value as sanitised pieces, and as Sōzu would print it. */
+type Shown = { readonly clean: string; readonly original: string }
+
+const unknown: Shown = { clean: '?', original: '?' }
+
+/** Present on the wire: protobufjs then sets an own property, even for a map whose only key it ignores. */
 function isSet(message: Readonly<Record<string, unknown>>, name: string): boolean {
-  const value = message[name]
-  if (!Object.hasOwn(message, name) || value === null || value === undefined) return false
-  return name !== 'answers' || Object.keys(value).length > 0
+  return Object.hasOwn(message, name) && message[name] !== null && message[name] !== undefined
 }
 
-function piece(name: string, value: string): string {
-  if (name !== 'alpn_protocols') return cleanPiece(value, ' →').text
-  // The commas of this list are its own: each protocol is a piece.
-  return value
-    .split(',')
-    .map((protocol) => cleanPiece(protocol, ' →').text)
-    .join(',')
+function piece(value: string): Shown {
+  return { clean: sanitisePiece(beginningOf(value), ' →'), original: value }
 }
 
-function oldText(name: string, listener: ListenerState | null): string {
-  if (listener === null) return '?'
+/** The commas between the protocols are ours: each protocol is a piece, which cannot pass for our `<reset>` either. */
+function protocols(values: readonly string[]): Shown {
+  return { clean: joinPieces(values, ',', ' →<'), original: values.join(',') }
+}
+
+function oldText(name: string, listener: ListenerState | null): Shown {
+  if (listener === null) return unknown
   const value = listener[name]
-  if (name === 'alpn_protocols') return Array.isArray(value) ? value.join(',') : ''
-  return isSet(listener, name) || isRequired(name) ? valueText(name, value) : '?'
+  if (name === 'alpn_protocols') return protocols(Array.isArray(value) ? value : [])
+  return isSet(listener, name) || isRequired(name) ? valueText(name, value) : unknown
 }
 
 /** Fields every stored listener has; Sōzu prints their value even when its encoder would leave it out. */
@@ -115,19 +118,21 @@ function isRequired(name: string): boolean {
   return /^(expect_proxy|sticky_name|max_rx_datagram_size|max_flows|\w+_timeout)$/.test(name)
 }
 
-function newText(name: string, value: unknown): string {
+function newText(name: string, value: unknown): Shown {
   if (name === 'alpn_protocols') {
     const values = (value as { values?: readonly string[] }).values ?? []
-    return values.length === 0 ? '<reset>' : values.join(',')
+    return values.length === 0 ? { clean: '<reset>', original: '<reset>' } : protocols(values)
   }
   if (name === 'hsts') {
-    return Object.entries(value as object)
-      .map(([key, item]) => `${key}:${item}`)
-      .join(';')
+    return piece(
+      Object.entries(value as object)
+        .map(([key, item]) => `${key}:${item}`)
+        .join(';'),
+    )
   }
   return valueText(name, value)
 }
 
-function valueText(name: string, value: unknown): string {
-  return name === 'public_address' ? formatAddress(value as SocketAddress) : String(value)
+function valueText(name: string, value: unknown): Shown {
+  return piece(name === 'public_address' ? formatAddress(value as SocketAddress) : String(value))
 }

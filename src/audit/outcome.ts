@@ -4,7 +4,15 @@
 import { STATUS } from '../protocol/message.ts'
 import type { Detail, Fanout, RecordErrorCode } from './record.ts'
 import { sha256 } from './record.ts'
-import { type Clean, cleaned, cleanPiece, ownText, sanitisePiece } from './sanitise.ts'
+import {
+  beginningOf,
+  type Clean,
+  cleaned,
+  cleanPiece,
+  joinPieces,
+  ownText,
+  sanitisePiece,
+} from './sanitise.ts'
 import { type Operation, rowOf } from './verbs.ts'
 
 export type Outcome = {
@@ -35,7 +43,7 @@ export function outcomeOf(operation: Operation, final: Final, progress: string |
   const outcome =
     final.status === STATUS.ok ? accepted(operation, final.message) : failed(operation, final.message)
   const path = operation.kind === 'reload_configuration' ? reloadedPath.exec(progress ?? '')?.[1] : undefined
-  return path === undefined ? outcome : { ...outcome, target: spacedTarget`config:${path}` }
+  return path === undefined ? outcome : { ...outcome, target: target('', 'config:', path) }
 }
 
 /** Texts after which Sōzu sends a second final for the same request. */
@@ -56,16 +64,16 @@ const upgradeFailures = [
 function accepted(operation: Operation, message: string): Outcome {
   switch (operation.kind) {
     case 'save_state': {
-      const match = /^Saved (\d+) config messages to ([\s\S]*)$/.exec(message)
+      const match = /^Saved (\d{1,15}) config messages to ([\s\S]*)$/.exec(message)
       if (match === null) return success
-      return { ...success, target: spacedTarget`file:${match[2] ?? ''} messages:${match[1] ?? ''}` }
+      return { ...success, target: target(' ', 'file:', match[2] ?? '', ` messages:${match[1]}`) }
     }
     case 'load_state': {
-      const match = /, (\d+) ok messages, (\d+) errors$/.exec(message)
+      const match = /, (\d{1,15}) ok messages, (\d{1,15}) errors$/.exec(message)
       return match === null ? success : withCounts(operation, success, match)
     }
     case 'reload_configuration': {
-      const match = /: (\d+) ok, (\d+) errors$/.exec(message)
+      const match = /: (\d{1,15}) ok, (\d{1,15}) errors$/.exec(message)
       return match === null ? success : { ...success, detail: counts(match) }
     }
     case 'soft_stop':
@@ -91,7 +99,7 @@ function accepted(operation: Operation, message: string): Outcome {
 const fannedOut: Outcome = { ...success, fanout: fanout('ok', null, null) }
 
 function stopped(message: string): Outcome {
-  const match = /^Successfully closed (\d+) workers, (\d+) errors, /.exec(message)
+  const match = /^Successfully closed (\d{1,15}) workers, (\d{1,15}) errors, /.exec(message)
   if (match === null) return success
   const [ok, errors] = [Number(match[1]), Number(match[2])]
   if (errors === 0) return { ...success, fanout: fanout('ok', ok, errors) }
@@ -111,36 +119,32 @@ function failed(operation: Operation, message: string): Outcome {
     case 'save_state':
       return { ...failure, errorCode: 'io_error', reason: shaped(message, saveFailures) }
     case 'load_state': {
-      const match = /^loading state: (\d+) ok messages, (\d+) errors$/.exec(message)
+      const match = /^loading state: (\d{1,15}) ok messages, (\d{1,15}) errors$/.exec(message)
       if (match === null) return { ...failure, errorCode: 'io_error', reason: shaped(message, loadFailures) }
-      return {
-        ...withCounts(operation, failure, match),
-        errorCode: 'worker_failure',
-        reason: quoted(message),
-      }
+      return { ...withCounts(operation, failure, match), errorCode: 'worker_failure', reason: ownText(message) }
     }
     case 'reload_configuration':
       return reloadFailed(message)
     case 'upgrade_worker':
-      return {
-        ...failure,
-        errorCode: /^Worker \d+ does not exist/.test(message) ? 'invalid_input' : 'other',
-        reason: shaped(message, workerUpgradeFailures),
+      if (/^Worker \d{1,15} does not exist, or is stopping \/ stopped$/.test(message)) {
+        return { ...failure, errorCode: 'invalid_input', reason: ownText(message) }
       }
+      return { ...failure, errorCode: 'other', reason: shaped(message, workerUpgradeFailures) }
     case 'upgrade_main':
       return { ...failure, errorCode: 'other', reason: shaped(message, upgradeFailures) }
     case 'Logging': {
       const errors = /^Error parsing logging filter:\n- ([\s\S]*)$/.exec(message)?.[1]
       if (errors !== undefined) {
         // 1.x joins the errors with newlines, 2.x with "; ".
-        const pieces = errors.split(/; |\n- /)
-        return { ...failure, errorCode: 'invalid_input', reason: joinedPieces(pieces, '; ') }
+        const pieces = beginningOf(errors).split(/; |\n- /)
+        const reason = cleaned(joinPieces(pieces, '; '), errors.replaceAll('\n- ', '; '))
+        return { ...failure, errorCode: 'invalid_input', reason }
       }
       break
     }
     case 'set_metric_detail':
-      if (/^SetMetricDetail: (client_id length|ttl_seconds=)/.test(message)) {
-        return { ...failure, errorCode: 'invalid_input', reason: quoted(message) }
+      if (leaseFailures.some((pattern) => pattern.test(message))) {
+        return { ...failure, errorCode: 'invalid_input', reason: ownText(message) }
       }
       break
     default:
@@ -150,6 +154,10 @@ function failed(operation: Operation, message: string): Outcome {
   return { ...failure, errorCode: 'worker_failure', ...workersFailed(operation, workers) }
 }
 
+const leaseFailures = [
+  /^SetMetricDetail: client_id length \d{1,15} exceeds \d{1,15} bytes$/,
+  /^SetMetricDetail: ttl_seconds=\d{1,15} exceeds LEASE_TTL_MAX=\d{1,15}$/,
+]
 const saveFailures = [
   /^Cannot get Sōzu working directory: /,
   /^Cannot create file at path /,
@@ -162,7 +170,6 @@ const loadFailures = [
   /^Error consuming load state message$/,
 ]
 const workerUpgradeFailures = [
-  /^Worker \d+ does not exist, or is stopping \/ stopped$/,
   /^Worker \d+ died while upgrading/,
   /^Could not get listen sockets from old worker:/,
   /^Could not set SCM sockets to blocking: /,
@@ -172,7 +179,7 @@ const workerUpgradeFailures = [
 
 function reloadFailed(message: string): Outcome {
   const failure = { ...success, result: 'err' as const }
-  const match = /^\nloading static configuration failed: (\d+) OK, (\d+) errors:/.exec(message)
+  const match = /^\nloading static configuration failed: (\d{1,15}) OK, (\d{1,15}) errors:/.exec(message)
   if (match !== null) {
     // Texts of all workers about all records follow, certificates' among them.
     const rest = message.slice(match[0].length)
@@ -215,9 +222,12 @@ const stateErrors = [
 
 type WorkerText = { readonly worker: string; readonly text: string }
 
+/** More workers than any Sōzu has. */
+const MAX_WORKERS = 1000
+
 /** `0: OK, 1: some text` in its parts, or null when the text has another shape. */
 function workerTexts(message: string): WorkerText[] | null {
-  const parts = message.split(/, (?=\d+: )/).map((part) => /^(\d+): ([\s\S]*)$/.exec(part))
+  const parts = message.split(/, (?=\d+: )/, MAX_WORKERS).map((part) => /^(\d+): ([\s\S]*)$/.exec(part))
   const texts: WorkerText[] = []
   for (const part of parts) {
     if (part === null) return null
@@ -237,13 +247,14 @@ function workersFailed(
     return `${worker}: ${shown}`
   })
   return {
-    reason: joinedPieces(pieces, ', '),
+    reason: cleaned(joinPieces(pieces, ', '), pieces.join(', ')),
     fanout: fanout('partial', workers.length - errors.length, errors.length),
   }
 }
 
-function carriesSecret(operation: Operation): boolean {
-  return rowOf(operation.kind)?.carriesSecret === true
+/** Header values may hold credentials as well. */
+function carriesSecret({ kind, detail }: Operation): boolean {
+  return rowOf(kind)?.carriesSecret === true || detail?.['headers'] !== undefined
 }
 
 function fanout(status: Fanout['status'], workersOk: number | null, workersErr: number | null): Fanout {
@@ -251,7 +262,9 @@ function fanout(status: Fanout['status'], workersOk: number | null, workersErr: 
 }
 
 function withCounts(operation: Operation, outcome: Outcome, match: RegExpExecArray): Outcome {
-  const { text, raw } = operation.target
+  const { text, raw, whole } = operation.target
+  // Of a target that long a line does not show the end.
+  if (whole !== undefined) return { ...outcome, detail: counts(match) }
   const suffix = ` ok:${match[1]} errors:${match[2]}`
   const original = raw === null ? null : Buffer.concat([raw, Buffer.from(suffix)])
   return { ...outcome, target: { text: text + suffix, raw: original }, detail: counts(match) }
@@ -261,9 +274,12 @@ function counts(match: RegExpExecArray): Detail {
   return { messages_ok: Number(match[1]), messages_err: Number(match[2]) }
 }
 
-function spacedTarget(literals: TemplateStringsArray, ...values: readonly string[]): Clean {
-  const clean = values.map((value) => sanitisePiece(value, ' '))
-  return cleaned(String.raw({ raw: literals }, ...clean), String.raw({ raw: literals }, ...values))
+/** @param separators what the form of the target does not allow inside `value` */
+function target(separators: string, prefix: string, value: string, suffix = ''): Clean {
+  return cleaned(
+    prefix + sanitisePiece(beginningOf(value), separators) + suffix,
+    prefix + value + suffix,
+  )
 }
 
 function shaped(message: string, patterns: readonly RegExp[]): Clean {
@@ -274,15 +290,14 @@ function quoted(message: string): Clean {
   return looksSecret(message) ? digest(message) : cleanPiece(message)
 }
 
-function joinedPieces(pieces: readonly string[], separator: string): Clean {
-  const original = pieces.join(separator)
-  return cleaned(pieces.map((piece) => sanitisePiece(piece)).join(separator), original)
-}
-
-/** PEM, crypt-style hashes, and long runs of base64 that are not plain hexadecimal. */
+/**
+ * PEM, crypt-style hashes, `user:` before a hash in hexadecimal (Sōzu's `authorized_hashes`), long runs of base64 that are
+ * not plain hexadecimal, and Rust's dumps of structures, which show every field. Looks as far as a record could quote.
+ */
 function looksSecret(text: string): boolean {
-  if (/-----BEGIN|\$(?:argon2|2[abxy]|5|6|pbkdf2|scrypt)/.test(text)) return true
-  return (text.match(/[A-Za-z0-9+/]{48,}/g) ?? []).some((run) => !/^[0-9a-fA-F]+$/.test(run))
+  const shown = beginningOf(text)
+  if (/\b[A-Z]\w* \{ \w+: |-----BEGIN|\$(?:argon2|2[abxy]|5|6|pbkdf2|scrypt)|:[0-9a-fA-F]{64}/.test(shown)) return true
+  return (shown.match(/[A-Za-z0-9+/]{48,}/g) ?? []).some((run) => !/^[0-9a-fA-F]+$/.test(run))
 }
 
 function digest(text: string): Clean {

@@ -4,7 +4,7 @@
 //
 // A line always splits the same way: at tabs, then at `, `, then at the first `=`. Values are sanitised before they get
 // here; what this file adds is that no value holds `, ` and that the four slots of the head hold neither bracket nor space.
-import { fitLine, type Laid, rawOf } from './layout.ts'
+import { fitLine, type Laid, rawOf, slotsOf } from './layout.ts'
 import { type AuditRecord, formatTimestamp, type LineContext } from './record.ts'
 import { type Clean, sanitiseSlot, sanitiseText } from './sanitise.ts'
 
@@ -65,7 +65,7 @@ function columnsOf({ record, truncated }: Laid, context: LineContext): Column[] 
   for (const [key, value] of Object.entries(extras.detail ?? {})) {
     add(`detail.${key}`, typeof value === 'object' ? value.text : value)
   }
-  for (const [name, original] of textRawOf(record)) add(`raw.${name}`, original)
+  for (const [name, original] of textRawOf({ record, truncated })) add(`raw.${name}`, original)
   for (const [name, { length, sha256 }] of truncated) add(`truncated.${name}`, `${length}:${sha256}`)
   add('stage', record.stage)
   add('host', context.host)
@@ -82,20 +82,20 @@ function column(value: string | number | boolean): string {
 }
 
 /**
- * Originals this rendering changed: those of the record, the ids whose head slot had to change, and the values that look
- * like our own word for "not known".
+ * Originals this rendering changed: those of the record, the ids whose head slot had to change, the values that look like
+ * our own word for "not known", and those whose `, ` became a `; ` that could be taken for one of their own.
  */
-function textRawOf(record: AuditRecord): ReadonlyMap<string, string> {
+function textRawOf({ record, truncated }: Laid): ReadonlyMap<string, string> {
   const raw = new Map(rawOf(record))
-  const keep = (name: string, value: Clean | null, changed: (text: string) => boolean): void => {
-    if (value !== null && value.raw === null && changed(value.text)) {
-      raw.set(name, Buffer.from(value.text, 'utf8').toString('base64'))
-    }
+  for (const { name, value } of slotsOf(record)) {
+    if (value.raw !== null || truncated.has(name) || !isAmbiguous(name, value.text)) continue
+    raw.set(name, Buffer.from(value.text, 'utf8').toString('base64'))
   }
-  const slotChanged = (text: string): boolean => text === '-' || sanitiseSlot(text) !== text || text === ''
-  keep('cluster_id', record.clusterId, slotChanged)
-  keep('backend_id', record.backendId, slotChanged)
-  keep('user', record.actor.user, (text) => text === 'unknown')
-  keep('comm', record.actor.comm, (text) => text === 'unknown')
   return raw
+}
+
+function isAmbiguous(name: string, text: string): boolean {
+  if (name === 'cluster_id' || name === 'backend_id') return text === '-' || sanitiseSlot(text) !== text || text === ''
+  if (name === 'user' || name === 'comm') return text === 'unknown'
+  return text.includes(', ') && text.includes('; ')
 }

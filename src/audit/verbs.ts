@@ -1,12 +1,20 @@
 // Request → Operation: what a request means, in Sōzu's own verbs and targets. One row per request of the protocol; a
 // request without a row is refused, never waved through. Fields enter a record by allow-list only: what a row does not
 // name (keys, certificates' bodies, password hashes, answer bodies) cannot leak by omission.
-import type { Request } from '../protocol/message.ts'
-import type { Schema } from '../protocol/schema.ts'
+import { decodeRequest, encodeRequest, type Request } from '../protocol/message.ts'
+import type { Field, Schema } from '../protocol/schema.ts'
 import { type CertificateAndKey, certificateDetail, firstPemFingerprint } from './certificate.ts'
 import { type ListenerState, listenerDiff } from './listener-diff.ts'
 import type { Detail } from './record.ts'
-import { type Clean, cleaned, cleanPiece, ownText } from './sanitise.ts'
+import {
+  beginningOf,
+  type Clean,
+  cleaned,
+  cleanPiece,
+  joinPieces,
+  ownText,
+  sanitisePiece,
+} from './sanitise.ts'
 import { formatAddress, type SocketAddress } from './socket-address.ts'
 
 /**
@@ -103,7 +111,7 @@ function joined(
   literals.forEach((literal, index) => {
     const value = values[index]
     const text = value === undefined ? '' : String(value)
-    clean += literal + cleanPiece(text, separators).text
+    clean += literal + sanitisePiece(beginningOf(text), separators)
     original += literal + text
   })
   return { clean, original }
@@ -424,12 +432,12 @@ export const verbTable: Readonly<Record<string, Row>> = {
 
 /** `level` and `module=level` items joined by commas: the separators are read here and written by us. */
 function loggingTarget(filter: string): Target {
-  const clean = filter
+  const clean = beginningOf(filter)
     .split(',')
     .map((item) => {
       const separator = item.indexOf('=')
       const pieces = separator < 0 ? [item] : [item.slice(0, separator), item.slice(separator + 1)]
-      return pieces.map((piece) => cleanPiece(piece, ' ').text).join('=')
+      return joinPieces(pieces, '=', ' ')
     })
     .join(',')
   return { clean: `logging:${clean}`, original: `logging:${filter}` }
@@ -469,14 +477,35 @@ export function operationOf(request: Request, context: OperationContext): Operat
   }
 }
 
-/** Fields that rows read and `schema` does not have, as `Message.field`: such a schema cannot be audited. */
+/**
+ * What rows read and `schema` does not have: fields as `Message.field`, and requests whose emptiest form cannot be named
+ * (a field became optional, or has another type). Such a schema cannot be audited.
+ */
 export function missingFields(schema: Schema): string[] {
   const missing: string[] = []
   for (const member of schema.request.fields) {
     const names = new Set(member.message?.fields.map(({ name }) => name))
-    for (const field of rowOf(member.name)?.reads ?? []) {
-      if (!names.has(field)) missing.push(`${member.message?.name ?? member.name}.${field}`)
-    }
+    const absent = (rowOf(member.name)?.reads ?? []).filter((field) => !names.has(field))
+    if (absent.length > 0) missing.push(...absent.map((field) => `${member.message?.name ?? member.name}.${field}`))
+    else if (!isNameable(schema, member)) missing.push(member.name)
   }
   return missing
+}
+
+function isNameable(schema: Schema, member: Field): boolean {
+  const context = { clientId: 0, bootGeneration: 0, sozuExecutable: null, listener: null }
+  try {
+    operationOf(decodeRequest(schema, emptiestRequest(schema, member)), context)
+    return true
+  } catch (error) {
+    // TypeError: a row met a value that is not what the shipped schemas make it.
+    if (error instanceof TypeError) return false
+    throw error
+  }
+}
+
+/** A request with nothing in it but what the schema requires. */
+function emptiestRequest(schema: Schema, { name, type, enumNumbers }: Field): Buffer {
+  const [enumNumber] = enumNumbers ?? [0]
+  return encodeRequest(schema, name, type === 'message' ? {} : type === 'string' ? '' : enumNumber)
 }

@@ -8,7 +8,7 @@ import { ConfigError, EXIT } from '../errors.ts'
 import { idIfKnown, nameFindings, nameSourceFindings, nameSources } from './check/account.ts'
 import { type AuditFile, auditFileFindings, diskFindings, isLocked } from './check/audit-file.ts'
 import { directoryFindings, type Guarded, look } from './check/directory.ts'
-import { type Finding, printable, renderFinding, renderSummary } from './check/finding.ts'
+import { type Finding, printable, renderFinding, renderSummary, shellWord } from './check/finding.ts'
 import { admissionFindings, listenSocketReport } from './check/listen-socket.ts'
 import { schemaFindings, settingFindings } from './check/setting.ts'
 import { readSozuSettings, sozuConfigPaths, sozuConfigurationFindings } from './check/sozu-configuration.ts'
@@ -45,7 +45,9 @@ export async function check(options: CheckOptions): Promise<number> {
   }
   const { findings, information } = await survey(config, ownUid, options.sozuConfigPaths ?? sozuConfigPaths)
   const colour = options.colour ?? process.stdout.isTTY === true
-  const notes = [ownAccount(ownUid), ...information].map((note) => `${printable(note)}\n`).join('')
+  const notes = [ownAccount(ownUid, options.configPath), ...information]
+    .map((note) => `${printable(note)}\n`)
+    .join('')
   const paragraphs = findings.map((finding) => renderFinding(finding, colour))
   options.stdout(`${[notes, ...paragraphs.map((text) => `${text}\n`), renderSummary(findings)].join('\n')}\n`)
   return findings.length === 0 ? EXIT.done : EXIT.findings
@@ -133,12 +135,12 @@ function ownGids(): number[] {
   return [process.getegid?.() ?? 0, ...(process.getgroups?.() ?? [])]
 }
 
-function ownAccount(uid: number): string {
+function ownAccount(uid: number, configPath: string): string {
   const name = uid === process.geteuid?.() ? ownName() : null
   const checked = `checked as uid ${uid}${name === null ? '' : ` (${name})`}`
-  return uid === 0
-    ? `${checked}; run it as the service's account: \`sudo -u sozu-auditd sozu-auditd check …\``
-    : checked
+  if (uid !== 0) return checked
+  const command = `sudo -u sozu-auditd sozu-auditd check --config ${shellWord(configPath)}`
+  return `${checked}; run it as the service's account: \`${command}\``
 }
 
 function ownName(): string | null {

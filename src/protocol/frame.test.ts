@@ -16,7 +16,10 @@ function prefix(length: bigint): Buffer {
 function feed(decoder: FrameDecoder, chunk: Uint8Array): Buffer[] {
   const frames: Buffer[] = []
   decoder.push(Buffer.from(chunk))
-  for (let frame = decoder.next(); frame !== null; frame = decoder.next()) frames.push(frame)
+  for (let frame = decoder.next(); frame !== null; frame = decoder.next()) {
+    if (frame.length < PREFIX_BYTES) throw new Error('a frame without a prefix, which would come for ever')
+    frames.push(frame)
+  }
   return frames
 }
 

@@ -197,6 +197,16 @@ describe('a request', () => {
     expect(encodeRequest(current, 'add_cluster', { cluster_id: 'my_app' })).toEqual(hex(vector?.frame ?? ''))
   })
 
+  it('is written with the defaults of the required fields that were not set', () => {
+    const { value } = decodeRequest(
+      current,
+      encodeRequest(current, 'add_http_listener', { sticky_name: 'S' }),
+    )
+    expect(value).toMatchObject({ sticky_name: 'S', front_timeout: 60, back_timeout: 30, active: false })
+    const frontend = decodeRequest(current, encodeRequest(current, 'add_http_frontend', {}))
+    expect(frontend.value).toMatchObject({ position: 2, hostname: '' })
+  })
+
   it('is written with what was set and nothing else, even when it comes out of a decoder', () => {
     const sparse = { address: { ip: { v4: 1 }, port: 80 }, back_timeout: 0 }
     const frame = encodeRequest(current, 'update_http_listener', sparse)

@@ -71,6 +71,11 @@ describe('a table that is not one', () => {
     ],
     ['a Request without verbs', table({ Request: {} }), 'Request is not one oneof'],
     [
+      'a Request without a oneof',
+      table({ Request: { verb: { tag: 1, type: 'string' } } }),
+      'Request is not one oneof',
+    ],
+    [
       'a Request with a field outside the oneof',
       table({ Request: { verb: { tag: 1, oneof: 'o', type: 'string' }, id: { tag: 2, type: 'string' } } }),
       'Request is not one oneof',

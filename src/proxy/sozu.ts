@@ -3,7 +3,7 @@
 import { readlinkSync, statSync } from 'node:fs'
 import type { ListenerState } from '../audit/listener-diff.ts'
 import type { ListenerKind } from '../audit/verbs.ts'
-import { errnoOf, PeerError, UpstreamError } from '../errors.ts'
+import { errnoOf, PeerError, ProtocolError, UpstreamError } from '../errors.ts'
 import { upstreamPeer } from '../peer/peercred.ts'
 import { decodeContent, encodeRequest, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
@@ -93,8 +93,8 @@ export class Sozu {
       const byAddress = (lists as Record<string, unknown> | null)?.[`${kind}_listeners`]
       return (byAddress as Record<string, ListenerState> | undefined)?.[address] ?? null
     } catch (error) {
-      // UpstreamError: Sōzu is away or slow. The old values are then unknown, and the record says `?`.
-      if (error instanceof UpstreamError) return null
+      // UpstreamError, ProtocolError: Sōzu is away, slow, or answers what we cannot read. The record then says `?`.
+      if (error instanceof UpstreamError || error instanceof ProtocolError) return null
       throw error
     } finally {
       upstream?.close()

@@ -4,8 +4,8 @@
 import { STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
 import type { Events } from './events.ts'
-import type { Fields } from './lenient.ts'
 import type { Leases } from './lease.ts'
+import type { Fields } from './lenient.ts'
 import type { State } from './state.ts'
 import type { WorkerPool } from './worker.ts'
 

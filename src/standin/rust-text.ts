@@ -1,8 +1,17 @@
-// Part of the stand-in, which is not Sōzu: spells values the way Sōzu's texts were seen to. Socket addresses, the debug
-// form of TCP and UDP frontends, and system errors. Only what clients can see; do not look for a general formatter.
+// Part of the stand-in, which is not Sōzu: spells values the way Sōzu's texts were seen to. Names of requests,
+// socket addresses, the debug form of TCP and UDP frontends, and system errors. Only what clients can see; do not look for a general formatter.
 import { SocketAddress } from 'node:net'
 import { getSystemErrorMap } from 'node:util'
 import type { Fields } from './lenient.ts'
+
+/** `add_http_listener` → `AddHttpListener`. */
+export function shortName(kind: string): string {
+  return kind.split('_').map(capital).join('')
+}
+
+export function capital(word: string): string {
+  return word.charAt(0).toUpperCase() + word.slice(1)
+}
 
 /** `127.0.0.1:80` or `[::1]:80`; a missing ip is 0.0.0.0 and the port counts modulo 65536, as in Sōzu. */
 export function addressText(value: unknown): string {

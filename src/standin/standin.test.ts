@@ -334,9 +334,10 @@ describe('events', () => {
     const client = await open()
     await client.ask('add_cluster', { cluster_id: 'a' })
     expect((await subscriber.next())?.eventKind).toBe(4)
-    await expectSilence(await open())
-    expect(await subscriber.next()).toMatchObject({ eventKind: 4 })
-    expect(subscriber.takeArrived()).toEqual([])
+    standin.emitEvent({ kind: 1 })
+    expect((await subscriber.next())?.eventKind).toBe(1)
+    await expectOnlyList(await open())
+    expect((await subscriber.next())?.eventKind).toBe(4)
     await client.ask('remove_cluster', 'unknown')
     expect((await subscriber.next())?.eventKind).toBe(5)
     standin.emitEvent({ kind: 0, cluster_id: 'a', backend_id: 'b' }, '1')
@@ -455,6 +456,33 @@ describe('controls', () => {
     await until(() => expect(standin.connectionsOpen).toBe(1))
     expect(standin.connectionsTotal).toBe(2)
     expect(standin.received.map(({ connection }) => connection)).toEqual([0, 1])
+  })
+})
+
+describe('a stand-in of Sōzu 1.1.1', () => {
+  const old = compileSchema(
+    JSON.parse(readFileSync(new URL('../../schema/sozu-1.1.1.json', import.meta.url), 'utf8')),
+    '1.1.1',
+  )
+
+  test('never answers a request that 2.x added, and sends no events of changes', async () => {
+    await start({ schema: old })
+    const client = await open()
+    client.send('subscribe_events', {})
+    await until(() => expect(standin.received).toHaveLength(1))
+    client.send('query_health_checks', {})
+    await until(() => expect(standin.received).toHaveLength(2))
+    expect(standin.received[1]?.kind).toBeNull()
+    expect(text(await client.ask('add_cluster', { cluster_id: 'a' }))).toHaveLength(2)
+    await expectOnlyList(client)
+  })
+
+  test('panics at a length below 8', async () => {
+    await start({ schema: old })
+    const client = await open()
+    client.sendBytes(Buffer.alloc(8))
+    expect(await client.next()).toBeNull()
+    await until(() => expect(endings).toEqual([101]))
   })
 })
 

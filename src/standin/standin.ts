@@ -6,15 +6,15 @@ import { createServer, type Server } from 'node:net'
 import { dirname, join } from 'node:path'
 import { ConfigError } from '../errors.ts'
 import { clockRealtime } from '../native.ts'
-import { encodeContent, encodeResponse, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
-import { type Answer, type Context, PANIC_STATUS, type Reply, type StandinLog } from './answer.ts'
+import { type Context, PANIC_STATUS, type StandinLog } from './answer.ts'
 import { Connection, type ConnectionParts } from './connection.ts'
+import { Delivery } from './delivery.ts'
 import { type EventFields, Events } from './events.ts'
 import { handlerOf } from './handler.ts'
 import type { Arrived } from './inbox.ts'
 import { Leases } from './lease.ts'
-import { Script, type Surprise } from './script.ts'
+import { Script } from './script.ts'
 import { State } from './state.ts'
 import { WorkerPool } from './worker.ts'
 
@@ -237,41 +237,11 @@ export class Standin {
     }
     const surprise = this.#script.takeSurprise()
     const reply = handlerOf(kind)(this.#context, value as never, connection, kind)
+    const delivery = new Delivery(this.#options.schema, connection, reply, surprise)
     const { gate } = this.#script
-    if (gate === null) this.#sendNow(connection, reply, surprise)
+    if (gate === null) delivery.sendNow()
     this.#events.flush()
-    void this.#answer(connection, reply, surprise, gate)
-  }
-
-  /** What a handler sends at once leaves before the events the request caused, unless something is in the way. */
-  #sendNow(connection: Connection, { now }: Reply, surprise: Surprise | null): void {
-    if (surprise?.kind === 'raw') connection.sendRaw(surprise.bytes)
-    else if (surprise?.kind === 'close') {
-      const progress = now.filter(({ status }) => status === STATUS.processing)
-      if (surprise.when === 'after_processing')
-        for (const answer of progress) this.#send(connection, answer, null)
-      connection.closeFlushed()
-    } else for (const answer of now) this.#send(connection, answer, surprise)
-  }
-
-  async #answer(connection: Connection, reply: Reply, surprise: Surprise | null, gate: Promise<void> | null) {
-    if (gate !== null) {
-      await gate
-      this.#sendNow(connection, reply, surprise)
-    }
-    for await (const answer of reply.later ?? []) {
-      if (surprise?.kind !== 'raw') this.#send(connection, answer, surprise)
-    }
-  }
-
-  #send(connection: Connection, { status, message, content }: Answer, surprise: Surprise | null): void {
-    if (surprise?.kind === 'oversize' && status !== STATUS.processing) {
-      connection.refuseToSend('as told, not for its size')
-      return
-    }
-    const { schema } = this.#options
-    const encoded = content === undefined ? undefined : encodeContent(schema, content)
-    connection.send(encodeResponse(status, message, encoded))
+    void delivery.sendLater(gate)
   }
 
   #closeConnections(): void {

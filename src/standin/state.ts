@@ -4,19 +4,11 @@
 import type { Schema } from '../protocol/schema.ts'
 import { CertificateProblem, parseCertificate, parseFingerprint } from './certificate.ts'
 import type { Fields } from './lenient.ts'
-import { addressText, debugFrontend, debugRequestFrontend } from './rust-text.ts'
+import { checkHeaderName, checkHealth, exists, invalid, noChange, notFound, Refusal } from './refusal.ts'
+import { addressText, capital, debugFrontend, debugRequestFrontend, shortName } from './rust-text.ts'
 
 export const listenerKinds = ['http', 'https', 'tcp', 'udp'] as const
 export type ListenerKind = (typeof listenerKinds)[number]
-
-/** Thrown with the text of Sōzu's state error. */
-class Refusal extends Error {}
-
-const noChange = () => new Refusal('dispatching this request did not bring any change to the state')
-const notFound = (kind: string, id: string) => new Refusal(`Did not find ${kind} with address or id '${id}'`)
-const exists = (kind: string, id: string) => new Refusal(`${kind} '${id}' already exists`)
-const invalid = (field: string, reason: string) =>
-  new Refusal(`Invalid value for field '${field}': ${reason}`)
 
 export class State {
   readonly clusters = new Map<string, Fields>()
@@ -86,37 +78,8 @@ export class State {
   }
 }
 
-/** `add_http_listener` → `AddHttpListener`. */
-export function shortName(kind: string): string {
-  return kind.split('_').map(capital).join('')
-}
-
-export function capital(word: string): string {
-  return word.charAt(0).toUpperCase() + word.slice(1)
-}
-
 /** Workers apply these, main's state forgets them (behaviour.md 3.12). */
 const unstoredPatchFields = new Set(['answers', 'elide_x_real_ip', 'send_x_real_ip', 'hsts'])
-
-function checkHeaderName(name: string): void {
-  if (name === '') throw invalid('sozu_id_header', 'must not be empty')
-  if (/^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/.test(name)) return
-  throw invalid(
-    'sozu_id_header',
-    "must be a valid HTTP header name (RFC 9110 §5.1 token: alphanumeric or one of !#$%&'*+-.^_`|~)",
-  )
-}
-
-function checkHealth(config: Fields): void {
-  for (const name of ['interval', 'timeout', 'healthy_threshold', 'unhealthy_threshold']) {
-    if (config[name] === 0) throw invalid('health_check', `health check ${name} must be > 0`)
-  }
-  const uri = String(config['uri'])
-  if (!uri.startsWith('/')) throw invalid('health_check', "health check URI must start with '/'")
-  if ([...uri].some((character) => character < ' ')) {
-    throw invalid('health_check', 'health check URI must not contain CR, LF, NUL, or other C0 control bytes')
-  }
-}
 
 function routeKey(frontend: Fields): string {
   const { kind, value } = frontend['path'] as { kind: number; value: string }

@@ -104,7 +104,7 @@ function creationFindings({ key, path }: AuditFile, ownUid: number): Finding[] {
     ? `${key} ${path} does not exist, and uid ${ownUid} cannot create it: no write permission in ${present.path}`
     : `${key} ${path} cannot be created: ${present.path} is not a directory`
   const next = present.stats.isDirectory()
-    ? `install -d -m 0750 -o ${ownUid} ${shellWord(directory)}`
+    ? `install -d -m 0750 -o ${ownUid} ${shellWord(directory)} (under systemd: LogsDirectory= or tmpfiles.d)`
     : `move ${present.path} away, or choose another path for ${key}`
   return [{ severity: 'error', what, next }]
 }
