@@ -29,6 +29,7 @@ import { idOf } from './peer/names.ts'
 import { type Peer, peerOf } from './peer/peercred.ts'
 import { parseComm } from './peer/procfs.ts'
 import { compileSchema, type Schema } from './protocol/schema.ts'
+import { InputBudget } from './proxy/client.ts'
 import { Identity, recordActor } from './proxy/identity.ts'
 import { Listener } from './proxy/listener.ts'
 import { failure, Session, type SessionContext, unnamed } from './proxy/session.ts'
@@ -53,6 +54,8 @@ export type DaemonOptions = {
 const FDS_PER_SESSION = 3
 /** Descriptors kept back for files, helper, listener and the refusals of those who come too late. */
 const FDS_RESERVED = 64
+/** Bytes of unfinished requests held for all clients together. */
+const MAX_INPUT_BYTES = 67_108_864
 const TICK_MS = 1000
 /** What is in flight at a stop is waited for this long. */
 const DRAIN_MS = 5000
@@ -123,6 +126,7 @@ export class Daemon {
       maxFrameBytes: config.maxFrameBytes,
       settings: () => ({ allowedUids: this.#allowedUids, auditReads: this.#config.auditReads }),
       refusals: this.#refusals,
+      inputBudget: new InputBudget(MAX_INPUT_BYTES),
       clock: clockRealtime,
       newUlid: ulid,
       log,

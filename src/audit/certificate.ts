@@ -85,7 +85,7 @@ function parse(der: Buffer): X509Certificate | null {
   }
 }
 
-const generalName = /(?:^|, )([^:,"]+):((?:[^,"]+|"(?:[^"\\]+|\\[^])*")*)/gy
+const generalName = /(?:^|, )([^:,"]+):((?:[^,"]+|"(?:[^"\\]+|\\[\s\S])*")*)/gy
 
 /** The DNS names of the subject alternative name. Node writes a name that needs it as a JSON string, commas and all. */
 function subjectNames(certificate: X509Certificate): string[] {

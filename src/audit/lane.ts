@@ -63,7 +63,7 @@ export class Lane {
    * @returns whether the sink took them
    */
   async write(records: readonly AuditRecord[], keep: (record: AuditRecord) => boolean): Promise<boolean> {
-    if (!this.failed && (await this.#attempt(() => this.sink.write(this.#render(records))))) {
+    if (!this.failed && (await this.#attempt(() => this.#write(this.#render(records))))) {
       if (this.#options.durable && this.sink.required) this.#unconfirmed.push(...records.filter(keep))
       return true
     }
@@ -73,12 +73,7 @@ export class Lane {
 
   /** @returns whether everything written is on stable storage */
   async sync(): Promise<boolean> {
-    if (this.failed) return false
-    const synced = await this.#attempt(() => this.sink.sync())
-    // After a failed sync the kernel may have dropped what it had taken: better twice in the file than not at all.
-    if (!synced) this.#owe(this.#unconfirmed)
-    this.#unconfirmed = []
-    return synced
+    return !this.failed && (await this.#attempt(() => this.#sync()))
   }
 
   /** Lets go of the sink, after one more try to give it what it is owed; a hung operation is left to itself. */
@@ -87,8 +82,24 @@ export class Lane {
     if (this.#retry !== null) clearTimeout(this.#retry)
     if (this.failed) await this.#recoverInTime()
     if (this.failed) return
-    if (this.#options.durable) await this.#attempt(() => this.sink.sync())
-    if (!this.failed) await this.#attempt(() => this.sink.close())
+    if (this.#options.durable) await this.#attempt(() => this.#sync())
+    if (!this.failed) await this.#attempt(() => this.#run(() => this.sink.close()))
+  }
+
+  #write(lines: Buffer): Promise<void> {
+    return this.#run(() => this.sink.write(lines))
+  }
+
+  async #sync(): Promise<void> {
+    try {
+      await this.#run(() => this.sink.sync())
+    } catch (error) {
+      // After a failed sync the kernel may have dropped what it had taken: better twice in the file than not at all.
+      this.#owe(this.#unconfirmed)
+      throw error
+    } finally {
+      this.#unconfirmed = []
+    }
   }
 
   #render(records: readonly AuditRecord[]): Buffer {
@@ -105,10 +116,10 @@ export class Lane {
     }
   }
 
-  /** Runs one operation; a failure fails the lane and is told once. */
+  /** Awaits one operation; a failure fails the lane and is told once. */
   async #attempt(operation: () => Promise<void>): Promise<boolean> {
     try {
-      await this.#run(operation)
+      await operation()
       return true
     } catch (error) {
       // A JournalError of the sink or its deadline; anything else is a bug in the sink and must not pass for one.
@@ -193,8 +204,8 @@ export class Lane {
 
   async #payBack(): Promise<number> {
     const lines = this.#owed.slice(0, 500)
-    await this.#run(() => this.sink.write(Buffer.concat(lines)))
-    if (this.#options.durable) await this.#run(() => this.sink.sync())
+    await this.#write(Buffer.concat(lines))
+    if (this.#options.durable) await this.#sync()
     this.#owed.splice(0, lines.length)
     return lines.length
   }

@@ -9,6 +9,25 @@ import { FrameDecoder } from '../protocol/frame.ts'
 /** How long input is still taken and thrown away after we closed, so that the client reads our last answer, not a reset. */
 const LINGER_MS = 1000
 
+/** An unfinished frame of more than this counts against the budget; anything smaller is nobody's problem. */
+const FREE_BYTES = 65_536
+
+/** Bytes of unfinished requests that all clients together may make us hold. */
+export class InputBudget {
+  readonly #maxBytes: number
+  #bytes = 0
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes
+  }
+
+  /** Replaces what a client held by what it holds now; false when that is too much for all together. */
+  exchange(heldBytes: number, holdsBytes: number): boolean {
+    this.#bytes += holdsBytes - heldBytes
+    return this.#bytes <= this.#maxBytes || holdsBytes <= heldBytes
+  }
+}
+
 type Waiting = {
   readonly resolve: (frame: Buffer | null) => void
   readonly reject: (error: ProtocolError) => void
@@ -18,17 +37,22 @@ export class Client {
   readonly socket: Socket
   readonly #decoder: FrameDecoder
   readonly #maxWaitingBytes: number
+  readonly #budget: InputBudget
+  #countedBytes = 0
+  #frameSinceMs = 0
   #waiting: Waiting | null = null
   #inputEnded = false
   #gone = false
   #onGone: (() => void) | null = null
 
-  constructor(socket: Socket, maxFrameBytes: number) {
+  constructor(socket: Socket, maxFrameBytes: number, budget: InputBudget) {
     this.socket = socket
     this.#decoder = new FrameDecoder(maxFrameBytes)
     this.#maxWaitingBytes = 2 * maxFrameBytes
+    this.#budget = budget
     socket.pause()
     socket.on('data', (chunk: Buffer) => {
+      if (this.#decoder.bufferedBytes === 0) this.#frameSinceMs = performance.now()
       this.#decoder.push(chunk)
       this.#advance()
     })
@@ -47,6 +71,17 @@ export class Client {
     return this.#gone
   }
 
+  /** How long the client has been at its unfinished frame; 0 when it is at none. */
+  unfinishedMs(nowMs: number): number {
+    return this.#waiting === null || this.#decoder.bufferedBytes === 0 ? 0 : nowMs - this.#frameSinceMs
+  }
+
+  /** Gives up on a client that does not finish its frame: `next` throws. */
+  abort(why: string): void {
+    const waiting = this.#waiting
+    if (waiting !== null) this.#settle(() => waiting.reject(new ProtocolError('malformed_request', why)))
+  }
+
   /** Bytes of a frame that had begun when the input ended, and how many it should have had (0 when not known). */
   get unfinished(): { readonly bytes: number; readonly expected: number } {
     return { bytes: this.#decoder.bufferedBytes, expected: this.#decoder.expectedBytes }
@@ -63,7 +98,7 @@ export class Client {
     })
   }
 
-  /** Resolves when the client has really gone; needs `checkGone` to be called now and then. */
+  /** Resolves when the client has really gone; it is noticed when somebody reads `gone`. */
   untilGone(): Promise<void> {
     return new Promise((resolve) => {
       if (this.gone) return resolve()
@@ -89,7 +124,7 @@ export class Client {
 
   /** Closes after what was sent has been taken, or after a second. */
   close(): void {
-    this.#waiting = null
+    this.endInput()
     if (this.socket.destroyed) return
     this.socket.end()
     this.socket.removeAllListeners('data')
@@ -109,7 +144,10 @@ export class Client {
       const frame = this.#decoder.next()
       if (frame !== null) this.#settle(() => waiting.resolve(frame))
       else if (this.#inputEnded || this.#gone) this.#settle(() => waiting.resolve(null))
-      else this.socket.resume()
+      else {
+        this.#count()
+        this.socket.resume()
+      }
     } catch (error) {
       // ProtocolError: the prefix is no length we accept.
       if (!(error instanceof ProtocolError)) throw error
@@ -117,7 +155,22 @@ export class Client {
     }
   }
 
+  /** Holds the unfinished frame against the budget. @throws ProtocolError when all clients together hold too much */
+  #count(): void {
+    const bytes = this.#decoder.bufferedBytes
+    const counted = bytes > FREE_BYTES ? bytes : 0
+    const held = this.#countedBytes
+    this.#countedBytes = counted
+    if (this.#budget.exchange(held, counted)) return
+    throw new ProtocolError(
+      'request_too_large',
+      'too many bytes of unfinished requests are waiting; try again',
+    )
+  }
+
   #settle(tell: () => void): void {
+    this.#budget.exchange(this.#countedBytes, 0)
+    this.#countedBytes = 0
     this.#waiting = null
     this.socket.pause()
     tell()

@@ -23,7 +23,7 @@ import { decide } from '../policy/admission.ts'
 import { PREFIX_BYTES } from '../protocol/frame.ts'
 import { decodeRequest, encodeResponse, type Request, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
-import { Client } from './client.ts'
+import { Client, type InputBudget } from './client.ts'
 import type { Identity } from './identity.ts'
 import type { Sozu } from './sozu.ts'
 import type { Answer, Upstream } from './upstream.ts'
@@ -42,6 +42,7 @@ export type SessionContext = {
   readonly maxFrameBytes: number
   readonly settings: () => Settings
   readonly refusals: RefusalLimiter
+  readonly inputBudget: InputBudget
   /** Microseconds since the epoch. */
   readonly clock: () => bigint
   readonly newUlid: () => string
@@ -54,6 +55,8 @@ const ACCOUNT_WAIT_MS = 200
 const LISTENER_WAIT_MS = 200
 /** Answers are drained for this long after the client left. */
 const DRAIN_MS = 3_600_000
+/** A frame must be complete this long after its first byte: Sōzu waits for ever, and memory is not for ever. */
+const FRAME_MS = 30_000
 const SECOND_FINAL_MS = 1000
 const SUBSCRIPTION_ECHO_MS = 1000
 const EVENTS_SUBSCRIBED = 26
@@ -89,7 +92,7 @@ export class Session {
     this.clientId = clientId
     this.#context = context
     this.#identity = identity
-    this.#client = new Client(socket, context.maxFrameBytes)
+    this.#client = new Client(socket, context.maxFrameBytes, context.inputBudget)
     this.#sessionUlid = context.newUlid()
     this.#connectTs = context.clock()
   }
@@ -129,8 +132,11 @@ export class Session {
     this.#client.socket.destroySoon()
   }
 
-  /** Called once a second: notices clients that left in mid-request, and bounds how long their answers are drained. */
+  /** Called once a second: notices clients that left in mid-request or never finish a frame, and bounds what they cost. */
   tick(nowMs: number): void {
+    if (this.#client.unfinishedMs(nowMs) > FRAME_MS) {
+      this.#client.abort(`the frame was not finished within ${FRAME_MS / 1000} seconds`)
+    }
     if (!this.#inFlight && !this.#subscribed) return
     if (!this.#client.gone) return
     this.#goneAtMs ??= nowMs

@@ -18,7 +18,7 @@ const colours = {
 const MAX_WAITING_BYTES = 1 << 20
 
 export type ConsoleOptions = {
-  readonly stream: NodeJS.WritableStream & { readonly writableLength: number }
+  readonly stream: NodeJS.WritableStream & { readonly writableLength: number; readonly _handle?: unknown }
   readonly colour: boolean
   readonly render: (record: AuditRecord) => string
 }
@@ -27,9 +27,15 @@ export class ConsoleSink implements Sink {
   readonly name = 'console'
   readonly required = false
   readonly #options: ConsoleOptions
+  #gone = false
 
   constructor(options: ConsoleOptions) {
     this.#options = options
+    // EPIPE, EIO: the reader or the terminal went away. Without a listener that would end the daemon.
+    options.stream.on('error', () => {
+      this.#gone = true
+    })
+    unblock(options.stream)
   }
 
   render(record: AuditRecord): string {
@@ -46,7 +52,7 @@ export class ConsoleSink implements Sink {
 
   async write(lines: Buffer): Promise<void> {
     const { stream } = this.#options
-    if (stream.writableLength < MAX_WAITING_BYTES) stream.write(lines)
+    if (!this.#gone && stream.writableLength < MAX_WAITING_BYTES) stream.write(lines)
   }
 
   async sync(): Promise<void> {
@@ -56,4 +62,10 @@ export class ConsoleSink implements Sink {
   async close(): Promise<void> {
     // The stream outlives the daemon's journal.
   }
+}
+
+/** Node writes to a terminal synchronously: one stopped with Ctrl-S would stop the daemon. Only its handle can be told. */
+function unblock({ _handle: handle }: ConsoleOptions['stream']): void {
+  const terminal = handle as { setBlocking?: (blocking: boolean) => void } | null | undefined
+  terminal?.setBlocking?.(false)
 }

@@ -67,6 +67,8 @@ export class FileSink implements Sink {
   #fd: number | null = null
   #dev = 0
   #ino = 0
+  /** Bytes the file has at least: nobody else writes it, so fewer mean that somebody cut it. */
+  #size = 0
 
   constructor(options: FileSinkOptions) {
     this.name = options.name
@@ -99,7 +101,8 @@ export class FileSink implements Sink {
 
   async #open(): Promise<void> {
     const { path: file, groupId } = this.#options
-    await makeDirectory(path.dirname(file), { recursive: true, mode: 0o750 })
+    const directory = path.resolve(path.dirname(file))
+    const firstMade = await makeDirectory(directory, { recursive: true, mode: 0o750 })
     const { fd, created } = await openOrCreate(file)
     try {
       const stats = await statFd(fd)
@@ -115,27 +118,29 @@ export class FileSink implements Sink {
       if (groupId !== null && stats.gid !== groupId) await changeOwner(fd, -1, groupId)
       const tornBytes = await closeTornLine(fd, stats.size)
       // The new name must survive a power cut as well as the lines do: a file's entry lives in its directory.
-      if (stats.size === 0) await syncDirectory(path.dirname(file))
+      if (stats.size === 0) await syncDirectories(directory, firstMade)
       this.#fd = fd
       this.#dev = stats.dev
       this.#ino = stats.ino
+      this.#size = stats.size
       const opened = { path: file, fresh: stats.size === 0, tornBytes, narrowedFrom }
       await this.#writeAll(Buffer.from(this.render(this.#options.opened(opened))))
     } catch (error) {
-      this.#fd = null
-      await closeFd(fd)
+      this.#fd = fd
+      await this.#abandon()
       throw error
     }
   }
 
-  /** Rotation, deletion and replacement are invisible to a writer that never looks: compare path and descriptor. */
+  /** Rotation, deletion, replacement and truncation are invisible to a writer that never looks: look at the path. */
   async #followPath(): Promise<void> {
     const present = await statPath(this.#options.path).catch((error: unknown) => {
       // ENOENT: rotated or deleted; a new file is due.
       if (errnoOf(error) !== 'ENOENT') throw error
       return null
     })
-    if (present !== null && present.ino === this.#ino && present.dev === this.#dev) return
+    const same = present !== null && present.ino === this.#ino && present.dev === this.#dev
+    if (same && present.size >= this.#size) return
     // What was written to the old file and not synced yet must not be forgotten with its descriptor.
     await syncData(this.#openFd())
     await this.#abandon()
@@ -146,7 +151,9 @@ export class FileSink implements Sink {
     const fd = this.#openFd()
     for (let offset = 0; offset < bytes.length; ) {
       const { bytesWritten } = await writeFd(fd, bytes, offset, bytes.length - offset, null)
+      if (bytesWritten === 0) throw new JournalError('sink_write_failed', `${this.#options.path} takes no more`)
       offset += bytesWritten
+      this.#size += bytesWritten
     }
   }
 
@@ -213,6 +220,13 @@ async function closeTornLine(fd: number, size: number): Promise<number> {
   const torn = filled - (tail.subarray(0, filled).lastIndexOf(0x0a) + 1)
   if (torn > 0) await writeFd(fd, Buffer.from('\n'), 0, 1, null)
   return torn
+}
+
+/** Syncs `directory`, and what lies above it up to the one that holds the first directory we had to make. */
+async function syncDirectories(directory: string, firstMade: string | undefined): Promise<void> {
+  await syncDirectory(directory)
+  if (firstMade === undefined || path.dirname(firstMade) === directory) return
+  await syncDirectories(path.dirname(directory), firstMade)
 }
 
 async function syncDirectory(directory: string): Promise<void> {

@@ -1,0 +1,110 @@
+// The client's end with real sockets: who is gone and who only half-closed, what is held for all clients together.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { encodeFrame } from '../protocol/frame.ts'
+import { Client, InputBudget } from './client.ts'
+
+const MAX_FRAME_BYTES = 1_000_000
+
+async function pair(budget = new InputBudget(1 << 30)): Promise<{ client: Client; other: Socket }> {
+  const directory = mkdtempSync(path.join(tmpdir(), 'auditd-client-'))
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true })
+  const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve))
+  await new Promise<void>((resolve) => server.listen(path.join(directory, 's'), resolve))
+  const other = connect({ path: path.join(directory, 's'), allowHalfOpen: true })
+  const socket = await accepted
+  onTestFinished(() => {
+    other.destroy()
+    socket.destroy()
+    server.close()
+    rmSync(directory, { recursive: true, force: true })
+  })
+  return { client: new Client(socket, MAX_FRAME_BYTES, budget), other }
+}
+
+async function until(ask: () => boolean): Promise<void> {
+  while (!ask()) await new Promise((resolve) => setTimeout(resolve, 2))
+}
+
+/** The beginning of a frame that is never finished. */
+function halfFrame(bytes: number): Buffer {
+  return encodeFrame(Buffer.alloc(MAX_FRAME_BYTES - 8)).subarray(0, bytes)
+}
+
+describe('a client', () => {
+  it('that half-closes is not gone, and gets what was asked before', async () => {
+    const { client, other } = await pair()
+    other.end(encodeFrame(Buffer.from('a')))
+    expect((await client.next())?.subarray(8).toString()).toBe('a')
+    expect(await client.next()).toBeNull()
+    expect(client.gone).toBe(false)
+    const answer = new Promise<string>((resolve) => other.once('data', (chunk) => resolve(chunk.toString())))
+    client.send(Buffer.from('answer'))
+    expect(await answer).toBe('answer')
+  })
+
+  it('that closes is gone, although nothing is read from it at that time', async () => {
+    const { client, other } = await pair()
+    other.write(encodeFrame(Buffer.from('a')))
+    await client.next()
+    other.destroy()
+    await until(() => client.gone)
+  })
+
+  it('is read no further than its next frame', async () => {
+    const { client, other } = await pair()
+    other.write(encodeFrame(Buffer.from('a')))
+    await client.next()
+    let taken = 0
+    const write = (): void => {
+      while (other.writableLength === 0 && taken < 100_000_000) {
+        other.write(halfFrame(100_000))
+        taken += 100_000
+      }
+    }
+    write()
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    expect(client.unfinished.bytes).toBe(0)
+    expect(other.writableLength).toBeGreaterThan(0)
+  })
+
+  it('that stays at an unfinished frame can be given up, which is an error that says why', async () => {
+    const { client, other } = await pair()
+    other.write(halfFrame(10))
+    const next = client.next()
+    await until(() => client.unfinished.bytes === 10)
+    expect(client.unfinishedMs(performance.now() + 5000)).toBeGreaterThan(4999)
+    client.abort('too slow')
+    await expect(next).rejects.toMatchObject({ code: 'malformed_request', message: 'too slow' })
+  })
+
+  it('that waits for its next frame is told of the end when it is closed', async () => {
+    const { client } = await pair()
+    const next = client.next()
+    client.close()
+    expect(await next).toBeNull()
+  })
+})
+
+describe('the input budget', () => {
+  it('refuses the client that asks for more than there is, and gives back what it held', async () => {
+    const budget = new InputBudget(700_000)
+    const [first, second] = [await pair(budget), await pair(budget)]
+    first.other.write(halfFrame(500_000))
+    const held = first.client.next()
+    await until(() => first.client.unfinished.bytes === 500_000)
+    second.other.write(halfFrame(500_000))
+    await expect(second.client.next()).rejects.toMatchObject({ code: 'request_too_large' })
+    first.client.abort('enough')
+    await expect(held).rejects.toMatchObject({ message: 'enough' })
+    const third = await pair(budget)
+    third.other.write(halfFrame(500_000))
+    const waiting = third.client.next()
+    await until(() => third.client.unfinished.bytes === 500_000)
+    third.client.close()
+    expect(await waiting).toBeNull()
+  })
+})
