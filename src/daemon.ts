@@ -32,7 +32,7 @@ import { compileSchema, type Schema } from './protocol/schema.ts'
 import { InputBudget } from './proxy/client.ts'
 import { Identity, recordActor } from './proxy/identity.ts'
 import { Listener } from './proxy/listener.ts'
-import { failure, Session, type SessionContext, unnamed } from './proxy/session.ts'
+import { failure, Session, type SessionContext } from './proxy/session.ts'
 import { Sozu } from './proxy/sozu.ts'
 import { ConsoleSink } from './sinks/console.ts'
 import { FileSink, type Opened } from './sinks/file.ts'
@@ -110,7 +110,13 @@ export class Daemon {
       bootGeneration: () => sozu.bootGeneration,
     })
     const schema = loadSchema(config.wireSchema)
-    const sozu = new Sozu({ path: config.commandSocket, schema, maxFrameBytes: config.maxFrameBytes })
+    const sozu = new Sozu({
+      path: config.commandSocket,
+      schema,
+      maxFrameBytes: config.maxFrameBytes,
+      version: config.sozuVersion,
+      log,
+    })
     this.#journal = new Journal({
       sinks: this.#createSinks(),
       durability: config.durability,
@@ -124,12 +130,13 @@ export class Daemon {
       sozu,
       schema,
       maxFrameBytes: config.maxFrameBytes,
+      workerTimeoutMs: config.workerTimeoutMs,
+      guardReload: config.guardReload,
       settings: () => ({ allowedUids: this.#allowedUids, auditReads: this.#config.auditReads }),
       refusals: this.#refusals,
       inputBudget: new InputBudget(MAX_INPUT_BYTES),
       clock: clockRealtime,
       newUlid: ulid,
-      log,
     }
     this.#maxSessions = Math.max(1, Math.floor((openFilesLimit() - FDS_RESERVED) / FDS_PER_SESSION))
   }
@@ -264,7 +271,7 @@ export class Daemon {
     socket.end(failure(`connection refused: ${why}`), () => socket.destroy())
     if (!this.#refusals.admit(peer?.uid ?? null, code, performance.now())) return
     const identity = peer === null ? null : new Identity(peer, async () => null)
-    const record = this.#records.create('connection_refused', unnamed(`connection:${clientId}`).target.text, {
+    const record = this.#records.create('connection_refused', `connection:${clientId}`, {
       result: 'err',
       extras: { errorCode: code, reason: cleanPiece(why) },
     })

@@ -41,4 +41,10 @@ program
     process.exitCode = await demo({ keep, colour: process.stdout.isTTY })
   })
 
-await program.parseAsync()
+try {
+  await program.parseAsync()
+} catch (error) {
+  // Whatever a command lets through is a bug; an exit status that means something else would hide it.
+  process.stderr.write(`sozu-auditd: bug: ${error instanceof Error ? error.stack : String(error)}\n`)
+  process.exit(EXIT.bug)
+}

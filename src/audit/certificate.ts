@@ -27,7 +27,7 @@ function firstPemBlock(pem: string): Buffer | null {
   if (body.length % 4 !== 0 || !base64.test(body)) return null
   const der = Buffer.from(body, 'base64')
   // Bits left over after the last byte must be zero.
-  return der.length > 0 && der.toString('base64') === body ? der : null
+  return der.toString('base64') === body ? der : null
 }
 
 /** The lines from `start` to `end` without the white space at their ends, as Rust's `trim_end` takes it: NEL too. */

@@ -121,7 +121,11 @@ function failed(operation: Operation, message: string): Outcome {
     case 'load_state': {
       const match = /^loading state: (\d{1,15}) ok messages, (\d{1,15}) errors$/.exec(message)
       if (match === null) return { ...failure, errorCode: 'io_error', reason: shaped(message, loadFailures) }
-      return { ...withCounts(operation, failure, match), errorCode: 'worker_failure', reason: ownText(message) }
+      return {
+        ...withCounts(operation, failure, match),
+        errorCode: 'worker_failure',
+        reason: ownText(message),
+      }
     }
     case 'reload_configuration':
       return reloadFailed(message)
@@ -276,10 +280,7 @@ function counts(match: RegExpExecArray): Detail {
 
 /** @param separators what the form of the target does not allow inside `value` */
 function target(separators: string, prefix: string, value: string, suffix = ''): Clean {
-  return cleaned(
-    prefix + sanitisePiece(beginningOf(value), separators) + suffix,
-    prefix + value + suffix,
-  )
+  return cleaned(prefix + sanitisePiece(beginningOf(value), separators) + suffix, prefix + value + suffix)
 }
 
 function shaped(message: string, patterns: readonly RegExp[]): Clean {
@@ -296,7 +297,8 @@ function quoted(message: string): Clean {
  */
 function looksSecret(text: string): boolean {
   const shown = beginningOf(text)
-  if (/\b[A-Z]\w* \{ \w+: |-----BEGIN|\$(?:argon2|2[abxy]|5|6|pbkdf2|scrypt)|:[0-9a-fA-F]{64}/.test(shown)) return true
+  if (/\b[A-Z]\w* \{ \w+: |-----BEGIN|\$(?:argon2|2[abxy]|5|6|pbkdf2|scrypt)|:[0-9a-fA-F]{64}/.test(shown))
+    return true
   return (shown.match(/[A-Za-z0-9+/]{48,}/g) ?? []).some((run) => !/^[0-9a-fA-F]+$/.test(run))
 }
 

@@ -95,7 +95,8 @@ function textRawOf({ record, truncated }: Laid): ReadonlyMap<string, string> {
 }
 
 function isAmbiguous(name: string, text: string): boolean {
-  if (name === 'cluster_id' || name === 'backend_id') return text === '-' || sanitiseSlot(text) !== text || text === ''
+  if (name === 'cluster_id' || name === 'backend_id')
+    return text === '-' || sanitiseSlot(text) !== text || text === ''
   if (name === 'user' || name === 'comm') return text === 'unknown'
   return text.includes(', ') && text.includes('; ')
 }

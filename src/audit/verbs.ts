@@ -486,7 +486,8 @@ export function missingFields(schema: Schema): string[] {
   for (const member of schema.request.fields) {
     const names = new Set(member.message?.fields.map(({ name }) => name))
     const absent = (rowOf(member.name)?.reads ?? []).filter((field) => !names.has(field))
-    if (absent.length > 0) missing.push(...absent.map((field) => `${member.message?.name ?? member.name}.${field}`))
+    if (absent.length > 0)
+      missing.push(...absent.map((field) => `${member.message?.name ?? member.name}.${field}`))
     else if (!isNameable(schema, member)) missing.push(member.name)
   }
   return missing

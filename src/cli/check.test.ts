@@ -126,6 +126,29 @@ describe('check', () => {
     expect(stdout).toContain(`chmod o-w ${join(base, 'log')}`)
   })
 
+  it('looks at every part of the configuration, and goes on after the first finding', async () => {
+    writeFileSync(join(base, 'plain'), '')
+    writeFileSync(
+      configPath,
+      `command_socket = "${join(base, 'none.sock')}"
+listen_socket = "${join(base, 'plain')}"
+listen_socket_mode = "0666"
+audit_logs_target = "${join(base, 'log')}"
+audit_file_group = "no-such-group"
+`,
+    )
+    const { stdout } = await run()
+    for (const said of [
+      'none.sock cannot be found: ENOENT',
+      'plain exists and is not a socket',
+      'listen_socket_mode 0666 without command_allowed_uids',
+      'log is not a regular file',
+      'audit_file_group "no-such-group": no such group',
+    ]) {
+      expect(stdout).toContain(said)
+    }
+  })
+
   it('has colours only when asked for them', async () => {
     configure('durability = "write"\n')
     expect((await run({ colour: true })).stdout).toContain('\u001b[33mwarning\u001b[0m: durability')

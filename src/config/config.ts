@@ -37,6 +37,12 @@ export type Config = {
   readonly commandAllowedUids: readonly number[] | null
   /** The name of a shipped schema, or the absolute path of a schema file. */
   readonly wireSchema: string
+  /** `auto`: Sōzu's executable is asked; otherwise the version that records name. */
+  readonly sozuVersion: string
+  /** How long Sōzu waits for a worker; `worker_timeout` in the file is in seconds. */
+  readonly workerTimeoutMs: number
+  /** Whether a reload that would end Sōzu is refused. */
+  readonly guardReload: boolean
   /** Absolute path of the text file; at least one of the two targets is set. */
   readonly auditLogsTarget: string | null
   /** Absolute path of the JSON file. */
@@ -94,6 +100,8 @@ const uid = z
 
 const frameBytesRule = 'must be an integer from 4096 to 268435456 (bytes), the value that Sōzu has'
 const modeRule = 'must be octal digits as a quoted string, "0000" to "0777", such as "0600" or "0660"'
+const versionRule = 'must be "auto", or the version to report, such as "2.1.0"'
+const timeoutRule = 'must be an integer from 1 to 86400 (seconds), the value that Sōzu has'
 const schemaRule = `must be ${shippedWireSchemas.map((name) => `"${name}"`).join(' or ')}, or the absolute path of a schema file`
 
 /** One row per key, in the order in which files, errors, diffs and digests have them. */
@@ -120,6 +128,16 @@ const tableSchema = z.object({
       { error: schemaRule },
     )
     .default('2.1.0'),
+  sozu_version: z
+    .string({ error: versionRule })
+    .regex(/^(auto|\d+\.\d+\.\d+[\w.+-]*)$/, { error: versionRule })
+    .default('auto'),
+  worker_timeout: z
+    .int({ error: timeoutRule })
+    .min(1, { error: timeoutRule })
+    .max(86_400, { error: timeoutRule })
+    .default(10),
+  guard_reload: z.boolean({ error: 'must be true or false' }).default(true),
   audit_logs_target: absolutePath('the path of the text file').optional(),
   audit_logs_json_target: absolutePath('the path of the JSON file').optional(),
   audit_file_group: nameOrId('group', 'gid').optional(),
@@ -197,6 +215,9 @@ export function canonicalConfig(config: Config): Record<ConfigKey, unknown> {
     max_command_buffer_size: config.maxFrameBytes,
     command_allowed_uids: config.commandAllowedUids,
     wire_schema: config.wireSchema,
+    sozu_version: config.sozuVersion,
+    worker_timeout: config.workerTimeoutMs / 1000,
+    guard_reload: config.guardReload,
     audit_logs_target: config.auditLogsTarget,
     audit_logs_json_target: config.auditLogsJsonTarget,
     audit_file_group: config.auditFileGroup,
@@ -231,6 +252,9 @@ function toConfig(table: Table): Config {
     maxFrameBytes: table.max_command_buffer_size,
     commandAllowedUids: uids === undefined ? null : Object.freeze([...new Set(uids)].sort((a, b) => a - b)),
     wireSchema: table.wire_schema,
+    sozuVersion: table.sozu_version,
+    workerTimeoutMs: table.worker_timeout * 1000,
+    guardReload: table.guard_reload,
     auditLogsTarget: table.audit_logs_target ?? null,
     auditLogsJsonTarget: table.audit_logs_json_target ?? null,
     auditFileGroup: table.audit_file_group ?? null,

@@ -5,6 +5,8 @@ import { cleanBytes, cleanPiece } from '../audit/sanitise.ts'
 import { type Actor, actorOf, type LookUpUser } from '../peer/actor.ts'
 import type { Peer } from '../peer/peercred.ts'
 
+/** Longest a record waits for the account name. */
+export const ACCOUNT_WAIT_MS = 200
 /** Longest a lookup is worth waiting for in the background; records wait far less. */
 const LOOKUP_MS = 2000
 

@@ -3,56 +3,43 @@
 // the client before its completion is. What fails on the way is answered with a FAILURE that says whether the request may
 // have run, and recorded.
 import type { Socket } from 'node:net'
-import type { Journal } from '../audit/journal.ts'
-import { announcesSecondFinal, type Outcome, outcomeOf } from '../audit/outcome.ts'
-import {
-  type AuditRecord,
-  type Detail,
-  type Extras,
-  noExtras,
-  type RecordErrorCode,
-  requestSha256,
-  type Stage,
-} from '../audit/record.ts'
-import type { RefusalLimiter } from '../audit/refusals.ts'
-import { cleanPiece, ownText } from '../audit/sanitise.ts'
+import { withWorkers } from '../audit/fanout.ts'
+import { announcesSecondFinal, outcomeOf } from '../audit/outcome.ts'
+import { type RecordErrorCode, requestSha256 } from '../audit/record.ts'
 import { type Operation, operationOf, rowOf, updatedListenerOf } from '../audit/verbs.ts'
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
-import type { Log } from '../log.ts'
 import { decide } from '../policy/admission.ts'
 import { PREFIX_BYTES } from '../protocol/frame.ts'
 import { decodeRequest, encodeResponse, type Request, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
 import { Client, type InputBudget } from './client.ts'
-import type { Identity } from './identity.ts'
-import type { Sozu } from './sozu.ts'
+import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
+import { reloadDanger } from './reload-guard.ts'
+import {
+  type KnownRequest,
+  type Passage,
+  type RecordsContext,
+  SessionRecords,
+  unnamed,
+} from './session-records.ts'
 import type { Answer, Upstream } from './upstream.ts'
 
-/** What may change while the daemon runs. */
-export type Settings = {
-  readonly allowedUids: ReadonlySet<number> | null
-  readonly auditReads: 'none' | 'sensitive' | 'all'
-}
-
 /** What all sessions share. */
-export type SessionContext = {
-  readonly journal: Journal
-  readonly sozu: Sozu
+export type SessionContext = RecordsContext & {
   readonly schema: Schema
   readonly maxFrameBytes: number
-  readonly settings: () => Settings
-  readonly refusals: RefusalLimiter
   readonly inputBudget: InputBudget
-  /** Microseconds since the epoch. */
-  readonly clock: () => bigint
-  readonly newUlid: () => string
-  readonly log: Log
+  /** Sōzu's `worker_timeout`. */
+  readonly workerTimeoutMs: number
+  readonly guardReload: boolean
 }
 
 /** Everything before the forward shares this: the `sozu` client gives up after a second. */
 const BUDGET_MS = 450
-const ACCOUNT_WAIT_MS = 200
 const LISTENER_WAIT_MS = 200
+const GUARD_WAIT_MS = 200
+/** Longest a completion waits for the number of workers, which was asked for when the request was forwarded. */
+const WORKERS_WAIT_MS = 50
 /** Answers are drained for this long after the client left. */
 const DRAIN_MS = 3_600_000
 /** A frame must be complete this long after its first byte: Sōzu waits for ever, and memory is not for ever. */
@@ -60,23 +47,14 @@ const FRAME_MS = 30_000
 const SECOND_FINAL_MS = 1000
 const SUBSCRIPTION_ECHO_MS = 1000
 const EVENTS_SUBSCRIBED = 26
-
-/** One request on its way: what its records have in common. */
-type Passage = {
-  readonly requestUlid: string
-  readonly startedMs: number
-  readonly deadlineMs: number
-  readonly operation: Operation
-  readonly sha256: string
-}
+const changesWorkers = new Set(['upgrade_main', 'upgrade_worker', 'soft_stop', 'hard_stop'])
 
 export class Session {
   readonly clientId: number
   readonly #context: SessionContext
   readonly #identity: Identity
   readonly #client: Client
-  readonly #sessionUlid: string
-  readonly #connectTs: bigint
+  readonly #records: SessionRecords
   #upstream: Upstream | null = null
   #subscribed = false
   #onEcho: (() => void) | null = null
@@ -93,8 +71,7 @@ export class Session {
     this.#context = context
     this.#identity = identity
     this.#client = new Client(socket, context.maxFrameBytes, context.inputBudget)
-    this.#sessionUlid = context.newUlid()
-    this.#connectTs = context.clock()
+    this.#records = new SessionRecords(context, identity, clientId)
   }
 
   get inFlight(): boolean {
@@ -189,6 +166,8 @@ export class Session {
       const why = `${request.kind} is a request that Sōzu never answers; it was not forwarded`
       return this.#refuse(operation, 'unanswerable', why, { sha256 })
     }
+    const danger = await this.#danger(request)
+    if (danger !== null) return this.#refuse(operation, 'invalid_input', danger, { sha256 })
     const requestUlid = this.#context.newUlid()
     const passage = { requestUlid, startedMs, deadlineMs, operation, sha256 }
     if (!(await this.#admit(passage))) return
@@ -217,7 +196,7 @@ export class Session {
     const updated = allowed ? updatedListenerOf(request) : null
     const waitMs = Math.min(LISTENER_WAIT_MS, deadlineMs - performance.now())
     const [listener] = await Promise.all([
-      updated === null ? null : sozu.listener(updated.kind, updated.address, waitMs),
+      updated === null ? null : sozu.controlPlane.listener(updated.kind, updated.address, waitMs),
       this.#identity.settled || this.#identity.wait(ACCOUNT_WAIT_MS),
     ])
     return operationOf(request, {
@@ -228,22 +207,24 @@ export class Session {
     })
   }
 
+  /** Why this request would take Sōzu down, or null. */
+  async #danger({ kind, value }: Request): Promise<string | null> {
+    const { guardReload, sozu } = this.#context
+    if (kind !== 'reload_configuration' || !guardReload) return null
+    // Asking anything shows which process answers, and so from where it would look for a relative path.
+    if (sozu.mainPid === null) await sozu.controlPlane.workers()
+    const looked = reloadDanger(value as string, sozu.mainPid)
+    const late = delay(GUARD_WAIT_MS).then(() => 'could not be looked at in time')
+    const problem = await Promise.race([looked, late])
+    if (problem === null) return null
+    return `the file to reload ${problem}; Sōzu would end, workers included, so it was not forwarded (guard_reload)`
+  }
+
   /** Writes the attempt (or access) record; false when it could not be written in time and the request was refused. */
   async #admit(passage: Passage): Promise<boolean> {
     const { operation, requestUlid, sha256 } = passage
-    if (!this.#isRecorded(operation)) return true
-    const record = this.#record(
-      operation.access === 'mutates' ? 'attempt' : 'access',
-      requestUlid,
-      operation,
-      'ok',
-      {
-        requestSha256: sha256,
-        detail: operation.detail,
-      },
-    )
     try {
-      await within(passage.deadlineMs - performance.now(), this.#context.journal.append(record))
+      await this.#records.admission(passage)
       return true
     } catch (error) {
       // JournalError: no record, no request.
@@ -252,12 +233,6 @@ export class Session {
       await this.#refuse(operation, 'audit_unavailable', why, { sha256, requestUlid })
       return false
     }
-  }
-
-  #isRecorded({ access }: Operation): boolean {
-    if (access === 'mutates' || access === 'subscribes') return true
-    const { auditReads } = this.#context.settings()
-    return auditReads === 'all' || (auditReads === 'sensitive' && access === 'secret')
   }
 
   /** This session's own connection to Sōzu, opened at its first request; null when Sōzu is away, which is answered. */
@@ -282,13 +257,17 @@ export class Session {
   /** Forwards the original bytes, relays what comes, and records the final before the client sees it. */
   async #exchange(upstream: Upstream, frame: Buffer, passage: Passage): Promise<void> {
     let progress: string | null = null
+    const forwardedMs = performance.now()
+    const workers = passage.operation.access === 'mutates' ? this.#context.sozu.controlPlane.workers() : null
     try {
       const final = await upstream.request(frame, (answer) => {
         progress ??= answer.response.message
         this.#client.send(answer.frame)
       })
       this.#held = []
-      await this.#complete(final, progress, passage)
+      const elapsedMs = performance.now() - forwardedMs
+      const workersExpected = await Promise.race([workers, delay(WORKERS_WAIT_MS).then(() => null)])
+      await this.#complete(final, progress, passage, { elapsedMs, workersExpected })
     } catch (error) {
       // UpstreamError: Sōzu left in mid-request. Whether it acted is not known, and nobody may assume either.
       if (!(error instanceof UpstreamError)) throw error
@@ -300,18 +279,28 @@ export class Session {
     }
   }
 
-  async #complete(first: Answer, progress: string | null, passage: Passage): Promise<void> {
+  async #complete(
+    first: Answer,
+    progress: string | null,
+    passage: Passage,
+    seen: { readonly elapsedMs: number; readonly workersExpected: number | null },
+  ): Promise<void> {
     const { operation } = passage
     let decisive = first
     const twoFinals = announcesSecondFinal(operation, first.response)
     const second = twoFinals ? this.#secondFinal() : null
     // After a descriptor error the upgrade goes on, and what comes of it is the second final.
     if (operation.kind === 'upgrade_main' && second !== null) decisive = (await second) ?? first
-    const outcome = outcomeOf(operation, decisive.response, progress)
+    const { sozu, workerTimeoutMs } = this.#context
+    const outcome = withWorkers(outcomeOf(operation, decisive.response, progress), {
+      ...seen,
+      workerTimeoutMs,
+    })
+    if (changesWorkers.has(operation.kind)) sozu.controlPlane.forgetWorkers()
     if (operation.kind === 'upgrade_main' && outcome.result === 'ok') {
-      this.#context.sozu.upgraded(newMainPid(decisive.response.message))
+      sozu.upgraded(newMainPid(decisive.response.message))
     }
-    await this.#recordCompletion(passage, outcome)
+    await this.#records.completion(passage, outcome, this.#client.gone)
     this.#client.send(first.frame)
     await second
   }
@@ -361,111 +350,21 @@ export class Session {
     if (this.#subscribed) this.#client.close()
   }
 
-  async #recordCompletion(passage: Passage, outcome: Outcome): Promise<void> {
-    const { operation, requestUlid, sha256, startedMs } = passage
-    // A read that was answered has said all there is in its access line; one that failed on the way has not.
-    if (operation.access !== 'mutates' && outcome.errorCode === null) return
-    if (!this.#isRecorded(operation)) return
-    const named = outcome.target === null ? operation : { ...operation, target: outcome.target }
-    const record = this.#record('completion', requestUlid, named, outcome.result, {
-      elapsedMs: Math.round(performance.now() - startedMs),
-      errorCode: outcome.errorCode,
-      reason: outcome.reason,
-      fanout: outcome.fanout,
-      requestSha256: sha256,
-      clientGone: this.#client.gone,
-      detail: merged(operation.detail, outcome.detail),
-    })
-    await this.#append(record)
-  }
-
   /** Records and answers a request that Sōzu did not answer. */
   async #fail(passage: Passage, errorCode: RecordErrorCode, why: string): Promise<void> {
-    await this.#recordCompletion(passage, {
-      result: 'err',
-      errorCode,
-      reason: ownText(why),
-      fanout: null,
-      target: null,
-      detail: null,
-    })
+    await this.#records.failed(passage, errorCode, why, this.#client.gone)
     this.#client.send(failure(why))
   }
 
   /** Records a request that is not forwarded, and tells the client why. */
   async #refuse(
     operation: Operation,
-    errorCode: RecordErrorCode,
+    code: RecordErrorCode,
     why: string,
-    known: { readonly sha256?: string; readonly requestUlid?: string } = {},
+    known: KnownRequest = {},
   ): Promise<void> {
-    const { refusals, newUlid } = this.#context
-    if (!this.#identity.settled) await this.#identity.wait(ACCOUNT_WAIT_MS)
-    // A refusal that has an attempt line is never held back: that attempt would look admitted.
-    if (known.requestUlid !== undefined || refusals.admit(this.#identity.uid, errorCode, performance.now())) {
-      const extras = { errorCode, reason: cleanPiece(why), requestSha256: known.sha256 ?? null }
-      const record = this.#record('refusal', known.requestUlid ?? newUlid(), operation, 'err', extras)
-      await this.#append(record)
-    }
+    await this.#records.refusal(operation, code, why, known)
     this.#client.send(failure(why))
-  }
-
-  /** For records of what has happened anyway: a sink that cannot take one now is owed it, and the client its answer. */
-  async #append(record: AuditRecord): Promise<void> {
-    try {
-      await within(BUDGET_MS, this.#context.journal.append(record))
-    } catch (error) {
-      // JournalError: the journal has said so in the operational log, and keeps the record.
-      if (!(error instanceof JournalError)) throw error
-    }
-  }
-
-  #record(
-    stage: Stage,
-    requestUlid: string,
-    operation: Operation,
-    result: 'ok' | 'err',
-    extras: Partial<Extras>,
-  ): AuditRecord {
-    const { clock, sozu } = this.#context
-    return {
-      ts: clock(),
-      stage,
-      sessionUlid: this.#sessionUlid,
-      requestUlid,
-      actor: this.#identity.actor,
-      clientId: this.clientId,
-      connectTs: this.#connectTs,
-      verb: operation.verb,
-      target: operation.target,
-      result,
-      clusterId: operation.clusterId,
-      backendId: operation.backendId,
-      bootGeneration: sozu.bootGeneration,
-      sozuVersion: null,
-      buildGitSha: null,
-      extras: {
-        ...noExtras,
-        leaseId: operation.leaseId,
-        metricDetailReason: operation.metricDetailReason,
-        ...extras,
-      },
-    }
-  }
-}
-
-/** What a refusal record calls a request that has no operation. */
-export function unnamed(target: string): Operation {
-  return {
-    kind: '',
-    verb: 'request_refused',
-    target: cleanPiece(target),
-    access: 'unanswerable',
-    clusterId: null,
-    backendId: null,
-    leaseId: null,
-    metricDetailReason: null,
-    detail: null,
   }
 }
 
@@ -481,24 +380,6 @@ function refusalCode({ code }: ProtocolError): RecordErrorCode {
 function newMainPid(message: string): number | null {
   const pid = /New main process has pid (\d+)/.exec(message)?.[1]
   return pid === undefined ? null : Number(pid)
-}
-
-function merged(a: Detail | null, b: Detail | null): Detail | null {
-  return a === null ? b : b === null ? a : { ...a, ...b }
-}
-
-/** `promise`, or a JournalError when it takes longer than `ms`. */
-async function within(ms: number, promise: Promise<void>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    const error = new JournalError('audit_unavailable', 'it was not on disk in time')
-    timer = setTimeout(() => reject(error), Math.max(ms, 0))
-  })
-  try {
-    await Promise.race([promise, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }
 
 function delay(ms: number): Promise<void> {

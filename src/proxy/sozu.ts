@@ -1,25 +1,33 @@
-// What is known of the Sōzu behind us: which process it is, its boot generation, and a listener's present settings. All
-// of it is observed, none of it guessed: what cannot be seen is null.
+// What is known of the Sōzu behind us: which process it is, its boot generation, its version. All of it is observed, none of it guessed: what cannot be seen is null.
 import { readlinkSync, statSync } from 'node:fs'
-import type { ListenerState } from '../audit/listener-diff.ts'
-import type { ListenerKind } from '../audit/verbs.ts'
-import { errnoOf, PeerError, ProtocolError, UpstreamError } from '../errors.ts'
+import { errnoOf, PeerError } from '../errors.ts'
+import type { Log } from '../log.ts'
 import { upstreamPeer } from '../peer/peercred.ts'
-import { decodeContent, encodeRequest, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
-import { Upstream } from './upstream.ts'
+import { ControlPlane } from './control-plane.ts'
+import { type SozuRelease, SozuVersion } from './sozu-version.ts'
+import { Upstream, type UpstreamHandlers } from './upstream.ts'
 
 export type SozuOptions = {
   readonly path: string
   readonly schema: Schema
   readonly maxFrameBytes: number
+  /** `auto`, or the version to report. */
+  readonly version: string
+  readonly log: Log
 }
 
-const ignore = { onEvent: nothing, onStray: nothing, onIdleClose: nothing }
+/** For connections of the daemon's own: they ask one question, and whatever else arrives is nobody's business. */
+const ignore: UpstreamHandlers = {
+  onEvent: () => undefined,
+  onStray: () => undefined,
+  onIdleClose: () => undefined,
+}
 
 export class Sozu {
   readonly #options: SozuOptions
-  readonly #listListeners: Buffer
+  readonly controlPlane: ControlPlane
+  readonly #version: SozuVersion
   #generation = 0
   /** Inode of the socket file: another one means that another process has bound the path. */
   #socketInode: number | null = null
@@ -29,12 +37,26 @@ export class Sozu {
 
   constructor(options: SozuOptions) {
     this.#options = options
-    this.#listListeners = encodeRequest(options.schema, 'list_listeners', {})
+    this.controlPlane = new ControlPlane({
+      schema: options.schema,
+      connect: (deadlineMs) => this.connect(deadlineMs),
+    })
+    this.#version = new SozuVersion(options.version, options.log)
   }
 
   /** 0 for the Sōzu found first, +1 for each upgrade answered OK, 0 again when another process has bound the socket. */
   get bootGeneration(): number {
     return this.#generation
+  }
+
+  /** Version and commit of the running Sōzu, as far as known. */
+  get release(): SozuRelease {
+    return this.#version.release
+  }
+
+  /** Sōzu's main process, null when not known. */
+  get mainPid(): number | null {
+    return this.#mainPid
   }
 
   /** Path of the executable that an upgrade would start, or null when we may not know. */
@@ -76,29 +98,8 @@ export class Sozu {
   upgraded(newPid: number | null): void {
     this.#generation += 1
     this.#mainPid = newPid
-  }
-
-  /** A listener as Sōzu's main process has it, null when that cannot be learned within `deadlineMs`. */
-  async listener(kind: ListenerKind, address: string, deadlineMs: number): Promise<ListenerState | null> {
-    const started = performance.now()
-    let upstream: Upstream | null = null
-    try {
-      upstream = await this.connect(deadlineMs)
-      const answered = upstream.request(this.#listListeners, nothing)
-      const remaining = deadlineMs - (performance.now() - started)
-      const timer = setTimeout(() => upstream?.close(), Math.max(remaining, 0))
-      const { response } = await answered.finally(() => clearTimeout(timer))
-      if (response.status !== STATUS.ok || response.content === null) return null
-      const { listeners_list: lists } = decodeContent(this.#options.schema, response.content)
-      const byAddress = (lists as Record<string, unknown> | null)?.[`${kind}_listeners`]
-      return (byAddress as Record<string, ListenerState> | undefined)?.[address] ?? null
-    } catch (error) {
-      // UpstreamError, ProtocolError: Sōzu is away, slow, or answers what we cannot read. The record then says `?`.
-      if (error instanceof UpstreamError || error instanceof ProtocolError) return null
-      throw error
-    } finally {
-      upstream?.close()
-    }
+    this.#version.observe(newPid)
+    this.controlPlane.forgetWorkers()
   }
 
   #observePeer(upstream: Upstream): void {
@@ -107,6 +108,7 @@ export class Sozu {
       if (this.#listenerPid !== null && this.#listenerPid !== pid) this.#restarted()
       if (this.#listenerPid !== pid) this.#mainPid = pid
       this.#listenerPid = pid
+      this.#version.observe(this.#mainPid)
     } catch (error) {
       // PeerError: the kernel would not say; the inode still tells a restart.
       if (!(error instanceof PeerError)) throw error
@@ -118,9 +120,6 @@ export class Sozu {
     this.#generation = 0
     this.#mainPid = null
     this.#listenerPid = null
+    this.controlPlane.forgetWorkers()
   }
-}
-
-function nothing(): void {
-  // The daemon's own connection asks one question; whatever else arrives on it is nobody's business.
 }

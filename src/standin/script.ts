@@ -8,6 +8,8 @@ export type Surprise =
   /** The final is taken for one that does not fit, whatever its size. */
   | { readonly kind: 'oversize' }
 
+const ownQuestions = new Set(['list_workers', 'list_listeners'])
+
 export class Script {
   delayMs = 0
   readonly #surprises: Surprise[] = []
@@ -20,8 +22,9 @@ export class Script {
     this.#surprises.push(surprise)
   }
 
-  takeSurprise(): Surprise | null {
-    return this.#surprises.shift() ?? null
+  /** The questions that the daemon asks on its own use none up, nor do they wait: a test cannot know when they come. */
+  takeSurprise(kind: string): Surprise | null {
+    return ownQuestions.has(kind) ? null : (this.#surprises.shift() ?? null)
   }
 
   addReloadProblem(text: string): void {
@@ -45,8 +48,9 @@ export class Script {
     this.#gate = null
   }
 
-  /** Resolves when answers may go out; null when they may now. */
-  get gate(): Promise<void> | null {
+  /** Resolves when answers to requests of this kind may go out; null when they may now. */
+  gate(kind: string): Promise<void> | null {
+    if (ownQuestions.has(kind)) return null
     if (this.#gate !== null || this.delayMs === 0) return this.#gate
     return new Promise((resolve) => {
       setTimeout(resolve, this.delayMs).unref()

@@ -429,21 +429,21 @@ describe('controls', () => {
       'Processing worker request...',
     ])
     standin.oversizeNext()
-    expect(await (await open()).ask('list_workers', {})).toEqual([])
+    expect(await (await open()).ask('count_requests', {})).toEqual([])
   })
 
   test('answers can be held back and delayed', async () => {
     await start()
     const client = await open()
     const resume = standin.pauseBeforeAnswer()
-    client.sendBytes(LIST)
+    client.send('count_requests', {})
     await until(() => expect(standin.received).toHaveLength(1))
     expect(client.takeArrived()).toEqual([])
     resume()
     expect(await client.final()).toHaveLength(1)
     standin.delayAnswers(30)
     const before = performance.now()
-    await client.ask('list_workers', {})
+    await client.ask('count_requests', {})
     expect(performance.now() - before).toBeGreaterThan(25)
   })
 

@@ -235,10 +235,10 @@ export class Standin {
       this.#log('error', `empty request sent by client ${connection.connection}`)
       return
     }
-    const surprise = this.#script.takeSurprise()
+    const surprise = this.#script.takeSurprise(kind)
     const reply = handlerOf(kind)(this.#context, value as never, connection, kind)
     const delivery = new Delivery(this.#options.schema, connection, reply, surprise)
-    const { gate } = this.#script
+    const gate = this.#script.gate(kind)
     if (gate === null) delivery.sendNow()
     this.#events.flush()
     void delivery.sendLater(gate)

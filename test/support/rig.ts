@@ -279,13 +279,14 @@ export class StandinProcess {
     )
   }
 
-  /** Requests the stand-in executed, in order. */
+  /** Requests the stand-in executed, in order, without those that the daemon asks on its own. */
   received(): Received[] {
     if (!existsSync(this.#record)) return []
     return readFileSync(this.#record, 'utf8')
       .split('\n')
       .filter((line) => line !== '')
       .map((line) => JSON.parse(line) as Received)
+      .filter(({ kind }) => kind !== 'list_workers' && kind !== 'list_listeners')
   }
 
   async kill(): Promise<void> {

@@ -5,7 +5,7 @@ import { dirname } from 'node:path'
 import { errnoOf, PeerError } from '../../errors.ts'
 import { lockExclusive } from '../../native.ts'
 import { mayCreateIn, mayUse, nearestExisting } from './directory.ts'
-import { asAccount, type Finding, octal, shellWord } from './finding.ts'
+import { asAccount, type Finding, octal, ownDirectory, shellWord } from './finding.ts'
 
 /** A file of the configuration: its key, and where it is. */
 export type AuditFile = { readonly key: string; readonly path: string }
@@ -40,7 +40,7 @@ export function auditFileFindings(file: AuditFile, ownUid: number): Finding[] {
     ...linkFindings(named, path, stats),
     ...ownershipFindings(named, path, stats, ownUid),
     ...modeFindings(named, path, stats),
-    ...rotationFindings(file),
+    ...rotationFindings(file, ownUid),
   ]
 }
 
@@ -99,13 +99,17 @@ export function spaceFindings(path: string, { availableBytes, totalBytes }: Spac
 function creationFindings({ key, path }: AuditFile, ownUid: number): Finding[] {
   const directory = dirname(path)
   const present = nearestExisting(directory)
-  if (present.stats.isDirectory() && mayCreateIn(present.path)) return []
-  const what = present.stats.isDirectory()
-    ? `${key} ${path} does not exist, and uid ${ownUid} cannot create it: no write permission in ${present.path}`
-    : `${key} ${path} cannot be created: ${present.path} is not a directory`
-  const next = present.stats.isDirectory()
-    ? `install -d -m 0750 -o ${ownUid} ${shellWord(directory)} (under systemd: LogsDirectory= or tmpfiles.d)`
-    : `move ${present.path} away, or choose another path for ${key}`
+  if (!present.stats.isDirectory()) {
+    const what = `${key} ${path} cannot be created: ${present.path} is not a directory`
+    const next = `move ${present.path} away, or choose another path for ${key}`
+    return [{ severity: 'error', what, next }]
+  }
+  if (mayCreateIn(present.path)) return []
+  const what = `${key} ${path} does not exist, and uid ${ownUid} cannot create it: no write permission in ${present.path}`
+  const next =
+    present.path === directory
+      ? ownDirectory(directory, '0750', ownUid)
+      : `install -d -m 0750 -o ${ownUid} ${shellWord(directory)} (under systemd: LogsDirectory= or tmpfiles.d)`
   return [{ severity: 'error', what, next }]
 }
 
@@ -143,15 +147,9 @@ function modeFindings(named: string, path: string, { mode }: Stats): Finding[] {
 }
 
 /** A rotated file leaves its name, and the next one must be created. */
-function rotationFindings({ key, path }: AuditFile): Finding[] {
+function rotationFindings({ key, path }: AuditFile, ownUid: number): Finding[] {
   const directory = dirname(path)
   if (mayCreateIn(directory)) return []
   const what = `${key} ${path}: no write permission in ${directory}, so that no new file can be made once this one is rotated away`
-  return [
-    {
-      severity: 'warning',
-      what,
-      next: `chown or chmod ${shellWord(directory)} so that the daemon's account can write in it`,
-    },
-  ]
+  return [{ severity: 'warning', what, next: ownDirectory(directory, '0750', ownUid) }]
 }

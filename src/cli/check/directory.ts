@@ -82,7 +82,7 @@ function ownerFindings({ path, stats }: Directory, below: readonly Guarded[], ow
   const affected = below.filter(({ trusted }) => !trusted.has(stats.uid))
   if (affected.length === 0) return []
   const what = `${path} belongs to uid ${stats.uid}, which can replace what is below it (${keysOf(affected)})`
-  const next = `chown root ${shellWord(path)}`
+  const next = `choose a path below root's own directories, or chown root ${shellWord(path)}`
   return [{ severity: 'error', what, next: ownUid === 0 ? `${next}; ${asAccount(stats.uid)}` : next }]
 }
 

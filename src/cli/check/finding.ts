@@ -26,6 +26,12 @@ export function asAccount(uid: number): string {
   return `where uid ${uid} is the account the daemon runs under, check as that account: sudo -u '#${uid}' sozu-auditd check …`
 }
 
+/** For a directory that exists and is not ours to write in: it may well be one that many share, such as /var/log. */
+export function ownDirectory(directory: string, mode: string, uid: number): string {
+  const owned = shellWord(`${directory === '/' ? '' : directory}/sozu-auditd`)
+  return `use a directory of the daemon's own: install -d -m ${mode} -o ${uid} ${owned}; if ${directory} is meant to be that: chown ${uid} ${shellWord(directory)}`
+}
+
 /** One paragraph of two lines, without a final line feed. */
 export function renderFinding({ severity, what, next }: Finding, colour: boolean): string {
   const label = colour ? `\u001b[${severity === 'error' ? 31 : 33}m${severity}\u001b[0m` : severity

@@ -50,6 +50,7 @@ describe('the path of listen_socket', () => {
     expect(findings).toMatchObject([
       {
         severity: 'error',
+        what: expect.stringContaining('does not exist'),
         next: expect.stringContaining(`install -d -m 0755 -o ${own} ${join(base, 'none')}`),
       },
     ])

@@ -1,11 +1,11 @@
 // The socket clients connect to, before the daemon binds it: whether it can be bound there, and who will be able to connect.
 // Nothing is bound; a socket that is there is asked whether it lives.
-import { constants, lstatSync, type Stats } from 'node:fs'
+import { lstatSync, type Stats } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Config } from '../../config/config.ts'
 import { errnoOf } from '../../errors.ts'
-import { look, mayUse } from './directory.ts'
-import { type Finding, octal, shellWord } from './finding.ts'
+import { look, mayCreateIn } from './directory.ts'
+import { type Finding, octal, ownDirectory, shellWord } from './finding.ts'
 import { probeSocket } from './socket-probe.ts'
 
 /** What stands at listen_socket: findings, and what is worth knowing and right. */
@@ -76,14 +76,14 @@ async function occupant(
 function parentFindings(path: string, ownUid: number): Finding[] {
   const parent = dirname(path)
   const stats = look(parent)
-  const next = `install -d -m 0755 -o ${ownUid} ${shellWord(parent)} (under systemd: RuntimeDirectory= or tmpfiles.d)`
   if (stats === null || !stats.isDirectory()) {
     const what = `listen_socket ${path}: its directory ${parent} does not exist`
+    const next = `install -d -m 0755 -o ${ownUid} ${shellWord(parent)} (under systemd: RuntimeDirectory= or tmpfiles.d)`
     return [{ severity: 'error', what, next }]
   }
-  if (mayUse(parent, constants.W_OK | constants.X_OK)) return []
+  if (mayCreateIn(parent)) return []
   const what = `listen_socket ${path}: uid ${ownUid} may not write in ${parent}, so that the socket cannot be made there`
-  return [{ severity: 'error', what, next }]
+  return [{ severity: 'error', what, next: ownDirectory(parent, '0755', ownUid) }]
 }
 
 /** Links followed, as when the daemon connects. */

@@ -64,7 +64,7 @@ describe('a name of the configuration', () => {
   })
 
   it('that is known is fine for root, and for a member', () => {
-    const keys = { listen_socket_owner: 'root', listen_socket_group: 'root', audit_file_group: '4' }
+    const keys = { listen_socket_owner: '998', listen_socket_group: 'root', audit_file_group: '4' }
     expect(nameFindings(config(keys), { uid: 0, gids: [0] })).toEqual([])
     expect(nameFindings(config({ listen_socket_owner: '998', audit_file_group: '4' }), member)).toEqual([])
   })

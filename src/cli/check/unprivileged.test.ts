@@ -69,12 +69,16 @@ describe('an account that is not root', () => {
 
   it('is told that it cannot create an audit file, and how to make the directory', async () => {
     const directory = await shut(0o500)
-    for (const path of [join(directory, 'new.log'), join(directory, 'deep/new.log')]) {
-      expect(audit(path)).toMatchObject([
+    const steps = [
+      ['new.log', `install -d -m 0750 -o ${own} ${directory}/sozu-auditd`],
+      ['deep/new.log', `install -d -m 0750 -o ${own} ${directory}/deep`],
+    ] as const
+    for (const [name, next] of steps) {
+      expect(audit(join(directory, name))).toMatchObject([
         {
           severity: 'error',
           what: expect.stringContaining(`no write permission in ${directory}`),
-          next: expect.stringContaining('install -d -m 0750'),
+          next: expect.stringContaining(next),
         },
       ])
     }

@@ -1,0 +1,62 @@
+// Worker counts: what Sōzu's answer leaves open, and the time-out it hides behind an OK.
+import { describe, expect, it } from 'vitest'
+import { withWorkers } from './fanout.ts'
+import type { Outcome } from './outcome.ts'
+
+const none = { workersOk: null, workersErr: null, workersExpected: null }
+const applied: Outcome = {
+  result: 'ok',
+  errorCode: null,
+  reason: null,
+  fanout: { status: 'ok', ...none },
+  target: null,
+  detail: null,
+}
+const quick = { workersExpected: 2, elapsedMs: 5, workerTimeoutMs: 10_000 }
+
+describe('a fan-out that was answered OK', () => {
+  it('in good time was applied by every worker there is', () => {
+    const fanout = { status: 'ok', workersOk: 2, workersErr: 0, workersExpected: 2 }
+    expect(withWorkers(applied, quick)).toEqual({ ...applied, fanout })
+  })
+
+  it('with no worker alive was applied nowhere but in main', () => {
+    expect(withWorkers(applied, { ...quick, workersExpected: 0 }).fanout?.status).toBe('local_only')
+  })
+
+  it('has null counts when Sōzu could not be asked', () => {
+    expect(withWorkers(applied, { ...quick, workersExpected: null }).fanout).toEqual({
+      status: 'ok',
+      ...none,
+    })
+  })
+
+  it('after the time-out is an error, marked as inferred, whatever Sōzu said', () => {
+    const outcome = withWorkers(applied, { ...quick, elapsedMs: 10_000 })
+    expect(outcome).toMatchObject({ result: 'err', errorCode: 'worker_timeout', detail: { inferred: true } })
+    expect(outcome.fanout).toEqual({ status: 'timeout', ...none, workersExpected: 2 })
+    expect(withWorkers(applied, { ...quick, elapsedMs: 9999 }).result).toBe('ok')
+  })
+})
+
+describe('a fan-out that failed', () => {
+  it("keeps Sōzu's counts and only learns how many there should have been", () => {
+    const failed: Outcome = {
+      ...applied,
+      result: 'err',
+      fanout: { ...none, status: 'partial', workersOk: 1, workersErr: 1 },
+    }
+    const outcome = withWorkers(failed, { ...quick, elapsedMs: 20_000 })
+    expect(outcome).toEqual({
+      ...failed,
+      fanout: { status: 'partial', workersOk: 1, workersErr: 1, workersExpected: 2 },
+    })
+  })
+})
+
+describe('a request without fan-out', () => {
+  it('stays as it is, however long it took', () => {
+    const outcome = { ...applied, fanout: null }
+    expect(withWorkers(outcome, { ...quick, elapsedMs: 60_000 })).toBe(outcome)
+  })
+})

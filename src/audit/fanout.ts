@@ -1,0 +1,44 @@
+// How many workers applied a request. Sōzu's OK says "all workers" and counts none, and it says OK as well when a worker
+// stayed silent until the time-out: the one sign of that is the time it took. What cannot be known is null.
+import type { Outcome } from './outcome.ts'
+import { ownText } from './sanitise.ts'
+
+export type FanoutObservation = {
+  /** Workers Sōzu sends requests to, null when it could not be asked. */
+  readonly workersExpected: number | null
+  /** Time between the forward and the final. */
+  readonly elapsedMs: number
+  /** How long Sōzu waits for a worker (its `worker_timeout`). */
+  readonly workerTimeoutMs: number
+}
+
+/** The outcome with its worker counts, and with a time-out recognised that Sōzu answered as success. */
+export function withWorkers(outcome: Outcome, seen: FanoutObservation): Outcome {
+  const { fanout } = outcome
+  if (fanout === null) return outcome
+  const { workersExpected } = seen
+  if (fanout.status !== 'ok' || fanout.workersOk !== null) {
+    return { ...outcome, fanout: { ...fanout, workersExpected } }
+  }
+  // Never early: Sōzu only gives a silent worker up once its time is over.
+  if (seen.elapsedMs >= seen.workerTimeoutMs) {
+    return {
+      ...outcome,
+      result: 'err',
+      errorCode: 'worker_timeout',
+      reason: ownText('at least one worker did not answer in time; Sōzu answered OK all the same'),
+      fanout: { status: 'timeout', workersOk: null, workersErr: null, workersExpected },
+      detail: { ...outcome.detail, inferred: true },
+    }
+  }
+  const status = workersExpected === 0 ? 'local_only' : 'ok'
+  return {
+    ...outcome,
+    fanout: {
+      status,
+      workersOk: workersExpected,
+      workersErr: workersExpected === null ? null : 0,
+      workersExpected,
+    },
+  }
+}

@@ -1,0 +1,204 @@
+// The records of one session: what is in each line about a request, which requests have one, and what happens when it
+// cannot be written. An admission record that fails is the caller's to refuse by; everything else has happened anyway, so
+// it is handed to the journal, which owes it to a sink that is out of order.
+import type { Journal } from '../audit/journal.ts'
+import type { Outcome } from '../audit/outcome.ts'
+import {
+  type AuditRecord,
+  type Detail,
+  type Extras,
+  noExtras,
+  type RecordErrorCode,
+  type Stage,
+} from '../audit/record.ts'
+import type { RefusalLimiter } from '../audit/refusals.ts'
+import { cleanPiece, ownText } from '../audit/sanitise.ts'
+import type { Operation } from '../audit/verbs.ts'
+import { JournalError } from '../errors.ts'
+import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
+import type { Sozu } from './sozu.ts'
+
+/** What may change while the daemon runs. */
+export type Settings = {
+  readonly allowedUids: ReadonlySet<number> | null
+  readonly auditReads: 'none' | 'sensitive' | 'all'
+}
+
+export type RecordsContext = {
+  readonly journal: Journal
+  readonly refusals: RefusalLimiter
+  readonly sozu: Sozu
+  readonly settings: () => Settings
+  /** Microseconds since the epoch. */
+  readonly clock: () => bigint
+  readonly newUlid: () => string
+}
+
+/** One request on its way: what its records have in common. */
+export type Passage = {
+  readonly requestUlid: string
+  readonly startedMs: number
+  /** When the request must be forwarded or refused. */
+  readonly deadlineMs: number
+  readonly operation: Operation
+  readonly sha256: string
+}
+
+/** What is known of a request that is refused. */
+export type KnownRequest = {
+  readonly sha256?: string
+  /** Set when the request has an admission record already. */
+  readonly requestUlid?: string
+}
+
+/** Longest a client waits for a record of what has happened anyway. */
+const RECORD_WAIT_MS = 450
+
+export class SessionRecords {
+  readonly #context: RecordsContext
+  readonly #identity: Identity
+  readonly #clientId: number
+  readonly #sessionUlid: string
+  readonly #connectTs: bigint
+
+  constructor(context: RecordsContext, identity: Identity, clientId: number) {
+    this.#context = context
+    this.#identity = identity
+    this.#clientId = clientId
+    this.#sessionUlid = context.newUlid()
+    this.#connectTs = context.clock()
+  }
+
+  /**
+   * Writes the attempt, or the access line, of a request that has one.
+   * @throws JournalError when it is not durable by the passage's deadline: the request must not be forwarded
+   */
+  async admission({ operation, requestUlid, sha256, deadlineMs }: Passage): Promise<void> {
+    if (!this.#isRecorded(operation)) return
+    const stage = operation.access === 'mutates' ? 'attempt' : 'access'
+    const extras = { requestSha256: sha256, detail: operation.detail }
+    const record = this.#record(stage, requestUlid, operation, 'ok', extras)
+    await within(deadlineMs - performance.now(), this.#context.journal.append(record))
+  }
+
+  /** Writes what came of a request. A read that was answered has said all there is in its access line. */
+  async completion(passage: Passage, outcome: Outcome, clientGone: boolean): Promise<void> {
+    const { operation, requestUlid, sha256, startedMs } = passage
+    if (!this.#isRecorded(operation)) return
+    if (operation.access !== 'mutates' && outcome.errorCode === null) return
+    const named = outcome.target === null ? operation : { ...operation, target: outcome.target }
+    const record = this.#record('completion', requestUlid, named, outcome.result, {
+      elapsedMs: Math.round(performance.now() - startedMs),
+      errorCode: outcome.errorCode,
+      reason: outcome.reason,
+      fanout: outcome.fanout,
+      requestSha256: sha256,
+      clientGone,
+      detail: merged(operation.detail, outcome.detail),
+    })
+    await this.#append(record)
+  }
+
+  /** Writes the completion of a request that Sōzu did not answer. */
+  failed(passage: Passage, errorCode: RecordErrorCode, why: string, clientGone: boolean): Promise<void> {
+    const unknown = { fanout: null, target: null, detail: null }
+    return this.completion(
+      passage,
+      { ...unknown, result: 'err', errorCode, reason: ownText(why) },
+      clientGone,
+    )
+  }
+
+  /** Writes the refusal of a request that is not forwarded, unless its uid has had its share of lines this second. */
+  async refusal(
+    operation: Operation,
+    errorCode: RecordErrorCode,
+    why: string,
+    known: KnownRequest,
+  ): Promise<void> {
+    const { refusals, newUlid } = this.#context
+    if (!this.#identity.settled) await this.#identity.wait(ACCOUNT_WAIT_MS)
+    const admitted = known.requestUlid
+    // A refusal that has an attempt line is never held back: that attempt would look admitted.
+    if (admitted === undefined && !refusals.admit(this.#identity.uid, errorCode, performance.now())) return
+    const extras = { errorCode, reason: cleanPiece(why), requestSha256: known.sha256 ?? null }
+    await this.#append(this.#record('refusal', admitted ?? newUlid(), operation, 'err', extras))
+  }
+
+  #isRecorded({ access }: Operation): boolean {
+    if (access === 'mutates' || access === 'subscribes') return true
+    const { auditReads } = this.#context.settings()
+    return auditReads === 'all' || (auditReads === 'sensitive' && access === 'secret')
+  }
+
+  async #append(record: AuditRecord): Promise<void> {
+    try {
+      await within(RECORD_WAIT_MS, this.#context.journal.append(record))
+    } catch (error) {
+      // JournalError: the journal has said so in the operational log, and keeps the record.
+      if (!(error instanceof JournalError)) throw error
+    }
+  }
+
+  #record(
+    stage: Stage,
+    requestUlid: string,
+    operation: Operation,
+    result: 'ok' | 'err',
+    extras: Partial<Extras>,
+  ): AuditRecord {
+    const { clock, sozu } = this.#context
+    const { leaseId, metricDetailReason } = operation
+    return {
+      ts: clock(),
+      stage,
+      sessionUlid: this.#sessionUlid,
+      requestUlid,
+      actor: this.#identity.actor,
+      clientId: this.#clientId,
+      connectTs: this.#connectTs,
+      verb: operation.verb,
+      target: operation.target,
+      result,
+      clusterId: operation.clusterId,
+      backendId: operation.backendId,
+      bootGeneration: sozu.bootGeneration,
+      sozuVersion: sozu.release.version,
+      buildGitSha: sozu.release.gitSha,
+      extras: { ...noExtras, leaseId, metricDetailReason, ...extras },
+    }
+  }
+}
+
+/** What a refusal record calls a request that has no operation. */
+export function unnamed(target: string): Operation {
+  return {
+    kind: '',
+    verb: 'request_refused',
+    target: cleanPiece(target),
+    access: 'unanswerable',
+    clusterId: null,
+    backendId: null,
+    leaseId: null,
+    metricDetailReason: null,
+    detail: null,
+  }
+}
+
+function merged(a: Detail | null, b: Detail | null): Detail | null {
+  return a === null ? b : b === null ? a : { ...a, ...b }
+}
+
+/** `promise`, or a JournalError when it takes longer than `ms`. */
+async function within(ms: number, promise: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    const error = new JournalError('audit_unavailable', 'it was not on disk in time')
+    timer = setTimeout(() => reject(error), Math.max(ms, 0))
+  })
+  try {
+    await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}

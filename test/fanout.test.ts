@@ -1,0 +1,65 @@
+// What Sōzu's answers leave out, found out beside the request: worker counts, hidden time-outs, dangerous reloads.
+import { writeFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { STATUS } from '../src/protocol/message.ts'
+import { Rig } from './support/rig.ts'
+
+const cluster = (cluster_id: string) => ({ cluster_id })
+
+describe('the completion of a fanned-out request', () => {
+  it('says how many workers applied it, refused it, and should have', async () => {
+    const rig = await Rig.start()
+    const client = await rig.client()
+    await client.request('add_cluster', cluster('a'))
+    await rig.standin.control({ do: 'fail_worker', worker: 1, text: 'no' })
+    await client.request('add_cluster', cluster('b'))
+    const fanouts = rig
+      .requests()
+      .flatMap(({ stage, extras }) => (stage === 'completion' ? [extras['fanout']] : []))
+    expect(fanouts).toEqual([
+      { status: 'ok', workers_ok: 2, workers_err: 0, workers_expected: 2 },
+      { status: 'partial', workers_ok: 1, workers_err: 1, workers_expected: 2 },
+    ])
+    expect(rig.textLines().at(-1)).toContain('fanout=partial, workers=1/1/2')
+  })
+
+  it("is an error when a worker stayed silent until Sōzu's time-out, although the client gets Sōzu's OK", async () => {
+    const rig = await Rig.start({ config: { worker_timeout: 1 }, standin: ['--worker-timeout-ms', '1000'] })
+    await rig.standin.control({ do: 'silence_worker', worker: 0 })
+    const client = await rig.client()
+    expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+    const completion = rig.requests().at(-1)
+    expect(completion).toMatchObject({ result: 'err', extras: { error_code: 'worker_timeout' } })
+    expect(completion?.extras).toMatchObject({ fanout: { status: 'timeout' }, detail: { inferred: true } })
+  })
+})
+
+describe('a reload that would take Sōzu down', () => {
+  it.each([
+    ['a file that is not there', '/nonexistent/sozu.toml', null, /cannot be read by sozu-auditd \(ENOENT\)/],
+    ['a file that is not TOML', 'bad.toml', 'command_socket = ', /is not TOML/],
+    ['a directory', '/', null, /is not a regular file|EISDIR/],
+  ])('%s: is refused with the reason, recorded, and Sōzu hears nothing', async (_, file, content, words) => {
+    const rig = await Rig.start()
+    const target = file.startsWith('/') ? file : `${rig.dir}/${file}`
+    if (content !== null) writeFileSync(target, content)
+    const client = await rig.client()
+    const answer = await client.request('reload_configuration', target)
+    expect(answer.status).toBe(STATUS.failure)
+    expect(answer.message).toMatch(words)
+    expect(rig.requests()).toMatchObject([
+      { stage: 'refusal', verb: 'configuration_reloaded', extras: { error_code: 'invalid_input' } },
+    ])
+    expect(rig.standin.received()).toEqual([])
+  })
+
+  it('is forwarded when it would not, and when the guard is off', async () => {
+    const rig = await Rig.start({ config: { guard_reload: false } })
+    const client = await rig.client()
+    writeFileSync(`${rig.dir}/good.toml`, 'worker_count = 2\n')
+    expect((await client.request('reload_configuration', `${rig.dir}/good.toml`)).status).toBe(STATUS.ok)
+    client.send('reload_configuration', '/nonexistent/sozu.toml')
+    await client.ended
+    expect(rig.requests().at(-1)).toMatchObject({ extras: { error_code: 'upstream_closed' } })
+  })
+})

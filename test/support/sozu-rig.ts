@@ -1,0 +1,296 @@
+// A real Sōzu with two workers in a temporary directory, as a program from outside: configuration, its own audit log, its
+// own command line, and, unless told otherwise, the built daemon in front. Every process is ended by its pid: Sōzu's
+// workers and the mains that upgrades leave behind are found by a mark in their environment, which they inherit.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { compileSchema, type Schema } from '../../src/protocol/schema.ts'
+import { DaemonProcess, type Line, until } from './rig.ts'
+import { validateLine } from './record-schema.ts'
+import { Tap } from './tap.ts'
+import { TestClient } from './test-client.ts'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const MARK = 'SOZU_RIG'
+
+/** The release under test. */
+export const release = process.env['SOZU_VERSION'] ?? '2.1.0'
+
+/** Where `scripts/install-sozu.sh` puts a release. */
+export function binaryOf(version: string): string {
+  return path.join(root, '.sozu', version, 'bin', 'sozu')
+}
+
+export function schemaOf(version: string): Schema {
+  const file = new URL(
+    `../../schema/sozu-${version.startsWith('1.') ? '1.1.1' : '2.1.0'}.json`,
+    import.meta.url,
+  )
+  return compileSchema(JSON.parse(readFileSync(file, 'utf8')), version)
+}
+
+/** A line of Sōzu's own audit log, as far as tests look at it. */
+export type SozuLine = {
+  readonly verb: string
+  readonly target: string
+  readonly result: string
+  readonly cluster_id: string | null
+  readonly backend_id: string | null
+  readonly boot_generation: number
+  readonly session_ulid?: string
+  readonly extras?: {
+    readonly error_code?: string
+    readonly reason?: string
+    readonly request_sha256?: string
+    readonly lease_id?: string
+    readonly metric_detail_reason?: string
+    readonly fanout?: { readonly status: string } & Record<string, unknown>
+  }
+}
+
+export type CommandResult = { readonly code: number | null; readonly stdout: string; readonly stderr: string }
+
+type TomlKeys = Readonly<Record<string, string | number | boolean | readonly number[]>>
+
+export type SozuRigOptions = {
+  readonly version?: string
+  /** Further lines of Sōzu's configuration. */
+  readonly sozuConfig?: string
+  /** Further keys of the daemon's configuration; false: no daemon, clients talk to Sōzu itself. */
+  readonly daemon?: TomlKeys | false
+  /** Another binary than the installed one. */
+  readonly binary?: string
+  /** Working directory of Sōzu; the rig's own unless told. */
+  readonly cwd?: string
+}
+
+export class SozuRig {
+  readonly dir: string
+  readonly schema: Schema
+  readonly sozuPath: string
+  readonly frontPath: string
+  readonly tapPath: string
+  readonly configPath: string
+  readonly ourPath: string
+  readonly oraclePath: string
+  readonly #options: SozuRigOptions
+  readonly #binary: string
+  #tap: Tap | null = null
+  #daemon: DaemonProcess | null = null
+  #sozu: ChildProcess | null = null
+
+  private constructor(options: SozuRigOptions) {
+    const version = options.version ?? release
+    this.#options = options
+    this.#binary = options.binary ?? binaryOf(version)
+    this.dir = mkdtempSync(path.join(tmpdir(), 'sozu-'))
+    this.schema = schemaOf(version)
+    this.sozuPath = path.join(this.dir, 'sozu.sock')
+    this.frontPath = options.daemon === false ? this.sozuPath : path.join(this.dir, 'front.sock')
+    this.tapPath = path.join(this.dir, 'tap.sock')
+    this.configPath = path.join(this.dir, 'sozu.toml')
+    this.ourPath = path.join(this.dir, 'audit.jsonl')
+    this.oraclePath = path.join(this.dir, 'sozu-audit.jsonl')
+  }
+
+  /** Starts Sōzu and the daemon, and waits until both serve. */
+  static async start(options: SozuRigOptions = {}): Promise<SozuRig> {
+    const rig = new SozuRig(options)
+    try {
+      await rig.startSozu()
+      if (options.daemon !== false) await rig.#startDaemon(options.daemon ?? {})
+      rig.#tap = await Tap.listen(rig.tapPath, rig.frontPath)
+      return rig
+    } catch (error) {
+      // Whatever went wrong: the processes that did start are ended, and the error is the caller's.
+      await rig.end()
+      throw error
+    }
+  }
+
+  get tap(): Tap {
+    if (this.#tap === null) throw new Error('this rig has no tap')
+    return this.#tap
+  }
+
+  get daemon(): DaemonProcess {
+    if (this.#daemon === null) throw new Error('this rig has no daemon')
+    return this.#daemon
+  }
+
+  /** A file of this rig. */
+  file(name: string): string {
+    return path.join(this.dir, name)
+  }
+
+  async startSozu(): Promise<void> {
+    const version = this.#options.version ?? release
+    const audit = version.startsWith('1.') ? '' : `audit_logs_json_target = "${this.oraclePath}"\n`
+    writeFileSync(
+      this.configPath,
+      `command_socket = "${this.sozuPath}"
+worker_count = 2
+worker_timeout = 2
+log_level = "info"
+log_target = "file://${this.file('sozu.log')}"
+${audit}${this.#options.sozuConfig ?? ''}`,
+    )
+    this.#sozu = spawn(this.#binary, ['-c', this.configPath, 'start'], {
+      cwd: this.#options.cwd ?? this.dir,
+      stdio: ['ignore', openSync(this.file('sozu.out'), 'a'), openSync(this.file('sozu.out'), 'a')],
+      env: { ...process.env, [MARK]: this.dir },
+    })
+    await until(() => this.#serves(), 'Sōzu and its workers')
+  }
+
+  get sozuExited(): Promise<number | null> {
+    const child = this.#sozu
+    if (child === null) throw new Error('this rig has no Sōzu')
+    if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve(child.exitCode)
+    return new Promise((resolve) => child.once('exit', resolve))
+  }
+
+  /** Runs Sōzu's command line against the daemon (or against Sōzu, without one) through the tap. */
+  async sozu(...args: readonly string[]): Promise<CommandResult> {
+    const config = this.file('client.toml')
+    if (!existsSync(config)) {
+      writeFileSync(
+        config,
+        `command_socket = "${this.tapPath}"\nctl_command_timeout = 10000\nlog_target = "file://${this.file('client.log')}"\n`,
+      )
+    }
+    const child = spawn(this.#binary, ['-c', config, ...args], {
+      cwd: this.dir,
+      env: { ...process.env, [MARK]: this.dir },
+    })
+    let [stdout, stderr] = ['', '']
+    child.stdout.on('data', (chunk) => {
+      stdout += chunk
+    })
+    child.stderr.on('data', (chunk) => {
+      stderr += chunk
+    })
+    const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
+    return { code, stdout, stderr }
+  }
+
+  /** A connection of our own, through the tap. */
+  client(): Promise<TestClient> {
+    return TestClient.connect(this.tapPath, this.schema, {})
+  }
+
+  /** Our lines about requests so far, each checked against the published schema. */
+  ourLines(): Line[] {
+    return linesOf(this.ourPath)
+      .map((line) => {
+        validateLine(line)
+        return JSON.parse(line) as Line
+      })
+      .filter(({ stage }) => stage !== 'daemon')
+  }
+
+  /** The lines of Sōzu's own audit log so far. */
+  sozuLines(): SozuLine[] {
+    return linesOf(this.oraclePath).map((line) => JSON.parse(line) as SozuLine)
+  }
+
+  /** Ends every process of this rig, by its pid, and removes the directory. */
+  async end(): Promise<void> {
+    this.#tap?.close()
+    await this.#daemon?.kill('SIGKILL')
+    for (const pid of this.#processes()) kill(pid)
+    await until(() => this.#processes().length === 0, "the end of Sōzu's processes")
+    rmSync(this.dir, { recursive: true, force: true })
+  }
+
+  async #startDaemon(changes: TomlKeys): Promise<void> {
+    const config = this.file('auditd.toml')
+    const keys = {
+      listen_socket: this.frontPath,
+      command_socket: this.sozuPath,
+      audit_logs_json_target: this.ourPath,
+      audit_reads: 'all',
+      ...changes,
+    }
+    const lines = Object.entries(keys).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`)
+    writeFileSync(config, lines.join(''), { mode: 0o600 })
+    this.#daemon = new DaemonProcess(
+      spawn(process.execPath, [path.join(root, 'dist/main.js'), 'run', '--config', config], {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      }),
+    )
+    await this.#daemon.until(({ msg }) => msg === 'ready')
+  }
+
+  async #serves(): Promise<boolean> {
+    if (this.#sozu?.exitCode !== null) {
+      throw new Error(`Sōzu ended at once: ${readFileSync(this.file('sozu.out'), 'utf8')}`)
+    }
+    if (!existsSync(this.sozuPath)) return false
+    try {
+      const client = await TestClient.connect(this.sozuPath, this.schema, {})
+      const { message } = await client.request('status')
+      client.close()
+      return message === 'Successfully collected the status of workers'
+    } catch (error) {
+      // ECONNREFUSED: bound, but not listening yet.
+      if ((error as NodeJS.ErrnoException).code === 'ECONNREFUSED') return false
+      throw error
+    }
+  }
+
+  /** Living processes that carry this rig's mark. */
+  #processes(): number[] {
+    return readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name))
+      .map(Number)
+      .filter((pid) => environmentOf(pid).includes(`${MARK}=${this.dir}`))
+  }
+}
+
+function environmentOf(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
+  } catch {
+    // ENOENT, ESRCH, EACCES: gone, a zombie, or somebody else's; none of them is ours to end.
+    return []
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    // ESRCH: a worker that followed its main.
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
+
+function linesOf(file: string): string[] {
+  if (!existsSync(file)) return []
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .filter((line) => line !== '')
+}
+
+/** TCP ports that nobody listens on right now. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from(
+      { length: count },
+      () =>
+        new Promise<ReturnType<typeof createServer>>((resolve) => {
+          const server = createServer().listen(0, '127.0.0.1', () => resolve(server))
+        }),
+    ),
+  )
+  return servers.map((server) => {
+    const address = server.address()
+    server.close()
+    if (address === null || typeof address === 'string') throw new Error('no port')
+    return address.port
+  })
+}
