@@ -23,7 +23,11 @@ export type ProtocolErrorCode =
 
 export type PeerErrorCode = 'peer_cred_unavailable' | 'native_call_failed'
 
-export type UpstreamErrorCode = 'upstream_unavailable' | 'upstream_closed' | 'upstream_malformed'
+export type UpstreamErrorCode =
+  | 'upstream_unavailable'
+  | 'upstream_closed'
+  | 'upstream_malformed'
+  | 'upstream_abandoned'
 
 export type JournalErrorCode =
   | 'sink_open_failed'

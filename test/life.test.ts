@@ -141,10 +141,13 @@ describe('a stop', () => {
     client.send('add_cluster', cluster('a'))
     await until(() => rig.standin.received().length === 1, 'the request at the stand-in')
     const started = performance.now()
-    expect(await rig.daemon.kill('SIGTERM')).toEqual({ code: 0, signal: null })
+    rig.daemon.child.kill('SIGTERM')
+    expect((await client.final()).message).toMatch(/sozu-auditd stopped.*outcome of the request is unknown/)
+    expect(await rig.daemon.exited).toEqual({ code: 0, signal: null })
     expect(performance.now() - started).toBeLessThan(7000)
     const completion = rig.lines().find(({ stage }) => stage === 'completion')
-    expect(completion).toMatchObject({ result: 'err', extras: { error_code: 'upstream_closed' } })
+    expect(completion).toMatchObject({ result: 'err', extras: { error_code: 'outcome_unknown' } })
+    expect(completion?.extras.reason).toContain('sozu-auditd stopped')
   })
 
   it('is not held up by clients that are only connected', async () => {

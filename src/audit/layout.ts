@@ -1,6 +1,6 @@
 // What both renderings share: which values of a record a client can make long or dirty, what is shown of the originals
-// (`raw`), and how a line is made to fit. A line over the limit loses the ends of its longest values, each named with
-// its full length and hash, so that two different inputs still differ.
+// (`raw`), and how a line is made to fit. A line over the limit loses the originals and then the ends of its longest
+// values, each named with its full length and hash, so that two different inputs still differ.
 import { type AuditRecord, MAX_LINE_BYTES, MAX_REASON_CHARACTERS, sha256, type Truncation } from './record.ts'
 import type { Clean } from './sanitise.ts'
 
@@ -23,13 +23,12 @@ type Slot = {
  */
 export function fitLine(record: AuditRecord, render: (laid: Laid) => string): string {
   let laid = limitReason({ record, truncated: new Map(wholes(record)) })
-  let line = render(laid)
-  for (let over = Buffer.byteLength(line) - MAX_LINE_BYTES; over > 0; ) {
-    laid = cutLongest(laid, over)
-    line = render(laid)
-    over = Buffer.byteLength(line) - MAX_LINE_BYTES
+  for (let limit = MAX_LINE_BYTES; limit > 0.1; limit *= 0.8) {
+    const line = leastBytes(laid.record) > MAX_LINE_BYTES ? null : render(laid)
+    if (line !== null && Buffer.byteLength(line) <= MAX_LINE_BYTES) return line
+    laid = cutTo(laid, limit)
   }
-  return line
+  throw new Error('a line without client values is too long')
 }
 
 /** Values that came here as no more than their beginning. */
@@ -103,21 +102,34 @@ function limitReason(laid: Laid): Laid {
   return slot === undefined ? laid : cut(laid, slot, MAX_REASON_CHARACTERS)
 }
 
-function cutLongest(laid: Laid, overBytes: number): Laid {
-  const slots = [...slotsOf(laid.record)].sort((a, b) => cost(b.value) - cost(a.value))
-  const [longest] = slots
-  if (longest === undefined || cost(longest.value) === 0)
-    throw new Error('a line without client values is too long')
-  // Half at most: what is over is not this value's fault alone, and a cut too deep would hide what there is room for.
-  const share = Math.max(1 - overBytes / cost(longest.value), 0.5)
-  return cut(laid, longest, Math.floor(longest.value.text.length * Math.min(share, 0.9)))
+/** Cuts every value that costs more than `limit` bytes: the originals first, then the ends. */
+function cutTo(laid: Laid, limit: number): Laid {
+  let fitted = laid
+  for (const slot of slotsOf(laid.record)) {
+    const bytes = cost(slot.value)
+    if (bytes <= limit) continue
+    const { text, raw } = slot.value
+    fitted = cut(fitted, slot, raw === null ? Math.floor((text.length * limit) / bytes) : text.length)
+  }
+  return fitted
+}
+
+/** What the values of a record take at least, in any rendering; beyond the limit, rendering them is work for nothing. */
+function leastBytes(record: AuditRecord): number {
+  let bytes = 0
+  for (const { value } of slotsOf(record)) bytes += value.text.length + encodedLength(value)
+  return bytes
 }
 
 /** What a value costs in the dearer rendering: JSON writes six bytes for what is not ASCII, two for `"` and `\`. */
 function cost({ text, raw }: Clean): number {
   const escaped =
     text.length + (text.match(/["\\]/g)?.length ?? 0) + 5 * (text.match(/[^\x20-\x7e]/g)?.length ?? 0)
-  return escaped + (raw === null ? 0 : Math.ceil(raw.length / 3) * 4)
+  return escaped + encodedLength({ text, raw })
+}
+
+function encodedLength({ raw }: Clean): number {
+  return raw === null ? 0 : Math.ceil(raw.length / 3) * 4
 }
 
 function cut(laid: Laid, slot: Slot, characters: number): Laid {

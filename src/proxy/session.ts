@@ -14,6 +14,7 @@ import { decodeRequest, encodeResponse, type Request, STATUS } from '../protocol
 import type { Schema } from '../protocol/schema.ts'
 import { Client, type InputBudget } from './client.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
+import { type Exchange, Relay } from './relay.ts'
 import { reloadDanger } from './reload-guard.ts'
 import {
   type KnownRequest,
@@ -22,7 +23,6 @@ import {
   SessionRecords,
   unnamed,
 } from './session-records.ts'
-import type { Answer, Upstream } from './upstream.ts'
 
 /** What all sessions share. */
 export type SessionContext = RecordsContext & {
@@ -44,9 +44,6 @@ const WORKERS_WAIT_MS = 50
 const DRAIN_MS = 3_600_000
 /** A frame must be complete this long after its first byte: Sōzu waits for ever, and memory is not for ever. */
 const FRAME_MS = 30_000
-const SECOND_FINAL_MS = 1000
-const SUBSCRIPTION_ECHO_MS = 1000
-const EVENTS_SUBSCRIBED = 26
 const changesWorkers = new Set(['upgrade_main', 'upgrade_worker', 'soft_stop', 'hard_stop'])
 
 export class Session {
@@ -55,13 +52,7 @@ export class Session {
   readonly #identity: Identity
   readonly #client: Client
   readonly #records: SessionRecords
-  #upstream: Upstream | null = null
-  #subscribed = false
-  #onEcho: (() => void) | null = null
-  /** Takes the second final that some answers announce (null: the connection ended); null when none is expected. */
-  #onStray: ((answer: Answer | null) => void) | null = null
-  /** Events that came after a final whose completion is not written yet: order is kept. */
-  #held: Buffer[] | null = null
+  readonly #relay: Relay
   #inFlight = false
   #goneAtMs: number | null = null
   #stopping = false
@@ -71,11 +62,8 @@ export class Session {
     this.#context = context
     this.#identity = identity
     this.#client = new Client(socket, context.maxFrameBytes, context.inputBudget)
+    this.#relay = new Relay(this.#client, context.sozu)
     this.#records = new SessionRecords(context, identity, clientId)
-  }
-
-  get inFlight(): boolean {
-    return this.#inFlight
   }
 
   /** Serves the connection to its end. */
@@ -87,10 +75,10 @@ export class Session {
         this.#inFlight = false
         if (this.#client.gone) break
       }
-      if (this.#subscribed && this.#upstream?.closed === false) await this.#client.untilGone()
+      if (this.#relay.subscribed) await this.#client.untilGone()
     } finally {
       this.#inFlight = false
-      this.#upstream?.close()
+      this.#relay.close(abandoned('the session is over'))
       this.#client.close()
     }
   }
@@ -102,11 +90,10 @@ export class Session {
     if (!this.#inFlight) this.destroy()
   }
 
-  /** Ends the connection whatever is in flight; its completion then says that the outcome is unknown. */
+  /** Ends the connection; a request in flight is answered and recorded as one whose outcome is unknown. */
   destroy(): void {
-    this.#upstream?.close()
-    this.#client.close()
-    this.#client.socket.destroySoon()
+    this.#relay.close(abandoned('sozu-auditd stopped'))
+    if (!this.#inFlight) this.#client.close()
   }
 
   /** Called once a second: notices clients that left in mid-request or never finish a frame, and bounds what they cost. */
@@ -114,10 +101,10 @@ export class Session {
     if (this.#client.unfinishedMs(nowMs) > FRAME_MS) {
       this.#client.abort(`the frame was not finished within ${FRAME_MS / 1000} seconds`)
     }
-    if (!this.#inFlight && !this.#subscribed) return
+    if (!this.#inFlight && !this.#relay.subscribed) return
     if (!this.#client.gone) return
     this.#goneAtMs ??= nowMs
-    if (nowMs - this.#goneAtMs > DRAIN_MS) this.#upstream?.close()
+    if (nowMs - this.#goneAtMs > DRAIN_MS) this.#relay.close(abandoned('the client left an hour ago'))
   }
 
   /** The next frame, or null at the end of the connection; where framing is lost that is recorded, and the end. */
@@ -171,10 +158,9 @@ export class Session {
     const requestUlid = this.#context.newUlid()
     const passage = { requestUlid, startedMs, deadlineMs, operation, sha256 }
     if (!(await this.#admit(passage))) return
-    const upstream = await this.#connect(passage)
-    if (upstream === null) return
-    if (operation.access === 'subscribes') await this.#subscribe(upstream, frame)
-    else await this.#exchange(upstream, frame, passage)
+    if (!(await this.#connect(passage))) return
+    if (operation.access === 'subscribes') await this.#relay.subscribe(frame)
+    else await this.#exchange(frame, passage)
   }
 
   async #decode(frame: Buffer): Promise<Request | null> {
@@ -192,7 +178,7 @@ export class Session {
   /** What the request means. Looks Sōzu's present state up where the target shows it, beside the account lookup. */
   async #name(request: Request, allowed: boolean, deadlineMs: number): Promise<Operation | null> {
     const { sozu } = this.#context
-    if (this.#upstream === null) sozu.observeSocket()
+    if (!this.#relay.connected) sozu.observeSocket()
     const updated = allowed ? updatedListenerOf(request) : null
     const waitMs = Math.min(LISTENER_WAIT_MS, deadlineMs - performance.now())
     const [listener] = await Promise.all([
@@ -235,119 +221,59 @@ export class Session {
     }
   }
 
-  /** This session's own connection to Sōzu, opened at its first request; null when Sōzu is away, which is answered. */
-  async #connect(passage: Passage): Promise<Upstream | null> {
-    if (this.#upstream !== null && !this.#upstream.closed) return this.#upstream
+  /** Sees to a connection to Sōzu; false when Sōzu is away, which is recorded and answered. */
+  async #connect(passage: Passage): Promise<boolean> {
     try {
-      this.#upstream = await this.#context.sozu.connect(passage.deadlineMs - performance.now(), {
-        onEvent: (answer) => this.#relayEvent(answer),
-        onStray: (answer) => this.#onStray?.(answer),
-        // Sōzu ends every connection when it stops or is upgraded; so do we, after what the client had already sent.
-        onIdleClose: () => this.#upstreamLost(),
-      })
-      return this.#upstream
+      await this.#relay.connect(passage.deadlineMs - performance.now())
+      return true
     } catch (error) {
       // UpstreamError: nothing was sent, so this much is certain.
       if (!(error instanceof UpstreamError)) throw error
       await this.#fail(passage, 'upstream_unavailable', `${error.message}; the request was not forwarded`)
-      return null
+      return false
     }
   }
 
-  /** Forwards the original bytes, relays what comes, and records the final before the client sees it. */
-  async #exchange(upstream: Upstream, frame: Buffer, passage: Passage): Promise<void> {
-    let progress: string | null = null
-    const forwardedMs = performance.now()
-    const workers = passage.operation.access === 'mutates' ? this.#context.sozu.controlPlane.workers() : null
+  /** Forwards the original bytes, and records what came of it before the client sees the final. */
+  async #exchange(frame: Buffer, passage: Passage): Promise<void> {
+    const { controlPlane } = this.#context.sozu
+    const workers = passage.operation.access === 'mutates' ? controlPlane.workers() : null
     try {
-      const final = await upstream.request(frame, (answer) => {
-        progress ??= answer.response.message
-        this.#client.send(answer.frame)
-      })
-      this.#held = []
-      const elapsedMs = performance.now() - forwardedMs
+      const exchange = await this.#relay.exchange(frame)
       const workersExpected = await Promise.race([workers, delay(WORKERS_WAIT_MS).then(() => null)])
-      await this.#complete(final, progress, passage, { elapsedMs, workersExpected })
+      await this.#complete(passage, exchange, workersExpected)
     } catch (error) {
-      // UpstreamError: Sōzu left in mid-request. Whether it acted is not known, and nobody may assume either.
+      // UpstreamError: the connection ended in mid-request. Whether Sōzu acted is not known, and nobody may assume either.
       if (!(error instanceof UpstreamError)) throw error
-      const why = `${error.message} before it answered; the outcome of the request is unknown`
-      await this.#fail(passage, 'upstream_closed', why)
+      const code = error.code === 'upstream_abandoned' ? 'outcome_unknown' : 'upstream_closed'
+      await this.#fail(
+        passage,
+        code,
+        `${error.message} before the answer came; the outcome of the request is unknown`,
+      )
       this.#client.endInput()
     } finally {
-      this.#releaseEvents()
+      this.#relay.release()
     }
   }
 
-  async #complete(
-    first: Answer,
-    progress: string | null,
-    passage: Passage,
-    seen: { readonly elapsedMs: number; readonly workersExpected: number | null },
-  ): Promise<void> {
+  async #complete(passage: Passage, exchange: Exchange, workersExpected: number | null): Promise<void> {
     const { operation } = passage
-    let decisive = first
-    const twoFinals = announcesSecondFinal(operation, first.response)
-    const second = twoFinals ? this.#secondFinal() : null
-    // After a descriptor error the upgrade goes on, and what comes of it is the second final.
-    if (operation.kind === 'upgrade_main' && second !== null) decisive = (await second) ?? first
+    const { final, progress, elapsedMs } = exchange
     const { sozu, workerTimeoutMs } = this.#context
-    const outcome = withWorkers(outcomeOf(operation, decisive.response, progress), {
-      ...seen,
-      workerTimeoutMs,
-    })
+    const second = announcesSecondFinal(operation, final.response) ? this.#relay.secondFinal() : null
+    // After a descriptor error an upgrade goes on, and what comes of it is the second final.
+    const decisive = operation.kind === 'upgrade_main' ? ((await second) ?? final) : final
+    const said = outcomeOf(operation, decisive.response, progress)
+    const outcome = withWorkers(said, { workersExpected, elapsedMs, workerTimeoutMs })
     if (changesWorkers.has(operation.kind)) sozu.controlPlane.forgetWorkers()
     if (operation.kind === 'upgrade_main' && outcome.result === 'ok') {
       sozu.upgraded(newMainPid(decisive.response.message))
     }
     await this.#records.completion(passage, outcome, this.#client.gone)
-    this.#client.send(first.frame)
+    this.#client.send(final.frame)
+    // The next request waits until the second final can no longer be taken for its answer.
     await second
-  }
-
-  /** Waits for a second final and keeps it from the client; null when none came within a second. */
-  #secondFinal(): Promise<Answer | null> {
-    return new Promise((resolve) => {
-      const done = (answer: Answer | null): void => {
-        clearTimeout(timer)
-        this.#onStray = null
-        resolve(answer)
-      }
-      const timer = setTimeout(() => done(null), SECOND_FINAL_MS)
-      this.#onStray = (answer) => {
-        if (answer === null || answer.response.status !== STATUS.processing) done(answer)
-      }
-    })
-  }
-
-  /** Forwards a subscription, which has no final. The next request waits, so that the two never share a wake-up of Sōzu's. */
-  async #subscribe(upstream: Upstream, frame: Buffer): Promise<void> {
-    this.#subscribed = true
-    const echoed = new Promise<void>((resolve) => {
-      this.#onEcho = resolve
-    })
-    upstream.send(frame)
-    await Promise.race([echoed, delay(SUBSCRIPTION_ECHO_MS)])
-    this.#onEcho = null
-  }
-
-  #relayEvent({ frame, response }: Answer): void {
-    if (response.eventKind === EVENTS_SUBSCRIBED) this.#onEcho?.()
-    if (this.#held === null) this.#client.send(frame)
-    else this.#held.push(frame)
-  }
-
-  #releaseEvents(): void {
-    const held = this.#held ?? []
-    this.#held = null
-    for (const frame of held) this.#client.send(frame)
-  }
-
-  #upstreamLost(): void {
-    this.#onEcho?.()
-    this.#onStray?.(null)
-    this.#client.endInput()
-    if (this.#subscribed) this.#client.close()
   }
 
   /** Records and answers a request that Sōzu did not answer. */
@@ -375,6 +301,10 @@ export function failure(why: string): Buffer {
 
 function refusalCode({ code }: ProtocolError): RecordErrorCode {
   return code === 'malformed_response' ? 'malformed_request' : code
+}
+
+function abandoned(why: string): UpstreamError {
+  return new UpstreamError('upstream_abandoned', why)
 }
 
 function newMainPid(message: string): number | null {

@@ -20,6 +20,7 @@ export type SozuOptions = {
 /** For connections of the daemon's own: they ask one question, and whatever else arrives is nobody's business. */
 const ignore: UpstreamHandlers = {
   onEvent: () => undefined,
+  onFinal: () => undefined,
   onStray: () => undefined,
   onIdleClose: () => undefined,
 }

@@ -12,6 +12,8 @@ export type Answer = { readonly frame: Buffer; readonly response: Response }
 export type UpstreamHandlers = {
   /** An event for a subscriber; never the answer to a request. */
   readonly onEvent: (answer: Answer) => void
+  /** The final of the request in flight has come; what follows it in the same piece has not been looked at yet. */
+  readonly onFinal: () => void
   /** An answer nobody asked for (a second final); it must not reach the client as the answer to something else. */
   readonly onStray: (answer: Answer) => void
   /** Sōzu closed, or the connection failed, while no request was in flight. */
@@ -78,7 +80,7 @@ export class Upstream {
    * Sends a request whose final is waited for.
    * @param onProgress told of each PROCESSING answer, at once
    * @returns the final
-   * @throws UpstreamError `upstream_closed` or `upstream_malformed`: whether the request ran is not known
+   * @throws UpstreamError `upstream_closed`, `upstream_malformed`, `upstream_abandoned`: whether the request ran is not known
    */
   request(frame: Buffer, onProgress: (answer: Answer) => void): Promise<Answer> {
     return new Promise((resolve, reject) => {
@@ -93,7 +95,9 @@ export class Upstream {
     this.socket.write(frame)
   }
 
-  close(): void {
+  /** @param why what the request in flight, if any, is told */
+  close(why = closed('we closed it')): void {
+    this.#end(why)
     this.socket.destroy()
   }
 
@@ -119,6 +123,7 @@ export class Upstream {
     if (inFlight === null) return this.#handlers.onStray(answer)
     if (response.status === STATUS.processing) return inFlight.onProgress(answer)
     this.#inFlight = null
+    this.#handlers.onFinal()
     inFlight.resolve(answer)
   }
 

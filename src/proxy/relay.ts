@@ -1,0 +1,149 @@
+// Between one client and its connection to Sōzu: the original bytes one way, Sōzu's bytes the other, in Sōzu's order. What
+// may not reach the client yet (events behind a final that is still being recorded) is held; what must never reach it
+// (a second final, which would pass for the answer to the next request) is kept here.
+import type { UpstreamError } from '../errors.ts'
+import { STATUS } from '../protocol/message.ts'
+import type { Client } from './client.ts'
+import type { Sozu } from './sozu.ts'
+import type { Answer, Upstream } from './upstream.ts'
+
+/** How Sōzu answered a request. */
+export type Exchange = {
+  readonly final: Answer
+  /** Text of the first PROCESSING answer, null when there was none. */
+  readonly progress: string | null
+  /** From the forward to the final. */
+  readonly elapsedMs: number
+}
+
+const SECOND_FINAL_MS = 1000
+const ECHO_MS = 1000
+/** Kind of the event that echoes a subscription (Sōzu 2.x). */
+const EVENTS_SUBSCRIBED = 26
+
+export class Relay {
+  readonly #client: Client
+  readonly #sozu: Sozu
+  #upstream: Upstream | null = null
+  #subscribed = false
+  #onEcho: () => void = nothing
+  /** Answers that came after the final of the request in hand. */
+  #strays: Answer[] = []
+  #onStray: () => void = nothing
+  /** Events behind a final that is not relayed yet; null when events go straight through. */
+  #held: Buffer[] | null = null
+
+  constructor(client: Client, sozu: Sozu) {
+    this.#client = client
+    this.#sozu = sozu
+  }
+
+  /** Whether there is a connection to Sōzu. */
+  get connected(): boolean {
+    return this.#upstream !== null && !this.#upstream.closed
+  }
+
+  /** Whether events are relayed. */
+  get subscribed(): boolean {
+    return this.#subscribed && this.connected
+  }
+
+  /** Opens this session's own connection, if it is not open. @throws UpstreamError `upstream_unavailable`: nothing was sent */
+  async connect(deadlineMs: number): Promise<void> {
+    if (this.connected) return
+    this.#upstream = await this.#sozu.connect(deadlineMs, {
+      onEvent: (answer) => this.#relayEvent(answer),
+      // Called before anything behind the final is looked at, even when it came in the same piece.
+      onFinal: () => {
+        this.#held = []
+        this.#strays = []
+      },
+      onStray: (answer) => {
+        if (answer.response.status !== STATUS.processing) this.#strays.push(answer)
+        this.#onStray()
+      },
+      onIdleClose: () => this.#lost(),
+    })
+  }
+
+  /**
+   * Forwards a request and relays its PROCESSING answers. The final is the caller's to relay, and then to `release`.
+   * @throws UpstreamError when Sōzu left in between: whether the request ran is not known
+   */
+  async exchange(frame: Buffer): Promise<Exchange> {
+    let progress: string | null = null
+    const forwardedMs = performance.now()
+    const final = await this.#connection().request(frame, (answer) => {
+      progress ??= answer.response.message
+      this.#client.send(answer.frame)
+    })
+    return { final, progress, elapsedMs: performance.now() - forwardedMs }
+  }
+
+  /** The second final that some answers announce, kept from the client; null when none came within a second. */
+  async secondFinal(): Promise<Answer | null> {
+    if (this.#strays.length === 0 && this.connected) {
+      await within(SECOND_FINAL_MS, (come) => {
+        this.#onStray = come
+      })
+    }
+    this.#onStray = nothing
+    return this.#strays[0] ?? null
+  }
+
+  /** Lets events through that came behind the final. */
+  release(): void {
+    const held = this.#held ?? []
+    this.#held = null
+    for (const frame of held) this.#client.send(frame)
+  }
+
+  /** Forwards a subscription, which has no final, and waits for its echo: no request may share a wake-up of Sōzu's with it. */
+  async subscribe(frame: Buffer): Promise<void> {
+    this.#subscribed = true
+    this.#connection().send(frame)
+    await within(ECHO_MS, (come) => {
+      this.#onEcho = come
+    })
+    this.#onEcho = nothing
+  }
+
+  /** @param why what a request in flight is told */
+  close(why: UpstreamError): void {
+    this.#upstream?.close(why)
+  }
+
+  #connection(): Upstream {
+    if (this.#upstream === null) throw new Error('nothing is forwarded before there is a connection')
+    return this.#upstream
+  }
+
+  #relayEvent({ frame, response }: Answer): void {
+    if (response.eventKind === EVENTS_SUBSCRIBED) this.#onEcho()
+    if (this.#held === null) this.#client.send(frame)
+    else this.#held.push(frame)
+  }
+
+  /** Sōzu ends every connection when it stops or is upgraded; so do we, after what the client had already sent. */
+  #lost(): void {
+    this.#onEcho()
+    this.#onStray()
+    this.#client.endInput()
+    if (this.#subscribed) this.#client.close()
+  }
+}
+
+/** Resolves when the given callback was called, or after `ms`. */
+function within(ms: number, arm: (come: () => void) => void): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    arm(() => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
+}
+
+function nothing(): void {
+  // Nobody waits.
+}
