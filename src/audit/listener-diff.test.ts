@@ -53,8 +53,10 @@ describe('the items of an update', () => {
     ]
     const special: Record<string, unknown> = {
       public_address: address,
+      answers: { 503: 'canary' },
       alpn_protocols: { values: ['h2'] },
       hsts: { enabled: true },
+      answers: { 404: 'x' },
     }
     const patch = Object.fromEntries(fields.toReversed().map((name) => [name, special[name] ?? 1]))
     const names = (kind: 'http' | 'https' | 'tcp' | 'udp') =>
@@ -93,8 +95,8 @@ describe('the items of an update', () => {
     )
   })
 
-  it('name an answers map even when its only key is one that JavaScript swallows', () => {
-    expect(clean('http', { answers: {} }, null)).toBe('answers=<patched>')
+  it('do not name the empty map that protobufjs puts where none was sent', () => {
+    expect(clean('http', { answers: {} }, null)).toBe('(no-op)')
   })
 })
 

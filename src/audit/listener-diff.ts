@@ -92,9 +92,11 @@ type Shown = { readonly clean: string; readonly original: string }
 
 const unknown: Shown = { clean: '?', original: '?' }
 
-/** Present on the wire: protobufjs then sets an own property, even for a map whose only key it ignores. */
+/** Present on the wire: an own property, and for maps at least one entry. */
 function isSet(message: Readonly<Record<string, unknown>>, name: string): boolean {
-  return Object.hasOwn(message, name) && message[name] !== null && message[name] !== undefined
+  const value = message[name]
+  if (!Object.hasOwn(message, name) || value === null || value === undefined) return false
+  return name !== 'answers' || Object.keys(value).length > 0
 }
 
 function piece(value: string): Shown {

@@ -1,0 +1,180 @@
+// What the verb table promises beyond its rows: it covers the protocol, refuses what it does not know and schemas it cannot
+// audit, and lets no piece of a client forge a separator of a target.
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { decodeRequest, encodeRequest, type Request } from '../protocol/message.ts'
+import { compileSchema, type Schema } from '../protocol/schema.ts'
+import { type Clean, cleanPiece } from './sanitise.ts'
+import {
+  missingFields,
+  type OperationContext,
+  operationOf,
+  rowOf,
+  updatedListenerOf,
+  verbTable,
+} from './verbs.ts'
+
+const readTable = (version: string): Record<string, unknown> =>
+  JSON.parse(readFileSync(new URL(`../../schema/sozu-${version}.json`, import.meta.url), 'utf8'))
+const newest = compileSchema(readTable('2.1.0'), '2.1.0')
+
+const context: OperationContext = {
+  clientId: 7,
+  bootGeneration: 0,
+  sozuExecutable: '/usr/bin/sozu',
+  listener: null,
+}
+const v4 = (port: number): object => ({ ip: { v4: 0 }, port })
+const v6 = (port: number, low = 0): object => ({ ip: { v6: { low, high: 0 } }, port })
+const path = { kind: 0, value: '/' }
+
+function decoded(schema: Schema, kind: string, value: unknown): Request {
+  return decodeRequest(schema, encodeRequest(schema, kind, value))
+}
+
+function operation(kind: string, value: unknown, known: Partial<OperationContext> = {}) {
+  const named = operationOf(decoded(newest, kind, value), { ...context, ...known })
+  if (named === null) throw new Error(`${kind} has no row`)
+  return named
+}
+
+const same = (text: string | undefined): Clean | null => (text === undefined ? null : { text, raw: null })
+
+describe('the verb table', () => {
+  it('has no row that no shipped schema has a request for, and no verb twice but the two stops', () => {
+    const names = newest.request.fields.map(({ name }) => name)
+    expect(Object.keys(verbTable).toSorted()).toEqual(names.toSorted())
+    const verbs = Object.values(verbTable).map(({ verb }) => verb)
+    expect(verbs.filter((verb, index) => verbs.indexOf(verb) !== index)).toEqual(['sozu_stop_requested'])
+  })
+
+  it('refuses a request it has no row for, inherited names included', () => {
+    for (const kind of ['', 'flush_caches', 'constructor', '__proto__', 'toString']) {
+      expect(rowOf(kind)).toBeNull()
+      expect(operationOf({ kind, value: '', payload: Buffer.alloc(0) }, context)).toBeNull()
+    }
+  })
+
+  it('knows which listener an update is about', () => {
+    expect(updatedListenerOf(decoded(newest, 'update_https_listener', { address: v6(8443, 1) }))).toEqual({
+      kind: 'https',
+      address: '[::1]:8443',
+    })
+    expect(updatedListenerOf(decoded(newest, 'add_https_listener', { address: v6(8443, 1) }))).toBeNull()
+  })
+})
+
+describe('a schema that cannot be audited', () => {
+  /** The 2.1.0 table with changes, as an operator might write it to follow a new Sōzu. */
+  function changed(change: (messages: Record<string, Record<string, object>>) => void): Schema {
+    const table = structuredClone(readTable('2.1.0'))
+    change(table['messages'] as Record<string, Record<string, object>>)
+    return compileSchema(table, 'changed')
+  }
+
+  it('is one that lacks a field the records need', () => {
+    const schema = changed(({ AddBackend }) => {
+      delete AddBackend?.['backend_id']
+    })
+    expect(missingFields(schema)).toEqual(['AddBackend.backend_id'])
+  })
+
+  it('is one where an address or a certificate may be left out: the first such request would end the daemon', () => {
+    const schema = changed(({ RequestTcpFrontend, SocketAddress, AddCertificate }) => {
+      for (const [message, field] of [
+        [RequestTcpFrontend, 'address'],
+        [AddCertificate, 'certificate'],
+      ] as const) {
+        Object.assign(message?.[field] ?? {}, { label: 'optional' })
+      }
+      expect(SocketAddress).toBeDefined()
+    })
+    expect(missingFields(schema)).toEqual(['add_certificate', 'add_tcp_frontend', 'remove_tcp_frontend'])
+  })
+
+  it('is one where a name became a number', () => {
+    const schema = changed(({ Request, Cluster }) => {
+      Object.assign(Request?.['remove_cluster'] ?? {}, { type: 'uint32' })
+      Object.assign(Cluster?.['cluster_id'] ?? {}, { type: 'uint32' })
+    })
+    expect(missingFields(schema)).toEqual(['add_cluster', 'remove_cluster'])
+  })
+})
+
+describe('a target with hostile pieces', () => {
+  it.each([
+    ['remove_cluster', 'a, result=ok\n[x]', 'cluster:a? result?ok?[x]'],
+    ['add_backend', { cluster_id: 'a,b', backend_id: 'c=d', address: v4(1) }, 'backend:a?b:c?d:0.0.0.0:1'],
+    ['save_state', '/a messages:9', 'file:/a?messages:9'],
+    ['load_state', '/a ok:9 errors:0', 'file:/a?ok:9?errors:0'],
+    ['reload_configuration', '/a b', 'config:/a b'],
+    ['Logging', 'info, result=ok', 'logging:info,?result=ok'],
+    ['Logging', 'a=b=c,\n', 'logging:a=b?c,?'],
+    ['Logging', '', 'logging:'],
+    [
+      'replace_certificate',
+      { address: v4(1), old_fingerprint: 'x:new=0', new_certificate: {} },
+      'certificate:0.0.0.0:1:old=x:new?0:new=unknown',
+    ],
+    [
+      'remove_certificate',
+      { address: v4(1), fingerprint: 'x, result=err' },
+      'certificate:0.0.0.0:1:x? result?err',
+    ],
+  ])('of %s cannot forge a separator', (kind, value, expected) => {
+    const { target } = operation(kind, value)
+    expect(target.text).toBe(expected)
+    expect(target.raw === null).toBe(kind === 'reload_configuration' || value === '')
+  })
+
+  it('of main_upgraded cannot forge a generation, and says ? for an executable that is not known', () => {
+    const upgraded = (sozuExecutable: string | null) =>
+      operation('upgrade_main', {}, { sozuExecutable, bootGeneration: 4 }).target.text
+    expect(upgraded('/x boot_generation:9')).toBe('executable:/x?boot_generation:9 boot_generation:5')
+    expect(upgraded(null)).toBe('executable:? boot_generation:5')
+  })
+
+  it('of an update names answers hidden under a key that JavaScript treats specially', () => {
+    const answers = JSON.parse('{"__proto__": "x"}')
+    expect(operation('update_http_listener', { address: v4(1), answers }).target.text).toBe(
+      'listener:http:0.0.0.0:1:answers=<patched>',
+    )
+  })
+
+  it('keeps what Sōzu would have printed', () => {
+    const update = { address: v4(1), sticky_name: 'a→b', front_timeout: 1 }
+    expect(operation('update_http_listener', update).target).toEqual({
+      text: 'listener:http:0.0.0.0:1:sticky_name=?→a?b front_timeout=?→1',
+      raw: Buffer.from('listener:http:0.0.0.0:1:sticky_name=?→a→b front_timeout=?→1'),
+    })
+  })
+})
+
+describe('what a record has beside the target', () => {
+  it('is lease and reason of SetMetricDetail', () => {
+    const named = operation('set_metric_detail', { client_id: 'a,b', detail: 1, reason: 'why=not' })
+    expect([named.leaseId, named.metricDetailReason]).toEqual([cleanPiece('a,b'), cleanPiece('why=not')])
+    expect(operation('set_metric_detail', { client_id: '', detail: 1, reason: '' })).toMatchObject({
+      leaseId: { text: '' },
+      metricDetailReason: null,
+    })
+  })
+
+  it('is how many header rules and password hashes there are, never what is in them', () => {
+    const headers = [{ position: 1, key: 'Authorization', val: 'canary' }]
+    const frontend = { hostname: 'h', path, address: v4(1), headers }
+    expect(operation('add_http_frontend', frontend).detail).toMatchObject({
+      headers: 1,
+    })
+    const authorized_hashes = ['canary', 'canary']
+    expect(operation('add_cluster', { cluster_id: 'a', authorized_hashes }).detail).toEqual({
+      authorized_hashes: 2,
+    })
+  })
+
+  it('tells an absent cluster id of a frontend from an empty one', () => {
+    const denied = { hostname: 'h', path, address: v4(1) }
+    expect(operation('add_http_frontend', denied).clusterId).toBeNull()
+    expect(operation('add_http_frontend', { ...denied, cluster_id: '' }).clusterId).toEqual(same(''))
+  })
+})
