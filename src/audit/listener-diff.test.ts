@@ -53,7 +53,6 @@ describe('the items of an update', () => {
     ]
     const special: Record<string, unknown> = {
       public_address: address,
-      answers: { 503: 'canary' },
       alpn_protocols: { values: ['h2'] },
       hsts: { enabled: true },
       answers: { 404: 'x' },
