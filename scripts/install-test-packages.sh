@@ -13,6 +13,7 @@ needed=(
   fsfreeze:util-linux
   mkfs.ext4:e2fsprogs
   openssl:openssl
+  strace:strace
 )
 export PATH="$PATH:/usr/sbin:/sbin"
 

@@ -9,7 +9,7 @@ import { Journal, type Sink } from './audit/journal.ts'
 import { renderJson } from './audit/json.ts'
 import { type LineContext, sha256 } from './audit/record.ts'
 import { RefusalLimiter } from './audit/refusals.ts'
-import { cleanPiece } from './audit/sanitise.ts'
+import { cleanPiece, ownText, sanitiseText } from './audit/sanitise.ts'
 import { renderText } from './audit/text.ts'
 import { missingFields } from './audit/verbs.ts'
 import {
@@ -177,9 +177,8 @@ export class Daemon {
     try {
       const changes = this.#applyConfig(loadConfig(configPath))
       this.#log.info({ changes }, 'configuration reloaded')
-      await this.#note(
-        this.#records.create('audit_config_reloaded', `config:${configPath}`, { detail: changes }),
-      )
+      const detail = Object.fromEntries(Object.entries(changes).map(([key, value]) => [key, ownText(value)]))
+      await this.#note(this.#records.create('audit_config_reloaded', `config:${configPath}`, { detail }))
     } catch (error) {
       // ConfigError: the file is bad; what was in force stays in force.
       if (!(error instanceof ConfigError)) throw error
@@ -187,7 +186,7 @@ export class Daemon {
         { code: error.code, err: error.message },
         'configuration not reloaded; the old settings stay',
       )
-      const extras = { errorCode: 'invalid_input' as const, reason: cleanPiece(error.message) }
+      const extras = { errorCode: 'invalid_input' as const, reason: ownText(sanitiseText(error.message)) }
       await this.#note(
         this.#records.create('audit_config_reloaded', `config:${configPath}`, { result: 'err', extras }),
       )
@@ -273,10 +272,17 @@ export class Daemon {
     const identity = peer === null ? null : new Identity(peer, async () => null)
     const record = this.#records.create('connection_refused', `connection:${clientId}`, {
       result: 'err',
-      extras: { errorCode: code, reason: cleanPiece(why) },
+      extras: { errorCode: code, reason: ownText(why) },
     })
     const actor = identity?.actor ?? UNKNOWN
-    this.#noteLater({ ...record, stage: 'refusal', actor, clientId, sessionUlid: ulid() })
+    this.#noteLater({
+      ...record,
+      stage: 'refusal',
+      actor,
+      clientId,
+      sessionUlid: ulid(),
+      connectTs: record.ts,
+    })
   }
 
   #tick(): void {
@@ -303,12 +309,13 @@ export class Daemon {
     }
   }
 
-  #applyConfig(next: Config): Record<string, ReturnType<typeof cleanPiece>> {
-    const detail: Record<string, ReturnType<typeof cleanPiece>> = {}
+  /** Puts into force what can change while running. @returns old and new value of every key that differs */
+  #applyConfig(next: Config): Record<string, string> {
+    const detail: Record<string, string> = {}
     for (const change of diffConfig(this.#config, next)) {
       const suffix = reloadableKeys.includes(change.key) ? '' : '_after_restart'
-      detail[`${change.key}_old`] = cleanPiece(JSON.stringify(change.old) ?? 'absent')
-      detail[`${change.key}_new${suffix}`] = cleanPiece(JSON.stringify(change.new) ?? 'absent')
+      detail[`${change.key}_old`] = sanitiseText(JSON.stringify(change.old))
+      detail[`${change.key}_new${suffix}`] = sanitiseText(JSON.stringify(change.new))
     }
     const { commandAllowedUids, auditReads, logLevel } = next
     this.#config = { ...this.#config, commandAllowedUids, auditReads, logLevel }

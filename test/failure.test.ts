@@ -1,6 +1,6 @@
 // The disk fails: what is refused, how fast, what is written when it is back, and what an operator may choose instead.
-import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { STATUS } from '../src/protocol/message.ts'
 import { Rig, until } from './support/rig.ts'
@@ -97,6 +97,27 @@ describe('an audit file that cannot be written', () => {
   })
 })
 
+describe('a disk that is slow but not broken', () => {
+  it.skipIf(!isRoot)('(needs root) does not keep a client waiting longer than half a second', async () => {
+    const rig = await Rig.start()
+    const [first, second] = [await rig.client(), await rig.client()]
+    await slowDown(rig, 350)
+    const started = performance.now()
+    first.send('add_cluster', cluster('a'))
+    await rig.untilLine(({ target }) => target === 'cluster:a')
+    // Its line waits behind a sync of 350 ms for one of its own.
+    const answer = await second.request('add_cluster', cluster('b'))
+    expect(performance.now() - started).toBeLessThan(650)
+    expect(answer.message).toMatch(/not on disk in time.*not forwarded/)
+    expect((await first.final()).status).toBe(STATUS.ok)
+    const refusal = await rig.untilLine(({ stage }) => stage === 'refusal')
+    expect(refusal).toMatchObject({ target: 'cluster:b', extras: { error_code: 'audit_unavailable' } })
+    const attempt = rig.lines().find(({ stage, target }) => stage === 'attempt' && target === 'cluster:b')
+    expect(attempt?.request_ulid).toBe(refusal.request_ulid)
+    expect(rig.standin.received()).toHaveLength(1)
+  })
+})
+
 describe('an audit file that vanishes', () => {
   it('is replaced before the next record is acknowledged', async () => {
     const rig = await Rig.start()
@@ -139,6 +160,31 @@ describe('a frozen disk', () => {
     },
   )
 })
+
+/** Every sync of the daemon takes `ms` longer from here on. */
+async function slowDown(rig: Rig, ms: number): Promise<void> {
+  const inject = `inject=fdatasync:delay_enter=${ms * 1000}`
+  const flags = [
+    '-f',
+    '-qq',
+    '-o',
+    '/dev/null',
+    '-e',
+    'trace=fdatasync',
+    '-e',
+    inject,
+    '-p',
+    String(rig.daemon.pid),
+  ]
+  const tracer = spawn('strace', flags, { stdio: 'ignore' })
+  onTestFinished(() => {
+    tracer.kill('SIGKILL')
+  })
+  const threads = `/proc/${rig.daemon.pid}/task`
+  const traced = (thread: string): boolean =>
+    /^TracerPid:\s+[1-9]/m.test(readFileSync(`${threads}/${thread}/status`, 'utf8'))
+  await until(() => readdirSync(threads).every(traced), 'the tracer')
+}
 
 /** A small ext4 of its own, which can be frozen without stopping anything else. */
 function mountImage(directory: string): { path: string; freeze: () => void; thaw: () => void } {

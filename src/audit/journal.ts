@@ -91,15 +91,34 @@ export class Journal {
    * Writes one record to every sink. Attempts and accesses wait for the sync, other stages for the write.
    * @throws JournalError `audit_unavailable` when a required sink did not take it and the policy is to refuse. A record of
    * something that has happened all the same (completion, refusal, daemon) is then written when the sink is back.
+   * @param withinMs longest the caller waits; what takes longer is treated as not written, though it may be later
    */
-  append(record: AuditRecord): Promise<void> {
+  append(record: AuditRecord, withinMs?: number): Promise<void> {
     if (this.#closing) return Promise.reject(unavailable('the journal is closed'))
     // Nothing is written of a request that is going to be refused anyway: its refusal record says it all.
     if (this.#options.onFailure === 'refuse' && isAdmission(record) && this.state === 'refusing') {
       this.#refused += 1
       return Promise.reject(unavailable('a required audit sink is out of order'))
     }
-    return this.#enqueue(record)
+    const appended = this.#enqueue(record)
+    return withinMs === undefined ? appended : this.#inTime(appended, withinMs)
+  }
+
+  /** `appended`, or the failure policy's answer when it takes too long: a slow disk is no better than a broken one. */
+  async #inTime(appended: Promise<void>, withinMs: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<void>((resolve, reject) => {
+      const expire =
+        this.#options.onFailure === 'allow'
+          ? resolve
+          : () => reject(unavailable('it was not on disk in time'))
+      timer = setTimeout(expire, Math.max(withinMs, 0))
+    })
+    try {
+      await Promise.race([appended, late])
+    } finally {
+      clearTimeout(timer)
+    }
   }
 
   #enqueue(record: AuditRecord): Promise<void> {
@@ -176,8 +195,9 @@ export class Journal {
     { failedMs, late, lost }: { failedMs: number; late: number; lost: number },
   ): void {
     const { log, daemonRecord, onState } = this.#options
-    const refused = this.#refused
-    this.#refused = 0
+    // While another sink keeps the journal refusing, the count goes on: the last one to recover reports it.
+    const refused = this.state === 'healthy' ? this.#refused : 0
+    this.#refused -= refused
     log.info({ sink: sink.name, failedMs, late, lost, refused }, 'audit_recovered')
     onState?.(this.state)
     const detail = {

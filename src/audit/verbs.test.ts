@@ -134,6 +134,16 @@ describe('a target with hostile pieces', () => {
     expect(upgraded(null)).toBe('executable:? boot_generation:5')
   })
 
+  it('of a certificate query names both filters, since which one counts is up to who answers', () => {
+    const filters = { domain: 'bank.example', fingerprint: 'ab' }
+    expect(operation('query_certificates_from_the_state', filters).target.text).toBe(
+      'certificates:state:domain:bank.example fingerprint:ab',
+    )
+    expect(operation('query_certificates_from_workers', { domain: 'a fingerprint:b' }).target.text).toBe(
+      'certificates:workers:domain:a?fingerprint:b',
+    )
+  })
+
   it('keeps what Sōzu would have printed', () => {
     const update = { address: v4(1), sticky_name: 'a→b', front_timeout: 1 }
     expect(operation('update_http_listener', update).target).toEqual({

@@ -222,10 +222,16 @@ function certificateQuery(verb: string, source: 'state' | 'workers'): Row {
     access: 'secret',
     reads: ['domain', 'fingerprint'],
     target: (payload) => {
-      if (Object.hasOwn(payload, 'fingerprint'))
-        return target`certificates:${source}:fingerprint:${payload.fingerprint}`
-      if (Object.hasOwn(payload, 'domain')) return target`certificates:${source}:domain:${payload.domain}`
-      return target`certificates:${source}`
+      const { domain, fingerprint } = payload
+      // Sōzu's main process goes by the domain when both are set, its workers by the fingerprint: neither may hide.
+      if (!Object.hasOwn(payload, 'fingerprint')) {
+        return Object.hasOwn(payload, 'domain')
+          ? spaced`certificates:${source}:domain:${domain}`
+          : target`certificates:${source}`
+      }
+      return Object.hasOwn(payload, 'domain')
+        ? spaced`certificates:${source}:domain:${domain} fingerprint:${fingerprint}`
+        : spaced`certificates:${source}:fingerprint:${fingerprint}`
     },
   })
 }

@@ -12,7 +12,7 @@ import {
   type Stage,
 } from '../audit/record.ts'
 import type { RefusalLimiter } from '../audit/refusals.ts'
-import { cleanPiece, ownText } from '../audit/sanitise.ts'
+import { cleanPiece, ownText, sanitiseText } from '../audit/sanitise.ts'
 import type { Operation } from '../audit/verbs.ts'
 import { JournalError } from '../errors.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
@@ -49,6 +49,8 @@ export type KnownRequest = {
   readonly sha256?: string
   /** Set when the request has an admission record already. */
   readonly requestUlid?: string
+  /** When the client must have its answer, recorded or not. */
+  readonly answerByMs?: number
 }
 
 /** Longest a client waits for a record of what has happened anyway. */
@@ -78,7 +80,7 @@ export class SessionRecords {
     const stage = operation.access === 'mutates' ? 'attempt' : 'access'
     const extras = { requestSha256: sha256, detail: operation.detail }
     const record = this.#record(stage, requestUlid, operation, 'ok', extras)
-    await within(deadlineMs - performance.now(), this.#context.journal.append(record))
+    await this.#context.journal.append(record, deadlineMs - performance.now())
   }
 
   /** Writes what came of a request. A read that was answered has said all there is in its access line. */
@@ -121,8 +123,13 @@ export class SessionRecords {
     const admitted = known.requestUlid
     // A refusal that has an attempt line is never held back: that attempt would look admitted.
     if (admitted === undefined && !refusals.admit(this.#identity.uid, errorCode, performance.now())) return
-    const extras = { errorCode, reason: cleanPiece(why), requestSha256: known.sha256 ?? null }
-    await this.#append(this.#record('refusal', admitted ?? newUlid(), operation, 'err', extras))
+    const extras = { errorCode, reason: ownText(sanitiseText(why)), requestSha256: known.sha256 ?? null }
+    const record = this.#record('refusal', admitted ?? newUlid(), operation, 'err', extras)
+    // After a wait for the admission record there is no time for a second one: the client is owed an answer now.
+    await this.#append(
+      record,
+      known.answerByMs === undefined ? RECORD_WAIT_MS : known.answerByMs - performance.now(),
+    )
   }
 
   #isRecorded({ access }: Operation): boolean {
@@ -131,9 +138,9 @@ export class SessionRecords {
     return auditReads === 'all' || (auditReads === 'sensitive' && access === 'secret')
   }
 
-  async #append(record: AuditRecord): Promise<void> {
+  async #append(record: AuditRecord, waitMs = RECORD_WAIT_MS): Promise<void> {
     try {
-      await within(RECORD_WAIT_MS, this.#context.journal.append(record))
+      await this.#context.journal.append(record, waitMs)
     } catch (error) {
       // JournalError: the journal has said so in the operational log, and keeps the record.
       if (!(error instanceof JournalError)) throw error
@@ -187,18 +194,4 @@ export function unnamed(target: string): Operation {
 
 function merged(a: Detail | null, b: Detail | null): Detail | null {
   return a === null ? b : b === null ? a : { ...a, ...b }
-}
-
-/** `promise`, or a JournalError when it takes longer than `ms`. */
-async function within(ms: number, promise: Promise<void>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    const error = new JournalError('audit_unavailable', 'it was not on disk in time')
-    timer = setTimeout(() => reject(error), Math.max(ms, 0))
-  })
-  try {
-    await Promise.race([promise, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }

@@ -36,6 +36,8 @@ export type SessionContext = RecordsContext & {
 
 /** Everything before the forward shares this: the `sozu` client gives up after a second. */
 const BUDGET_MS = 450
+/** What is left of half a second for the refusal record when the budget went into an admission record that failed. */
+const REFUSAL_GRACE_MS = 25
 const LISTENER_WAIT_MS = 200
 const GUARD_WAIT_MS = 200
 /** Longest a completion waits for the number of workers, which was asked for when the request was forwarded. */
@@ -216,7 +218,8 @@ export class Session {
       // JournalError: no record, no request.
       if (!(error instanceof JournalError)) throw error
       const why = `audit record could not be written (${error.message}); the request was not forwarded`
-      await this.#refuse(operation, 'audit_unavailable', why, { sha256, requestUlid })
+      const answerByMs = passage.deadlineMs + REFUSAL_GRACE_MS
+      await this.#refuse(operation, 'audit_unavailable', why, { sha256, requestUlid, answerByMs })
       return false
     }
   }

@@ -1,6 +1,7 @@
 // Which Sōzu is behind us: asked of the very executable that runs, once per process, in the background. Where we may not
 // look at it (another account's process), the version is null unless the configuration says it.
 import { execFile } from 'node:child_process'
+import { statSync } from 'node:fs'
 import type { Log } from '../log.ts'
 
 export type SozuRelease = { readonly version: string | null; readonly gitSha: string | null }
@@ -33,6 +34,13 @@ export class SozuVersion {
     this.#release = UNKNOWN
     if (pid === null) return
     // /proc/PID/exe is the running program even when the file at its path was replaced.
+    if (!isTrusted(`/proc/${pid}/exe`)) {
+      this.#log.info(
+        { pid },
+        "the version of Sōzu is not known: its executable is not ours to run, or not root's",
+      )
+      return
+    }
     execFile(
       `/proc/${pid}/exe`,
       ['--version'],
@@ -47,5 +55,17 @@ export class SozuVersion {
         this.#release = { version: match[1] ?? null, gitSha: match[2] || null }
       },
     )
+  }
+}
+
+/** Whoever listens on the socket chose that program: it is only run when nobody but root or we could have written it. */
+function isTrusted(executable: string): boolean {
+  try {
+    const { uid, mode } = statSync(executable)
+    return (uid === 0 || uid === process.geteuid?.()) && (mode & 0o022) === 0
+  } catch (error) {
+    // ENOENT, EACCES: the process is gone, or another account's.
+    if (error instanceof Error && 'code' in error) return false
+    throw error
   }
 }
