@@ -1,0 +1,107 @@
+// Records about the daemon's own life: the daemon is the actor, the session is its run, and every line has a ulid of its own.
+import { describe, expect, it } from 'vitest'
+import { validateLine } from '../../test/support/record-schema.ts'
+import { DaemonRecords } from './daemon-records.ts'
+import { renderJson } from './json.ts'
+import { formatTimestamp } from './record.ts'
+import { cleanPiece } from './sanitise.ts'
+
+const actor = {
+  uid: 997,
+  gid: 997,
+  pid: 4242,
+  user: cleanPiece('sozu-auditd'),
+  comm: cleanPiece('node'),
+  role: 'system',
+  binding: null,
+} as const
+const line = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }
+
+function newRecords(): DaemonRecords {
+  let ulids = 0
+  let now = 1_781_082_900_000_000n
+  let generation = 0
+  return new DaemonRecords({
+    actor,
+    clock: () => (now += 1n),
+    newUlid: () => `01JX3T8M6N0V2K5W7Y9ZABCD${(ulids += 1).toString().padStart(2, '0')}`,
+    bootGeneration: () => (generation += 1),
+  })
+}
+
+describe('a record about the daemon', () => {
+  it('has the daemon as its actor, the run as its session and a request ulid of its own', () => {
+    const records = newRecords()
+    const [one, other] = ['audit_started', 'audit_stopped'].map((verb) =>
+      records.create(verb, 'signal:x', {}),
+    )
+    expect(one).toMatchObject({ stage: 'daemon', verb: 'audit_started', actor, clientId: null, result: 'ok' })
+    expect(one?.sessionUlid).toBe(other?.sessionUlid)
+    expect(one?.requestUlid).not.toBe(other?.requestUlid)
+    expect(one?.requestUlid).not.toBe(one?.sessionUlid)
+    expect(one?.connectTs).toBe(other?.connectTs)
+    expect([one?.ts, other?.ts]).toEqual([1_781_082_900_000_002n, 1_781_082_900_000_003n])
+    expect([one?.bootGeneration, other?.bootGeneration]).toEqual([1, 2])
+  })
+
+  it('has no detail when there is none, and a target that forges nothing', () => {
+    const { target, extras } = newRecords().create('audit_started', 'config:/etc/a, result=ok\n', {})
+    expect(extras.detail).toBeNull()
+    expect(target.text).toBe('config:/etc/a? result?ok?')
+  })
+
+  it('takes a result, a detail and extras', () => {
+    const record = newRecords().create('audit_config_reloaded', 'config:/x', {
+      result: 'err',
+      detail: { changed: 1 },
+      extras: { errorCode: 'invalid_input', reason: cleanPiece('bad file') },
+    })
+    expect(record).toMatchObject({
+      result: 'err',
+      extras: { errorCode: 'invalid_input', reason: { text: 'bad file' }, detail: { changed: 1 } },
+    })
+    validateLine(renderJson(record, line))
+  })
+})
+
+describe('the record that opens a file', () => {
+  const report = { path: '/var/log/a.log', fresh: true, tornBytes: 0, narrowedFrom: null }
+
+  it('says whether the file is new', () => {
+    const { verb, target, extras } = newRecords().opened(report)
+    expect([verb, target.text, extras.detail]).toEqual([
+      'audit_log_opened',
+      'file:/var/log/a.log',
+      { fresh: true },
+    ])
+  })
+
+  it('says what it found torn and too widely readable', () => {
+    const record = newRecords().opened({
+      ...report,
+      fresh: false,
+      tornBytes: 12,
+      narrowedFrom: 0o100666 & 0o777,
+    })
+    const text = renderJson(record, line)
+    validateLine(text)
+    expect(JSON.parse(text).extras.detail).toEqual({ fresh: false, torn_bytes: 12, narrowed_from: '666' })
+  })
+
+  it('is another one each time, so that files differ from their first bytes on', () => {
+    const records = newRecords()
+    expect(records.opened(report).requestUlid).not.toBe(records.opened(report).requestUlid)
+  })
+})
+
+describe('a timestamp', () => {
+  it.each([
+    [0n, '1970-01-01T00:00:00.000000Z'],
+    [-5n, '1970-01-01T00:00:00.000000Z'],
+    [1_781_082_900_123_456n, '2026-06-10T09:15:00.123456Z'],
+    [1_781_082_900_999_999n, '2026-06-10T09:15:00.999999Z'],
+    [1_781_082_900_000_001n, '2026-06-10T09:15:00.000001Z'],
+  ])('of %i has six digits and is never rounded', (usec, expected) => {
+    expect(formatTimestamp(usec)).toBe(expected)
+  })
+})
