@@ -5,6 +5,8 @@ import { PlainReporter } from './test/support/plain-reporter.ts'
 export default defineConfig({
   test: {
     include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
+    // The real Sōzu has a run of its own: npm run test:sozu.
+    exclude: ['test/sozu/**'],
     globalSetup: ['test/build.ts'],
     testTimeout: 20_000,
     hookTimeout: 20_000,

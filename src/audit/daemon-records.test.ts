@@ -17,15 +17,18 @@ const actor = {
 } as const
 const line = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }
 
+/** Every call of each source gives the next value. */
 function newRecords(): DaemonRecords {
-  let ulids = 0
-  let now = 1_781_082_900_000_000n
-  let generation = 0
+  let calls = 0
+  const next = (): number => {
+    calls += 1
+    return calls
+  }
   return new DaemonRecords({
     actor,
-    clock: () => (now += 1n),
-    newUlid: () => `01JX3T8M6N0V2K5W7Y9ZABCD${(ulids += 1).toString().padStart(2, '0')}`,
-    bootGeneration: () => (generation += 1),
+    clock: () => 1_781_082_900_000_000n + BigInt(next()),
+    newUlid: () => `01JX3T8M6N0V2K5W7Y9ZABCD${next().toString().padStart(2, '0')}`,
+    bootGeneration: next,
   })
 }
 
@@ -40,8 +43,8 @@ describe('a record about the daemon', () => {
     expect(one?.requestUlid).not.toBe(other?.requestUlid)
     expect(one?.requestUlid).not.toBe(one?.sessionUlid)
     expect(one?.connectTs).toBe(other?.connectTs)
-    expect([one?.ts, other?.ts]).toEqual([1_781_082_900_000_002n, 1_781_082_900_000_003n])
-    expect([one?.bootGeneration, other?.bootGeneration]).toEqual([1, 2])
+    expect(one?.ts).toBeLessThan(other?.ts ?? 0n)
+    expect(one?.bootGeneration).toBeLessThan(other?.bootGeneration ?? 0)
   })
 
   it('has no detail when there is none, and a target that forges nothing', () => {

@@ -64,7 +64,8 @@ export class Sozu {
   get executable(): string | null {
     if (this.#mainPid === null) return null
     try {
-      return readlinkSync(`/proc/${this.#mainPid}/exe`)
+      // The kernel marks a file that was replaced, as before most upgrades; what starts is what stands at its path now.
+      return readlinkSync(`/proc/${this.#mainPid}/exe`).replace(/ \(deleted\)$/, '')
     } catch (error) {
       // ENOENT, EACCES: gone, or another user's process.
       if (['ENOENT', 'EACCES', 'EPERM'].includes(errnoOf(error))) return null

@@ -151,7 +151,8 @@ export class FileSink implements Sink {
     const fd = this.#openFd()
     for (let offset = 0; offset < bytes.length; ) {
       const { bytesWritten } = await writeFd(fd, bytes, offset, bytes.length - offset, null)
-      if (bytesWritten === 0) throw new JournalError('sink_write_failed', `${this.#options.path} takes no more`)
+      if (bytesWritten === 0)
+        throw new JournalError('sink_write_failed', `${this.#options.path} takes no more`)
       offset += bytesWritten
       this.#size += bytesWritten
     }

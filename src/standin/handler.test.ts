@@ -48,6 +48,11 @@ const steps: readonly (readonly [kind: string, value: unknown, responses: readon
     { address: http, sozu_id_header: '' },
     refused("Invalid value for field 'sozu_id_header': must not be empty"),
   ],
+  [
+    'update_http_listener',
+    { address: http, h2_initial_connection_window: 0, h2_stream_shrink_ratio: 1 },
+    refused("Invalid value for field 'h2_stream_shrink_ratio': must be >= 2"),
+  ],
   ['update_https_listener', { address: https, alpn_protocols: { values: ['h2'] } }, W],
   [
     'update_https_listener',

@@ -11,6 +11,11 @@ import { RUN_STATE, type WorkerAnswer } from './worker.ts'
 
 const now = (answer: Answer): Reply => ({ now: [answer] })
 
+/** A map field: Sōzu writes its maps sorted by key. */
+function sortedMap(entries: Iterable<readonly [string, unknown]>): Fields {
+  return Object.fromEntries([...entries].sort(([a], [b]) => Buffer.compare(Buffer.from(a), Buffer.from(b))))
+}
+
 /** `first` at once, and `last` of the workers that answered OK. */
 function afterWorkers(
   { workers, nextTask }: Context,
@@ -84,10 +89,10 @@ export const listFrontends: Handler = ({ state }, { http, https, tcp, domain }: 
 
 export const listListeners: Handler = ({ state: { listeners } }) => {
   const listeners_list = {
-    http_listeners: Object.fromEntries(listeners.http),
-    https_listeners: Object.fromEntries(listeners.https),
-    tcp_listeners: Object.fromEntries(listeners.tcp),
-    udp_listeners: Object.fromEntries(listeners.udp),
+    http_listeners: sortedMap(listeners.http),
+    https_listeners: sortedMap(listeners.https),
+    tcp_listeners: sortedMap(listeners.tcp),
+    udp_listeners: sortedMap(listeners.udp),
   }
   return now(ok('Successfully listed listeners', { listeners_list }))
 }
@@ -130,11 +135,11 @@ export const queryClustersByDomain: Handler = (context, { hostname, path }: Fiel
 /** Any stable 64-bit hash will do: Sōzu's own is Rust's and differs between its builds. */
 export const queryClustersHashes: Handler = (context, value, _client, kind) => {
   const { state } = context
-  const map = Object.fromEntries(
+  const map = sortedMap(
     [...state.clusters.keys()].map((id) => {
       const [{ udp_frontends, ...hashed } = {}] = clusterInformation(state, id)
       const digest = createHash('sha256').update(JSON.stringify(hashed)).digest()
-      return [id, digest.readBigUInt64LE(0).toString()]
+      return [id, digest.readBigUInt64LE(0).toString()] as const
     }),
   )
   return queryAll(context, kind, value, { cluster_hashes: { map } }, true)
@@ -184,7 +189,7 @@ function matchingCertificates(state: State, { domain, fingerprint }: Fields): [s
 
 export const queryCertificatesFromState: Handler = ({ state }, filters: Fields) => {
   const found = matchingCertificates(state, filters)
-  const certs = Object.fromEntries(found.map(([, id, certificate]) => [id, certificate]))
+  const certs = sortedMap(found.map(([, id, certificate]) => [id, certificate]))
   return now(
     ok('Successfully queried certificates from the state of main process', {
       certificates_with_fingerprints: { certs },
@@ -195,7 +200,7 @@ export const queryCertificatesFromState: Handler = ({ state }, filters: Fields) 
 export const queryCertificatesFromWorkers: Handler = (context, filters: Fields, _client, kind) => {
   const found = matchingCertificates(context.state, filters)
   if (filters['fingerprint'] !== undefined) {
-    const certs = Object.fromEntries(found.map(([, id, certificate]) => [id, certificate]))
+    const certs = sortedMap(found.map(([, id, certificate]) => [id, certificate]))
     const content = found.length === 0 ? null : { certificates_with_fingerprints: { certs } }
     return queryAll(context, kind, filters, content, false)
   }
@@ -212,14 +217,16 @@ export const queryCertificatesFromWorkers: Handler = (context, filters: Fields, 
 export const countRequests: Handler = ({ state }) =>
   now(
     ok('Successfully counted requests received by the state', {
-      request_counts: { map: Object.fromEntries(state.counts) },
+      request_counts: { map: sortedMap(state.counts) },
     }),
   )
 
 export const queryHealthChecks: Handler = ({ state }, { cluster_id }: Fields) => {
   const clusters = [...state.clusters].filter(([id]) => cluster_id === undefined || id === cluster_id)
-  const map = Object.fromEntries(
-    clusters.flatMap(([id, { health_check }]) => (health_check === undefined ? [] : [[id, health_check]])),
+  const map = sortedMap(
+    clusters.flatMap(([id, { health_check }]) =>
+      health_check === undefined ? [] : [[id, health_check] as const],
+    ),
   )
   return now(ok('Successfully listed health check configurations', { health_checks_list: { map } }))
 }

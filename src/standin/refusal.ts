@@ -22,6 +22,22 @@ export function checkHeaderName(name: string): void {
   )
 }
 
+/** HTTP/2 limits that may be zero, which is "off" or "at once". */
+const zeroAllowed = new Set([
+  'h2_initial_connection_window',
+  'h2_stream_idle_timeout_seconds',
+  'h2_graceful_shutdown_deadline_seconds',
+])
+
+/** @throws Refusal for a limit of HTTP/2 that would let nothing through */
+export function checkLimits(patch: Fields): void {
+  for (const [name, value] of Object.entries(patch)) {
+    if (!name.startsWith('h2_') || zeroAllowed.has(name)) continue
+    const least = name === 'h2_stream_shrink_ratio' ? 2 : 1
+    if (Number(value) < least) throw invalid(name, `must be >= ${least}`)
+  }
+}
+
 /** @throws Refusal for a health check that Sōzu's main finds wrong; its first complaint wins */
 export function checkHealth(config: Fields): void {
   for (const name of ['interval', 'timeout', 'healthy_threshold', 'unhealthy_threshold']) {

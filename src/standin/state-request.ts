@@ -38,7 +38,11 @@ export const saveState: Handler = ({ events, schema, state }, path: string): Rep
     fsyncSync(file)
   } catch (error) {
     // Expected: a full disk.
-    return { now: [failure(`Failed writing state to file: ${systemErrorText(error)}`)] }
+    return {
+      now: [
+        failure(`Failed writing state to file: Could not write state to file: ${systemErrorText(error)}`),
+      ],
+    }
   } finally {
     closeSync(file)
   }

@@ -4,7 +4,16 @@
 import type { Schema } from '../protocol/schema.ts'
 import { CertificateProblem, parseCertificate, parseFingerprint } from './certificate.ts'
 import type { Fields } from './lenient.ts'
-import { checkHeaderName, checkHealth, exists, invalid, noChange, notFound, Refusal } from './refusal.ts'
+import {
+  checkHeaderName,
+  checkHealth,
+  checkLimits,
+  exists,
+  invalid,
+  noChange,
+  notFound,
+  Refusal,
+} from './refusal.ts'
 import { addressText, capital, debugFrontend, debugRequestFrontend, shortName } from './rust-text.ts'
 
 export const listenerKinds = ['http', 'https', 'tcp', 'udp'] as const
@@ -52,9 +61,10 @@ export class State {
     }
   }
 
-  /** Merges a listener patch field by field, in schema order, up to the first field that is wrong. */
+  /** Merges a listener patch field by field, in schema order, up to the first field that is wrong; limits are checked before. */
   patch(kind: ListenerKind, patch: Fields): void {
     const listener = this.listener(kind, patch['address'])
+    checkLimits(patch)
     const message = this.#schema.messages.get(`Update${capital(kind)}ListenerConfig`)
     for (const { name } of message?.fields ?? []) {
       const item = patch[name]

@@ -6,23 +6,16 @@ import { existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, w
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { decodeContent } from '../../src/protocol/message.ts'
 import { compileSchema, type Schema } from '../../src/protocol/schema.ts'
 import { DaemonProcess, type Line, until } from './rig.ts'
 import { validateLine } from './record-schema.ts'
+import { binaryOf, release, repository } from './sozu-release.ts'
 import { Tap } from './tap.ts'
 import { TestClient } from './test-client.ts'
 
-const root = fileURLToPath(new URL('../..', import.meta.url))
 const MARK = 'SOZU_RIG'
-
-/** The release under test. */
-export const release = process.env['SOZU_VERSION'] ?? '2.1.0'
-
-/** Where `scripts/install-sozu.sh` puts a release. */
-export function binaryOf(version: string): string {
-  return path.join(root, '.sozu', version, 'bin', 'sozu')
-}
+const WORKER_TIMEOUT_S = 2
 
 export function schemaOf(version: string): Schema {
   const file = new URL(
@@ -61,6 +54,8 @@ export type SozuRigOptions = {
   readonly sozuConfig?: string
   /** Further keys of the daemon's configuration; false: no daemon, clients talk to Sōzu itself. */
   readonly daemon?: TomlKeys | false
+  /** A second tap, between the daemon and Sōzu. */
+  readonly tapBehind?: true
   /** Another binary than the installed one. */
   readonly binary?: string
   /** Working directory of Sōzu; the rig's own unless told. */
@@ -79,6 +74,7 @@ export class SozuRig {
   readonly #options: SozuRigOptions
   readonly #binary: string
   #tap: Tap | null = null
+  #tapBehind: Tap | null = null
   #daemon: DaemonProcess | null = null
   #sozu: ChildProcess | null = null
 
@@ -101,6 +97,7 @@ export class SozuRig {
     const rig = new SozuRig(options)
     try {
       await rig.startSozu()
+      if (options.tapBehind) rig.#tapBehind = await Tap.listen(rig.file('behind.sock'), rig.sozuPath)
       if (options.daemon !== false) await rig.#startDaemon(options.daemon ?? {})
       rig.#tap = await Tap.listen(rig.tapPath, rig.frontPath)
       return rig
@@ -114,6 +111,12 @@ export class SozuRig {
   get tap(): Tap {
     if (this.#tap === null) throw new Error('this rig has no tap')
     return this.#tap
+  }
+
+  /** The tap between the daemon and Sōzu. */
+  get tapBehind(): Tap {
+    if (this.#tapBehind === null) throw new Error('this rig has no tap behind the daemon')
+    return this.#tapBehind
   }
 
   get daemon(): DaemonProcess {
@@ -133,7 +136,7 @@ export class SozuRig {
       this.configPath,
       `command_socket = "${this.sozuPath}"
 worker_count = 2
-worker_timeout = 2
+worker_timeout = ${WORKER_TIMEOUT_S}
 log_level = "info"
 log_target = "file://${this.file('sozu.log')}"
 ${audit}${this.#options.sozuConfig ?? ''}`,
@@ -182,6 +185,18 @@ ${audit}${this.#options.sozuConfig ?? ''}`,
     return TestClient.connect(this.tapPath, this.schema, {})
   }
 
+  /** Pid of a worker, as Sōzu itself has it. */
+  async workerPid(id: number): Promise<number> {
+    const client = await TestClient.connect(this.sozuPath, this.schema, {})
+    const { content } = await client.request('list_workers')
+    client.close()
+    const decoded = content === null ? {} : decodeContent(this.schema, content)
+    const { vec = [] } = (decoded['workers'] ?? {}) as { vec?: { id: number; pid: number }[] }
+    const worker = vec.find((candidate) => candidate.id === id)
+    if (worker === undefined) throw new Error(`Sōzu has no worker ${id}`)
+    return worker.pid
+  }
+
   /** Our lines about requests so far, each checked against the published schema. */
   ourLines(): Line[] {
     return linesOf(this.ourPath)
@@ -200,6 +215,7 @@ ${audit}${this.#options.sozuConfig ?? ''}`,
   /** Ends every process of this rig, by its pid, and removes the directory. */
   async end(): Promise<void> {
     this.#tap?.close()
+    this.#tapBehind?.close()
     await this.#daemon?.kill('SIGKILL')
     for (const pid of this.#processes()) kill(pid)
     await until(() => this.#processes().length === 0, "the end of Sōzu's processes")
@@ -210,15 +226,16 @@ ${audit}${this.#options.sozuConfig ?? ''}`,
     const config = this.file('auditd.toml')
     const keys = {
       listen_socket: this.frontPath,
-      command_socket: this.sozuPath,
+      command_socket: this.#tapBehind === null ? this.sozuPath : this.file('behind.sock'),
       audit_logs_json_target: this.ourPath,
       audit_reads: 'all',
+      worker_timeout: WORKER_TIMEOUT_S,
       ...changes,
     }
     const lines = Object.entries(keys).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`)
     writeFileSync(config, lines.join(''), { mode: 0o600 })
     this.#daemon = new DaemonProcess(
-      spawn(process.execPath, [path.join(root, 'dist/main.js'), 'run', '--config', config], {
+      spawn(process.execPath, [path.join(repository, 'dist/main.js'), 'run', '--config', config], {
         stdio: ['ignore', 'pipe', 'pipe'],
       }),
     )
@@ -234,7 +251,7 @@ ${audit}${this.#options.sozuConfig ?? ''}`,
       const client = await TestClient.connect(this.sozuPath, this.schema, {})
       const { message } = await client.request('status')
       client.close()
-      return message === 'Successfully collected the status of workers'
+      return /^(Successfully collected the status of workers|unauthorized: .*)$/.test(message)
     } catch (error) {
       // ECONNREFUSED: bound, but not listening yet.
       if ((error as NodeJS.ErrnoException).code === 'ECONNREFUSED') return false

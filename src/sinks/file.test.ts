@@ -1,0 +1,241 @@
+// An audit file in ordinary life: every file begins with its own first line, lines are whole and in order, and whatever is done
+// to the path is noticed. On real files in temporary directories.
+import { type ChildProcess, spawn } from 'node:child_process'
+import {
+  appendFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { pino } from 'pino'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { DaemonRecords } from '../audit/daemon-records.ts'
+import { Journal } from '../audit/journal.ts'
+import type { AuditRecord } from '../audit/record.ts'
+import { FileSink, type Opened } from './file.ts'
+
+const records = new DaemonRecords({
+  actor: { uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null },
+  clock: () => 0n,
+  newUlid: () => '01JX3T8M6N0V2K5W7Y9ZABCDEF',
+  bootGeneration: () => 0,
+})
+const render = ({ verb, extras }: AuditRecord): string => {
+  const { fresh, torn_bytes: torn } = extras.detail ?? {}
+  return `${verb}${fresh === undefined ? '' : ` fresh=${fresh} torn=${torn ?? 0}`}\n`
+}
+const FRESH = 'audit_log_opened fresh=true torn=0'
+const FOUND = 'audit_log_opened fresh=false torn=0'
+
+let directory = ''
+let file = ''
+let sinks: FileSink[] = []
+let children: ChildProcess[] = []
+
+beforeEach(() => {
+  directory = mkdtempSync(path.join(tmpdir(), 'file-sink-'))
+  file = path.join(directory, 'audit.log')
+})
+
+afterEach(async () => {
+  await Promise.all(sinks.map((sink) => sink.close()))
+  for (const child of children) child.kill('SIGKILL')
+  sinks = []
+  children = []
+  rmSync(directory, { recursive: true })
+})
+
+function sinkOf(target = file): FileSink {
+  const opened = (report: Opened): AuditRecord => records.opened(report)
+  const sink = new FileSink({ name: 'text', path: target, groupId: null, render, opened })
+  sinks.push(sink)
+  return sink
+}
+
+async function openSink(target = file): Promise<FileSink> {
+  const sink = sinkOf(target)
+  await sink.open()
+  return sink
+}
+
+const write = (sink: FileSink, ...lines: string[]) =>
+  sink.write(Buffer.from(lines.map((line) => `${line}\n`).join('')))
+const linesOf = (target = file): string[] => readFileSync(target, 'utf8').split('\n').slice(0, -1)
+
+describe('a file', () => {
+  it('begins with the line that opens it, and grows by what is written', async () => {
+    const sink = await openSink()
+    await write(sink, 'a', 'b')
+    await sink.sync()
+    await write(sink, 'é')
+    expect(linesOf()).toEqual([FRESH, 'a', 'b', 'é'])
+  })
+
+  it('that exists is continued, with a line that says so', async () => {
+    const sink = await openSink()
+    await write(sink, 'a')
+    await sink.close()
+    await openSink()
+    expect(linesOf()).toEqual([FRESH, 'a', FOUND])
+  })
+
+  it('whose last line is torn has it closed, and the length of the torn part reported', async () => {
+    writeFileSync(file, 'whole\ntorn li')
+    await openSink()
+    expect(linesOf()).toEqual(['whole', 'torn li', 'audit_log_opened fresh=false torn=7'])
+  })
+
+  it.each([
+    ['only a torn line', 'torn', 4],
+    ['a torn line longer than what is looked at', `\n${'x'.repeat(100_000)}`, 65_536],
+    ['nothing but an LF', '\n', 0],
+  ])('with %s is never continued inside a line', async (_, content, torn) => {
+    writeFileSync(file, content)
+    const sink = await openSink()
+    await write(sink, 'a')
+    expect(linesOf().slice(-2)).toEqual([`audit_log_opened fresh=false torn=${torn}`, 'a'])
+    expect(readFileSync(file, 'utf8').startsWith(content)).toBe(true)
+  })
+
+  it("has ten thousand lines of a hundred clients whole, each client's in its order, all in the order of the calls", async () => {
+    const sink = sinkOf()
+    const journal = new Journal({
+      sinks: [sink],
+      durability: 'fdatasync',
+      onFailure: 'refuse',
+      daemonRecord: (verb, target, result, detail) => records.create(verb, target, { result, detail }),
+      log: pino({ enabled: false }),
+      deadlineMs: 10_000,
+    })
+    await journal.open()
+    const called: string[] = []
+    const clients = Array.from({ length: 100 }, async (_, client) => {
+      for (let turn = 0; turn < 100; turn += 1) {
+        const verb = `${client} ${turn} ${'x'.repeat((client * turn) % 300)}`
+        called.push(verb)
+        const stage = turn % 2 === 0 ? 'attempt' : 'completion'
+        await journal.append({ ...records.create(verb, '', {}), stage })
+      }
+    })
+    await Promise.all(clients)
+    expect(linesOf().slice(1)).toEqual(called)
+    await journal.close()
+  })
+
+  it('is in the directory that its missing parents became', async () => {
+    const deep = path.join(directory, 'var/log/sozu/audit.log')
+    const old = process.umask(0)
+    try {
+      await openSink(deep)
+    } finally {
+      process.umask(old)
+    }
+    for (const parent of ['var', 'var/log', 'var/log/sozu']) {
+      expect(statSync(path.join(directory, parent)).mode & 0o7777).toBe(0o750)
+    }
+    expect(linesOf(deep)).toEqual([FRESH])
+  })
+})
+
+describe('a path at which', () => {
+  it('the file was renamed away has a new file, begun by its own line, from the next write on', async () => {
+    const sink = await openSink()
+    await write(sink, 'before')
+    renameSync(file, `${file}.1`)
+    await write(sink, 'after')
+    await write(sink, 'more')
+    expect(linesOf(`${file}.1`)).toEqual([FRESH, 'before'])
+    expect(linesOf()).toEqual([FRESH, 'after', 'more'])
+  })
+
+  it('the file was deleted has a new one', async () => {
+    const sink = await openSink()
+    unlinkSync(file)
+    await write(sink, 'after')
+    expect(linesOf()).toEqual([FRESH, 'after'])
+  })
+
+  it('another file stands has that one continued', async () => {
+    const sink = await openSink()
+    renameSync(file, `${file}.1`)
+    writeFileSync(file, 'by logrotate create\n')
+    await write(sink, 'after')
+    expect(linesOf()).toEqual(['by logrotate create', FOUND, 'after'])
+  })
+
+  it('the whole directory went away has everything again', async () => {
+    const target = path.join(directory, 'sub/audit.log')
+    const sink = await openSink(target)
+    rmSync(path.dirname(target), { recursive: true })
+    await write(sink, 'after')
+    expect(linesOf(target)).toEqual([FRESH, 'after'])
+  })
+
+  it('the file was cut to nothing says so by a new first line', async () => {
+    const sink = await openSink()
+    await write(sink, 'gone')
+    truncateSync(file)
+    await write(sink, 'after')
+    expect(linesOf()).toEqual([FRESH, 'after'])
+  })
+
+  it('the file was cut in mid-line has the line closed, and says so', async () => {
+    const sink = await openSink()
+    await write(sink, 'first', 'second')
+    truncateSync(file, statSync(file).size - 3)
+    await write(sink, 'after')
+    expect(linesOf()).toEqual([FRESH, 'first', 'seco', 'audit_log_opened fresh=false torn=4', 'after'])
+  })
+
+  it('somebody else added a line has it left alone', async () => {
+    const sink = await openSink()
+    appendFileSync(file, 'foreign\n')
+    await write(sink, 'after')
+    expect(linesOf()).toEqual([FRESH, 'foreign', 'after'])
+  })
+})
+
+describe('a sink', () => {
+  it('that is opened again lets go of what it had: no descriptor and no lock is left behind', async () => {
+    const sink = await openSink()
+    const before = readdirSync('/proc/self/fd').length
+    for (let turn = 0; turn < 20; turn += 1) await sink.open()
+    expect(readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before)
+    await sink.close()
+    expect(readdirSync('/proc/self/fd').length).toBeLessThan(before)
+    await openSink()
+  })
+
+  it('that was never opened writes nothing', async () => {
+    await expect(write(sinkOf(), 'a')).rejects.toMatchObject({ code: 'sink_write_failed' })
+    expect(readdirSync(directory)).toEqual([])
+  })
+
+  it('whose file another process holds is refused until that process lets go', async () => {
+    writeFileSync(file, '')
+    const holder = spawn('flock', ['--no-fork', '-x', file, 'sh', '-c', 'echo held; exec sleep 60'])
+    children.push(holder)
+    await new Promise((resolve) => holder.stdout.once('data', resolve))
+    const sink = sinkOf()
+    await expect(sink.open()).rejects.toMatchObject({ code: 'sink_locked' })
+    expect(readFileSync(file, 'utf8')).toBe('')
+    const gone = new Promise((resolve) => holder.once('exit', resolve))
+    holder.kill('SIGKILL')
+    await gone
+    await sink.open()
+    expect(linesOf()).toEqual([FRESH])
+  })
+
+  it('and another one never write the same file', async () => {
+    await openSink()
+    await expect(sinkOf().open()).rejects.toMatchObject({ code: 'sink_locked' })
+  })
+})
