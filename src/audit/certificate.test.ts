@@ -159,6 +159,13 @@ describe('the names', () => {
     })
   })
 
+  it('are read whatever the length of the certificate', () => {
+    for (let length = 1; length <= 100; length += 1) {
+      const name = 'n'.repeat(length)
+      expect(namesOf(build({ names: [dns(name)] }))).toEqual({ text: name, raw: null })
+    }
+  })
+
   it('of a request are told apart from each other, spaces and all', () => {
     const listed = (names: string[]) => certificateDetail({ certificate: '', names })['names']
     expect(listed(['a', 'b'])).not.toEqual(listed(['a b']))

@@ -12,9 +12,9 @@ export type CertificateAndKey = {
 const base64 = /^[A-Za-z0-9+/]*={0,2}$/
 
 /**
- * DER bytes of the first PEM block of `pem`, or null when it is none. Reads exactly what Sōzu's reader (x509-parser) reads,
- * line by line with markers at the start of a line: another idea of what the first block is would name a certificate
- * that Sōzu does not install.
+ * DER bytes of the first PEM block of `pem`, or null when it is none. Reads what Sōzu was seen to read, line by line with
+ * markers at the start of a line: another idea of what the first block is would name a certificate that Sōzu does not
+ * install.
  */
 function firstPemBlock(pem: string): Buffer | null {
   const start = pem.startsWith('-----BEGIN ') ? 0 : pem.indexOf('\n-----BEGIN ') + 1
@@ -30,7 +30,7 @@ function firstPemBlock(pem: string): Buffer | null {
   return der.toString('base64') === body ? der : null
 }
 
-/** The lines from `start` to `end` without the white space at their ends, as Rust's `trim_end` takes it: NEL too. */
+/** The lines from `start` to `end` without the white space at their ends, NEL included, as Sōzu was seen to take it. */
 function joinLines(text: string, start: number, end: number): string {
   let joined = ''
   for (let from = start, to = from; from < end; from = to + 1) {
@@ -76,7 +76,7 @@ const MAX_PARSED_BYTES = 262_144
 function parse(der: Buffer): X509Certificate | null {
   if (der.length > MAX_PARSED_BYTES) return null
   // As PEM of our own making: Node would look into bare DER for a PEM block first, and a certificate may hold another one.
-  const lines = der.toString('base64').replaceAll(/.{64}/g, '$&\n')
+  const lines = der.toString('base64').match(/.{1,64}/g)?.join('\n')
   try {
     return new X509Certificate(`-----BEGIN CERTIFICATE-----\n${lines}\n-----END CERTIFICATE-----\n`)
   } catch {

@@ -2,6 +2,7 @@
 // judges nothing: what went in at one end comes out at the other. It is how a test knows what the `sozu` client really
 // sent, and which bytes it really got.
 import { connect, createServer, type Server, type Socket } from 'node:net'
+import { ProtocolError } from '../../src/errors.ts'
 import { FrameDecoder } from '../../src/protocol/frame.ts'
 
 const MAX_FRAME_BYTES = 16_000_000
@@ -50,9 +51,14 @@ export class Tap {
     const decoder = new FrameDecoder(MAX_FRAME_BYTES)
     this.#sockets.add(from)
     from.on('data', (chunk) => {
-      decoder.push(chunk)
-      for (let frame = decoder.next(); frame !== null; frame = decoder.next()) frames.push(frame)
       to.write(chunk)
+      decoder.push(chunk)
+      try {
+        for (let frame = decoder.next(); frame !== null; frame = decoder.next()) frames.push(frame)
+      } catch (error) {
+        // ProtocolError: no frames any more, which is for the other end to judge.
+        if (!(error instanceof ProtocolError)) throw error
+      }
     })
     from.on('error', () => to.destroy())
     from.on('close', () => {
