@@ -71,7 +71,7 @@ function nameList(names: readonly string[]): Clean {
 }
 
 /** The largest certificate whose names are read: hundreds of names take a tenth of it. */
-const MAX_PARSED_BYTES = 262_144
+const MAX_PARSED_BYTES = 65_536
 
 function parse(der: Buffer): X509Certificate | null {
   if (der.length > MAX_PARSED_BYTES) return null
