@@ -15,6 +15,7 @@ import { createServer, type Server } from 'node:net'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { encodeFrame } from '../src/protocol/frame.ts'
 import { STATUS } from '../src/protocol/message.ts'
 import { openNotifySocket } from './support/notify-socket.ts'
 import { Rig, until } from './support/rig.ts'
@@ -62,6 +63,14 @@ describe('the socket', () => {
     expect(statSync(rig.listenPath).mode & 0o777).toBe(0o660)
     await rig.daemon.kill('SIGTERM')
     expect(existsSync(rig.listenPath)).toBe(false)
+  })
+
+  it.skipIf(process.getuid?.() !== 0)('(needs root) has its owner and group, by name or number', async () => {
+    const rig = await Rig.start({
+      config: { listen_socket_mode: '0660', listen_socket_owner: 'daemon', listen_socket_group: '4711' },
+    })
+    const { uid, gid, mode } = statSync(rig.listenPath)
+    expect([uid, gid, mode & 0o777]).toEqual([1, 4711, 0o660])
   })
 
   it('that is stale is replaced', async () => {
@@ -222,6 +231,55 @@ describe('the service manager', () => {
     )
     await rig.daemon.kill('SIGTERM')
     await until(() => socket.received().some((text) => text === 'STOPPING=1'), 'STOPPING')
+  })
+})
+
+describe('the wire schema', () => {
+  it('"1.1.1" refuses what a Sōzu 1.x would never answer', async () => {
+    const rig = await Rig.start({ config: { wire_schema: '1.1.1' }, standin: ['--schema', '1.1.1'] })
+    const client = await rig.client()
+    expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+    expect((await client.request('query_health_checks')).message).toMatch(/unknown tag 54/)
+    expect(rig.requests().at(-1)).toMatchObject({ stage: 'refusal', extras: { error_code: 'unknown_verb' } })
+  })
+
+  it('can be a file of the operator, for a Sōzu newer than the daemon: verbs it cannot name are refused', async () => {
+    const rig = await Rig.start({ daemon: false })
+    const table = JSON.parse(readFileSync(new URL('../schema/sozu-2.1.0.json', import.meta.url), 'utf8'))
+    table.messages.Request.brand_new = { tag: 99, oneof: 'request_type', type: 'string' }
+    table.messages.Cluster.brand_new_too = { tag: 99, label: 'optional', type: 'string' }
+    const file = path.join(rig.dir, 'sozu-next.json')
+    writeFileSync(file, JSON.stringify(table), { mode: 0o600 })
+    rig.configure({ wire_schema: file })
+    await rig.startDaemon()
+    const client = await rig.client()
+    const payload = client.frame('add_cluster', cluster('a')).subarray(8)
+    // One more field in the message, its length counted: 0x9a 0x06 is tag 99, length-delimited.
+    const extended = Buffer.concat([payload, Buffer.from([0x9a, 0x06, 0x01, 0x78])])
+    extended[1] = (extended[1] ?? 0) + 4
+    client.write(encodeFrame(extended))
+    expect((await client.final()).status).toBe(STATUS.ok)
+    client.write(encodeFrame(Buffer.from([0x9a, 0x06, 0x01, 0x78])))
+    expect((await client.final()).message).toMatch(/brand_new is not one we can audit/)
+    expect(rig.requests().at(-1)).toMatchObject({ stage: 'refusal', extras: { error_code: 'unknown_verb' } })
+  })
+})
+
+describe('the console mirror', () => {
+  it('shows the lines of the text file as they come', async () => {
+    const rig = await Rig.start({ daemon: false })
+    rig.configure({ console: 'always' })
+    const daemon = rig.spawnDaemon()
+    let shown = ''
+    daemon.child.stdout?.on('data', (chunk) => {
+      shown += String(chunk)
+    })
+    await daemon.until(({ msg }) => msg === 'ready')
+    const client = await rig.client()
+    await client.request('add_cluster', cluster('a'))
+    const lines = rig.textLines().filter((line) => !line.includes('verb=audit_log_opened'))
+    await until(() => shown.split('\n').length > lines.length, 'the mirror')
+    expect(shown.trimEnd().split('\n')).toEqual(lines)
   })
 })
 

@@ -76,7 +76,10 @@ const MAX_PARSED_BYTES = 65_536
 function parse(der: Buffer): X509Certificate | null {
   if (der.length > MAX_PARSED_BYTES) return null
   // As PEM of our own making: Node would look into bare DER for a PEM block first, and a certificate may hold another one.
-  const lines = der.toString('base64').match(/.{1,64}/g)?.join('\n')
+  const lines = der
+    .toString('base64')
+    .match(/.{1,64}/g)
+    ?.join('\n')
   try {
     return new X509Certificate(`-----BEGIN CERTIFICATE-----\n${lines}\n-----END CERTIFICATE-----\n`)
   } catch {

@@ -47,7 +47,8 @@ export class SozuVersion {
       { timeout: ASK_MS, env: {}, maxBuffer: 65_536 },
       (error, stdout) => {
         if (this.#pid !== pid) return
-        const match = error === null ? /^sozu (\d+\.\d+\.\d+\S*) \(([0-9a-f]*)\)/.exec(stdout) : null
+        // 1.x does not name its commit.
+        const match = error === null ? /^sozu (\d+\.\d+\.\d+\S*)(?: \(([0-9a-f]*)\))?/.exec(stdout) : null
         if (match === null) {
           this.#log.info({ pid }, 'the version of Sōzu is not known: its executable does not tell us')
           return

@@ -30,8 +30,8 @@ export class Sozu {
   readonly controlPlane: ControlPlane
   readonly #version: SozuVersion
   #generation = 0
-  /** Inode of the socket file: another one means that another process has bound the path. */
-  #socketInode: number | null = null
+  /** Which socket file is at the path: another one means that another process has bound it. */
+  #socketFile: string | null = null
   /** Process that called listen(), which stays the same over an upgrade. */
   #listenerPid: number | null = null
   #mainPid: number | null = null
@@ -76,9 +76,11 @@ export class Sozu {
   /** Looks at the socket file, before a connection exists that could tell. */
   observeSocket(): void {
     try {
-      const { ino } = statSync(this.#options.path)
-      if (this.#socketInode !== null && this.#socketInode !== ino) this.#restarted()
-      this.#socketInode = ino
+      // A removed file's inode number is given to the next one at once; mtime is when it was bound. Mode and ACL leave it.
+      const { dev, ino, mtimeNs } = statSync(this.#options.path, { bigint: true })
+      const file = `${dev}:${ino}:${mtimeNs}`
+      if (this.#socketFile !== null && this.#socketFile !== file) this.#restarted()
+      this.#socketFile = file
     } catch (error) {
       // ENOENT, EACCES and the like: Sōzu is away; connecting will say so to the client.
       if (!(error instanceof Error && 'errno' in error)) throw error
@@ -112,7 +114,7 @@ export class Sozu {
       this.#listenerPid = pid
       this.#version.observe(this.#mainPid)
     } catch (error) {
-      // PeerError: the kernel would not say; the inode still tells a restart.
+      // PeerError: the kernel would not say; the socket file still tells a restart.
       if (!(error instanceof PeerError)) throw error
     }
     this.observeSocket()

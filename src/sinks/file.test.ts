@@ -3,6 +3,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import {
   appendFileSync,
+  linkSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -171,6 +172,15 @@ describe('a path at which', () => {
     expect(linesOf()).toEqual(['by logrotate create', FOUND, 'after'])
   })
 
+  it('another, longer file stands has that one continued', async () => {
+    const sink = await openSink()
+    renameSync(file, `${file}.1`)
+    writeFileSync(file, `${'x'.repeat(1000)}\n`)
+    await write(sink, 'after')
+    expect(linesOf().slice(1)).toEqual([FOUND, 'after'])
+    expect(linesOf(`${file}.1`)).toEqual([FRESH])
+  })
+
   it('the whole directory went away has everything again', async () => {
     const target = path.join(directory, 'sub/audit.log')
     const sink = await openSink(target)
@@ -211,6 +221,20 @@ describe('a sink', () => {
     expect(readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before)
     await sink.close()
     expect(readdirSync('/proc/self/fd').length).toBeLessThan(before)
+    await openSink()
+  })
+
+  it('that does not open keeps neither descriptor nor lock', async () => {
+    const other = path.join(directory, 'other')
+    writeFileSync(file, '')
+    linkSync(file, other)
+    const before = readdirSync('/proc/self/fd').length
+    const sink = sinkOf()
+    for (let turn = 0; turn < 20; turn += 1) {
+      await expect(sink.open()).rejects.toMatchObject({ code: 'sink_open_failed' })
+    }
+    expect(readdirSync('/proc/self/fd').length).toBeLessThan(before + 10)
+    unlinkSync(other)
     await openSink()
   })
 
