@@ -53,8 +53,7 @@ export class ServiceManager {
 }
 
 /**
- * Whether exactly one listening socket was passed on for us (sd_listen_fds(3)).
- * @returns the number of sockets, 0 without activation
+ * How many listening sockets were passed on for us (sd_listen_fds(3)); 0 without activation.
  */
 export function inheritedSockets(environment: Environment, ownPid: number): number {
   if (Number(environment['LISTEN_PID']) !== ownPid) return 0

@@ -234,6 +234,20 @@ describe('the service manager', () => {
   })
 })
 
+describe('an operational log that cannot be written', () => {
+  it('costs log lines: clients are served, and a stop is a stop', async () => {
+    const rig = await Rig.start({ daemon: false })
+    const daemon = rig.spawnDaemon(['sh', '-c', 'exec "$0" "$@" 2>/dev/full'])
+    await until(() => existsSync(rig.listenPath), 'the socket')
+    const client = await rig.client()
+    client.write(Buffer.alloc(8))
+    expect((await client.final()).status).toBe(STATUS.failure)
+    const next = await rig.client()
+    expect((await next.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+    expect(await daemon.kill('SIGTERM')).toEqual({ code: 0, signal: null })
+  })
+})
+
 describe('the wire schema', () => {
   it('"1.1.1" refuses what a Sōzu 1.x would never answer', async () => {
     const rig = await Rig.start({ config: { wire_schema: '1.1.1' }, standin: ['--schema', '1.1.1'] })

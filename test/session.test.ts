@@ -259,6 +259,29 @@ describe('a client that leaves', () => {
     expect(completion).toMatchObject({ result: 'ok', extras: { client_gone: true } })
   })
 
+  it('leaves a line for each request it did not wait for, and none of those reaches Sōzu', async () => {
+    const rig = await Rig.start()
+    await rig.standin.control({ do: 'pause' })
+    const client = await rig.client()
+    const frames = ['a', 'b', 'c'].map((name) => client.frame('remove_cluster', name))
+    client.write(Buffer.concat([...frames, Buffer.from('half')]))
+    await until(() => rig.standin.received().length === 1, 'the first request')
+    client.close()
+    await rig.standin.control({ do: 'resume' })
+    await rig.untilLine(({ target }) => target === 'frame:?')
+    expect(rig.requests().map(({ stage, target }) => [stage, target])).toEqual([
+      ['attempt', 'cluster:a'],
+      ['completion', 'cluster:a'],
+      ['refusal', 'cluster:b'],
+      ['refusal', 'cluster:c'],
+      ['refusal', 'frame:?'],
+    ])
+    expect(rig.requests()[2]?.extras.reason).toContain(
+      'closed its connection before the request was recorded',
+    )
+    expect(rig.standin.received()).toHaveLength(1)
+  })
+
   it('does not leave its upstream connection behind', async () => {
     const rig = await Rig.start()
     const client = await rig.client()

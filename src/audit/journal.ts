@@ -146,7 +146,7 @@ export class Journal {
   }
 
   async #commitAll(): Promise<void> {
-    // One turn of the event loop later, so that what one tick appends is one commit.
+    // After the code that is running now, so that what it appends is one commit.
     await Promise.resolve()
     while (this.#queue.length > 0) {
       const batch = this.#queue

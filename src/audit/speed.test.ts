@@ -82,12 +82,14 @@ const requests: readonly (readonly [kind: string, make: (value: string) => unkno
   ],
 ]
 
+/** Processor time, which does not grow because others use the machine too. */
 function bestOf<T>(act: () => T): { result: T; ms: number } {
   let ms = Number.POSITIVE_INFINITY
   for (let run = 1; ; run += 1) {
-    const started = performance.now()
+    const before = process.cpuUsage()
     const result = act()
-    ms = Math.min(ms, performance.now() - started)
+    const { user, system } = process.cpuUsage(before)
+    ms = Math.min(ms, (user + system) / 1000)
     if (run === 3 || ms < LIMIT_MS) return { result, ms }
   }
 }

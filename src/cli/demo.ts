@@ -41,7 +41,7 @@ export async function demo({ keep, colour }: DemoOptions): Promise<number> {
   const stage = new Stage(colour)
   try {
     await stage.start()
-    for (const step of playbook(schema, stage)) await stage.play(step)
+    for (const step of playbook(schema, stage, keep)) await stage.play(step)
     stage.tellHowToRead()
     if (keep) await stage.keep()
     return 0
@@ -51,7 +51,7 @@ export async function demo({ keep, colour }: DemoOptions): Promise<number> {
 }
 
 /** The day, step by step. */
-function playbook(schema: Schema, stage: Stage): Step[] {
+function playbook(schema: Schema, stage: Stage, keep: boolean): Step[] {
   const ask = (kind: string, value: unknown = {}): Buffer => encodeRequest(schema, kind, value)
   const frontend = {
     cluster_id: 'shop',
@@ -121,7 +121,7 @@ function playbook(schema: Schema, stage: Stage): Step[] {
       who: 1,
       frames: [encodeFrame(Buffer.concat([twice, twice]))],
     },
-    { title: 'Evening: Sōzu is stopped', who: 0, frames: [ask('soft_stop')] },
+    ...(keep ? [] : [{ title: 'Evening: Sōzu is stopped', who: 0, frames: [ask('soft_stop')] }]),
   ]
 }
 
@@ -202,13 +202,13 @@ class Stage {
 Try:
   grep 'stage=refusal' ${this.#log}/audit.log
   jq -c 'select(.result == "err") | [.ts, .actor.uid, .verb, .target, .extras.error_code]' ${this.#log}/audit.jsonl
-  jq -r 'select(.extras.raw.cluster_id) | .extras.raw.cluster_id | @base64d' ${this.#log}/audit.jsonl`)
+  jq -r 'select(.extras.raw.cluster_id) | .extras.raw.cluster_id | @base64d' ${this.#log}/audit.jsonl
+
+When you are done: rm -r ${this.#dir}`)
   }
 
   async keep(): Promise<void> {
-    this.#say(
-      `\nStill running (the stand-in was stopped by the last step). Clients connect to ${this.#listen}; Ctrl-C ends it.`,
-    )
+    this.#say(`\nStill running. Clients connect to ${this.#listen}; Ctrl-C ends it.`)
     await new Promise<void>((resolve) => {
       process.once('SIGINT', resolve)
       process.once('SIGTERM', resolve)

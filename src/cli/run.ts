@@ -22,7 +22,7 @@ export type RunOptions = {
 export async function run({ configPath, environment, exit }: RunOptions): Promise<void> {
   const log = createLog('info')
   const leave = (status: number): void => {
-    flushLog(log, LOG_FLUSH_MS).then(
+    flushLog(LOG_FLUSH_MS).then(
       () => exit(status),
       () => exit(status),
     )
@@ -87,8 +87,8 @@ function handleSignals(
     if (stopping) return
     stopping = true
     setTimeout(() => {
-      log.error({ signal }, 'stopping took too long; ending now')
-      leave(EXIT.done)
+      log.error({ signal }, 'stopping took too long, a sink may hang; ending now')
+      leave(EXIT.sink)
     }, STOP_MS)
     started.then((daemon) => daemon.stop(signal)).then(() => leave(EXIT.done), noStart)
   }

@@ -40,6 +40,8 @@ const BUDGET_MS = 450
 const REFUSAL_GRACE_MS = 25
 const LISTENER_WAIT_MS = 200
 const GUARD_WAIT_MS = 200
+/** Of the budget, left for the attempt record after a look at the file to reload. */
+const GUARD_RESERVE_MS = 100
 /** Longest a completion waits for the number of workers, which was asked for when the request was forwarded. */
 const WORKERS_WAIT_MS = 50
 /** Answers are drained for this long after the client left. */
@@ -75,7 +77,6 @@ export class Session {
         this.#inFlight = true
         await this.#handle(frame)
         this.#inFlight = false
-        if (this.#client.gone) break
       }
       if (this.#relay.subscribed) await this.#client.untilGone()
     } finally {
@@ -155,7 +156,12 @@ export class Session {
       const why = `${request.kind} is a request that Sōzu never answers; it was not forwarded`
       return this.#refuse(operation, 'unanswerable', why, { sha256 })
     }
-    const danger = await this.#danger(request)
+    if (this.#client.gone) {
+      // Sōzu drops what a client did not wait for; so do we, but not without a word.
+      const why = 'the client closed its connection before the request was recorded; it was not forwarded'
+      return this.#refuse(operation, 'other', why, { sha256 })
+    }
+    const danger = await this.#danger(request, deadlineMs)
     if (danger !== null) return this.#refuse(operation, 'invalid_input', danger, { sha256 })
     const requestUlid = this.#context.newUlid()
     const passage = { requestUlid, startedMs, deadlineMs, operation, sha256 }
@@ -196,16 +202,17 @@ export class Session {
   }
 
   /** Why this request would take Sōzu down, or null. */
-  async #danger({ kind, value }: Request): Promise<string | null> {
+  async #danger({ kind, value }: Request, deadlineMs: number): Promise<string | null> {
     const { guardReload, sozu } = this.#context
     if (kind !== 'reload_configuration' || !guardReload) return null
     // Asking anything shows which process answers, and so from where it would look for a relative path.
     if (sozu.mainPid === null) await sozu.controlPlane.workers()
     const looked = reloadDanger(value as string, sozu.mainPid)
-    const late = delay(GUARD_WAIT_MS).then(() => 'could not be looked at in time')
+    const waitMs = Math.min(GUARD_WAIT_MS, deadlineMs - performance.now() - GUARD_RESERVE_MS)
+    const late = delay(Math.max(waitMs, 0)).then(() => 'could not be looked at in time')
     const problem = await Promise.race([looked, late])
     if (problem === null) return null
-    return `the file to reload ${problem}; Sōzu would end, workers included, so it was not forwarded (guard_reload)`
+    return `the file to reload ${problem}; Sōzu might not survive that, so it was not forwarded (guard_reload)`
   }
 
   /** Writes the attempt (or access) record; false when it could not be written in time and the request was refused. */

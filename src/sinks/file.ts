@@ -8,12 +8,12 @@ import {
   fchown,
   fdatasync,
   fstat,
+  lstat,
   fsync,
   mkdir,
   open,
   read,
   type Stats,
-  stat,
   write,
 } from 'node:fs'
 import path from 'node:path'
@@ -26,7 +26,7 @@ import { lockExclusive } from '../native.ts'
 const closeFd = promisify(close)
 const openPath = promisify(open)
 const statFd = promisify(fstat)
-const statPath = promisify(stat)
+const statPath = promisify(lstat)
 const makeDirectory = promisify(mkdir)
 const readFd = promisify(read)
 const writeFd = promisify(write)
