@@ -6,7 +6,7 @@ import type { Socket } from 'node:net'
 import { withWorkers } from '../audit/fanout.ts'
 import { announcesSecondFinal, outcomeOf } from '../audit/outcome.ts'
 import { type RecordErrorCode, requestSha256 } from '../audit/record.ts'
-import { type Operation, operationOf, rowOf, updatedListenerOf } from '../audit/verbs.ts'
+import { type Operation, operationOf, updatedListenerOf } from '../audit/verbs.ts'
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
 import { decide } from '../policy/admission.ts'
 import { PREFIX_BYTES } from '../protocol/frame.ts'
@@ -188,15 +188,18 @@ export class Session {
     const { sozu } = this.#context
     if (!this.#relay.connected) sozu.observeSocket()
     const updated = allowed ? updatedListenerOf(request) : null
+    const upgradesMain = allowed && request.kind === 'upgrade_main'
     const waitMs = Math.min(LISTENER_WAIT_MS, deadlineMs - performance.now())
     const [listener] = await Promise.all([
       updated === null ? null : sozu.controlPlane.listener(updated.kind, updated.address, waitMs),
       this.#identity.settled || this.#identity.wait(ACCOUNT_WAIT_MS),
+      // Asking anything shows which process answers, and so which executable an upgrade would start.
+      upgradesMain && sozu.mainPid === null ? sozu.controlPlane.workers() : null,
     ])
     return operationOf(request, {
       clientId: this.clientId,
       bootGeneration: sozu.bootGeneration,
-      sozuExecutable: rowOf(request.kind)?.verb === 'main_upgraded' ? sozu.executable : null,
+      sozuExecutable: upgradesMain ? sozu.executable : null,
       listener,
     })
   }
@@ -249,6 +252,8 @@ export class Session {
     const { controlPlane } = this.#context.sozu
     const workers = passage.operation.access === 'mutates' ? controlPlane.workers() : null
     try {
+      // Once a stop or an upgrade is under way, nobody can be asked any more.
+      if (changesWorkers.has(passage.operation.kind)) await Promise.race([workers, delay(WORKERS_WAIT_MS)])
       const exchange = await this.#relay.exchange(frame)
       const workersExpected = await Promise.race([workers, delay(WORKERS_WAIT_MS).then(() => null)])
       await this.#complete(passage, exchange, workersExpected)

@@ -1,0 +1,414 @@
+// Sōzu's own audit log as judge of ours: what both saw must be told in the same words, and the client must get the very
+// bytes it would get without us. Where the two logs differ on purpose stands in one table, each row with its reason and
+// with what must hold; a difference without a row fails, and so does a row without a difference.
+import { createHash } from 'node:crypto'
+import { copyFileSync, mkdirSync, renameSync, rmdirSync, writeFileSync } from 'node:fs'
+import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Line } from '../support/rig.ts'
+import { binaryOf, isInstalled, release } from '../support/sozu-release.ts'
+import { type SozuLine, SozuRig, type SozuRigOptions } from '../support/sozu-rig.ts'
+import type { Conversation } from '../support/tap.ts'
+import { type Difference, differences } from './judge.ts'
+import { comparable, play, replay } from './play.ts'
+import { run, Stage, type Step, script, send } from './script.ts'
+
+type Row = {
+  readonly why: string
+  readonly fields: readonly Difference['field'][]
+  /** Verbs it is about; all of them unless told. */
+  readonly verbs?: RegExp
+  readonly holds: (ours: string | null, theirs: string | null, line: Line) => boolean
+}
+
+const expected: readonly Row[] = [
+  {
+    why: 'Sōzu does not record reads',
+    fields: ['line'],
+    holds: (stage) => stage === 'access',
+  },
+  {
+    why: 'what we refuse Sōzu never hears of',
+    fields: ['line'],
+    holds: (stage) => stage === 'refusal',
+  },
+  {
+    why: 'Sōzu does not record these changes',
+    fields: ['line'],
+    verbs: /^(backend_(added|removed)|health_check_(set|removed)|max_connections_per_ip_set)$/,
+    holds: (stage) => stage === 'completion',
+  },
+  {
+    why: 'Sōzu does not record leases that its main process refuses',
+    fields: ['line'],
+    verbs: /^metric_detail_changed$/,
+    holds: (_, __, { extras }) => extras.error_code === 'invalid_input',
+  },
+  {
+    why: 'Sōzu gives no hash for verbs with a single line, for metrics and for leases',
+    fields: ['request_sha256'],
+    verbs:
+      /^(state_(saved|loaded)|configuration_reloaded|(main|worker)_upgraded|sozu_stop_requested|logging_level_changed|metrics_configured|metric_detail_changed|events_subscribed)$/,
+    holds: (ours, theirs) => /^[0-9a-f]{16}$/.test(ours ?? '') && theirs === null,
+  },
+  {
+    why: 'separators inside a piece are replaced by ?',
+    fields: ['target', 'cluster_id', 'reason', 'metric_detail_reason'],
+    holds: (ours, theirs) =>
+      ours !== null && theirs !== null && unseparated(ours) === unseparated(theirs) && ours.includes('?'),
+  },
+  {
+    why: 'a listener update names the fields that Sōzu hides',
+    fields: ['target'],
+    verbs: /_listener_updated$/,
+    holds: (ours, theirs) =>
+      /(answers|(elide|send)_x_real_ip|hsts)=/.test(ours ?? '') &&
+      (ours ?? '').startsWith((theirs ?? '?').replace('(no-op)', '')),
+  },
+  {
+    why: "dumps, and workers' texts about requests that carry secrets, are recorded by length and hash",
+    fields: ['reason'],
+    holds: (ours, theirs) => ours !== null && theirs !== null && isDigestOf(ours, theirs),
+  },
+  {
+    why: 'a reason is cut at 256 characters in both of our files',
+    fields: ['reason'],
+    holds: (ours, theirs) => ours?.length === 256 && theirs?.startsWith(ours) === true,
+  },
+  {
+    why: 'Sōzu gives no reason for files it cannot read or write, nor for records of them that fail',
+    fields: ['reason'],
+    verbs: /^state_(saved|loaded)$/,
+    holds: (ours, theirs) => ours !== null && theirs === null,
+  },
+  {
+    why: 'Sōzu gives no error code when records of a state file fail on workers',
+    fields: ['error_code'],
+    verbs: /^state_loaded$/,
+    holds: (ours, theirs) => ours === 'worker_failure' && theirs === null,
+  },
+  {
+    why: 'Sōzu writes its only line before it knows how the request ends',
+    fields: ['result', 'error_code', 'reason'],
+    verbs: /^(configuration_reloaded|worker_upgraded|main_upgraded)$/,
+    holds: (ours, theirs, { result }) =>
+      ours !== null && (theirs === 'ok' || theirs === null) && result === 'err',
+  },
+  {
+    why: 'Sōzu writes its only line before the workers answer',
+    fields: ['fanout'],
+    verbs: /^(logging_level_changed|sozu_stop_requested)$/,
+    holds: (ours, theirs) => /^ok 2\/0\/(2|null)$/.test(ours ?? '') && theirs === null,
+  },
+  {
+    why: 'Sōzu takes a worker that never answered for one that was not asked',
+    fields: ['result', 'error_code', 'reason', 'fanout'],
+    holds: (ours, theirs, { extras }) =>
+      extras.error_code === 'worker_timeout' &&
+      (theirs === null || ['err ok', 'timeout null/null/2 ok 1/0/2'].includes(`${ours} ${theirs}`)),
+  },
+  {
+    why: 'each counts the connections to itself',
+    fields: ['target'],
+    verbs: /^events_subscribed$/,
+    holds: (ours, theirs) => [ours, theirs].every((text) => /^subscribe:client_id:\d+$/.test(text ?? '')),
+  },
+  {
+    why: 'Sōzu panics before it writes its line',
+    fields: ['line'],
+    verbs: /^configuration_reloaded$/,
+    holds: (_, __, { extras }) => extras.error_code === 'upstream_closed',
+  },
+  {
+    why: "the answer to a lease does not carry the workers' texts",
+    fields: ['reason', 'fanout'],
+    verbs: /^metric_detail_changed$/,
+    holds: (ours) =>
+      ours === 'SetMetricDetail completed with worker errors' || ours === 'partial null/null/2',
+  },
+]
+
+/** Equal for texts that differ in nothing but replaced separators. */
+function unseparated(text: string): string {
+  return text.replace(/[,= →]/g, '?')
+}
+
+/** Whether `digested` is `text` with parts of it replaced by `[N bytes sha256:…]`. */
+function isDigestOf(digested: string, text: string): boolean {
+  let rest = Buffer.from(text)
+  for (const part of digested.split(/(\[\d+ bytes sha256:[0-9a-f]{64}\])/)) {
+    const [, length, hash] = /^\[(\d+) bytes sha256:(\w+)\]$/.exec(part) ?? []
+    const bytes = rest.subarray(0, length === undefined ? Buffer.byteLength(part) : Number(length))
+    const same =
+      hash === undefined
+        ? bytes.toString() === part
+        : createHash('sha256').update(bytes).digest('hex') === hash
+    if (!same) return false
+    rest = rest.subarray(bytes.length)
+  }
+  return rest.length === 0 && digested !== text
+}
+
+const needed = new Set<Row>()
+
+/** Fails for a difference that no row of the table allows. */
+function expectSameStory(ours: Line, theirs: Parameters<typeof differences>[1]): void {
+  const odd = differences(ours, theirs).filter((difference) => {
+    const row = expected.find(
+      ({ fields, verbs, holds }) =>
+        fields.includes(difference.field) &&
+        (verbs?.test(ours.verb) ?? true) &&
+        holds(difference.ours, difference.theirs, ours),
+    )
+    if (row !== undefined) needed.add(row)
+    return row === undefined
+  })
+  expect.soft(odd, `differences about ${ours.verb} that nobody expects`).toEqual([])
+}
+
+/** Two fresh Sōzus, one behind the daemon and one on its own, and what both logs have said so far. */
+class Court {
+  readonly front: SozuRig
+  readonly bare: SozuRig
+  #ourCount = 0
+  #theirCount = 0
+
+  private constructor(front: SozuRig, bare: SozuRig) {
+    this.front = front
+    this.bare = bare
+  }
+
+  static async open(options: SozuRigOptions = {}, bareOptions: SozuRigOptions = options): Promise<Court> {
+    const front = await SozuRig.start(options)
+    try {
+      return new Court(front, await SozuRig.start({ ...bareOptions, daemon: false }))
+    } catch (error) {
+      // Whatever it was: one Sōzu runs already, and nobody else would end it.
+      await front.end()
+      throw error
+    }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.front.end(), this.bare.end()])
+  }
+
+  /** Lines of both logs since the last call. What workers tell of themselves no client asked for. */
+  newLines(): { ours: Line[]; theirs: SozuLine[] } {
+    const ours = this.front.ourLines().slice(this.#ourCount)
+    const theirs = this.front.sozuLines().slice(this.#theirCount)
+    this.#ourCount += ours.length
+    this.#theirCount += theirs.length
+    return { ours, theirs: theirs.filter(({ verb }) => !verb.endsWith('_worker_local')) }
+  }
+
+  /** Plays one step in front of the daemon, compares the records, and the answers with those of the bare Sōzu. */
+  async judge(stage: Stage, step: Step): Promise<void> {
+    const conversations = await play(this.front, stage, step)
+    const { ours, theirs } = this.newLines()
+    const last = ours.at(-1)
+    if (last === undefined) throw new Error('we wrote nothing')
+    expectSameStory(last, theirs.at(-1))
+    // Where Sōzu has a line for the attempt, it is ours as well.
+    if (theirs.length === 2) {
+      const attempt = ours.at(-2)
+      expect(attempt?.stage).toBe('attempt')
+      if (attempt !== undefined) expectSameStory(attempt, theirs[0])
+    }
+    if (step.refused === true) expect(last.stage).toBe('refusal')
+    else for (const conversation of conversations) await this.expectSameAnswers(conversation)
+  }
+
+  /** The bare Sōzu answers the same frames with the same bytes. */
+  async expectSameAnswers(conversation: Conversation): Promise<void> {
+    const { front, bare } = this
+    const answers = await replay(bare.sozuPath, bare.schema, conversation)
+    const expectedAnswers = comparable(bare.schema, answers, bare.dir)
+    expect.soft(comparable(front.schema, conversation.received, front.dir)).toEqual(expectedAnswers)
+  }
+}
+
+let stage: Stage
+let court: Court
+
+beforeAll(async () => {
+  stage = await Stage.set()
+  court = await Court.open()
+})
+afterAll(async () => {
+  await court?.close()
+  stage?.strike()
+})
+
+/** A court of its own for what does not go together with anything else. */
+async function inCourt(
+  use: (court: Court) => Promise<void>,
+  ...options: Parameters<typeof Court.open>
+): Promise<void> {
+  const own = await Court.open(...options)
+  try {
+    await use(own)
+  } finally {
+    await own.close()
+  }
+}
+
+describe.skipIf(!isInstalled(release))(
+  `what Sōzu ${release} recorded is what we recorded, and the client got what Sōzu alone would have sent`,
+  () => {
+    it.each(script)('$title', (step) => court.judge(stage, step))
+
+    it('when the working directory of Sōzu is gone', async () => {
+      const gone = stage.file('gone')
+      mkdirSync(gone)
+      await inCourt(
+        async (own) => {
+          rmdirSync(gone)
+          await own.judge(stage, send('', 'save_state', 'state.json'))
+        },
+        { cwd: gone },
+      )
+    })
+
+    it('when the user is not on the list', () =>
+      inCourt(
+        async (own) => {
+          await own.judge(
+            stage,
+            run('cluster add --id my_app --load-balancing-policy random', { refused: true }),
+          )
+          const [conversation] = await play(own.front, stage, run('status'))
+          if (conversation !== undefined) await own.expectSameAnswers(conversation)
+        },
+        { daemon: { command_allowed_uids: [12_345] } },
+        { sozuConfig: 'command_allowed_uids = [12345]\n' },
+      ))
+
+    it('when one connection takes a lease out, renews it and clears it', async () => {
+      await inCourt(async (own) => {
+        const client = await own.front.client()
+        for (const change of [{ detail: 3 }, { detail: 3, ttl_seconds: 60 }, { clear: true }]) {
+          await client.request('set_metric_detail', { client_id: 'top:1:aa', ...change })
+          const { ours, theirs } = own.newLines()
+          const last = ours.at(-1)
+          if (last !== undefined) expectSameStory(last, theirs.at(-1))
+          expect(last?.result).toBe('ok')
+        }
+        client.close()
+        for (const conversation of own.front.tap.take()) await own.expectSameAnswers(conversation)
+      })
+    })
+
+    it('when a client subscribes', async () => {
+      await inCourt(async (own) => {
+        const events = await Promise.all(
+          [own.front, own.bare].map(async (rig) => {
+            const client = await rig.client()
+            client.send('subscribe_events')
+            const { frame } = await client.next()
+            client.close()
+            return frame
+          }),
+        )
+        expect(events[0]).toEqual(events[1])
+        const { ours, theirs } = own.newLines()
+        const last = ours.at(-1)
+        if (last !== undefined) expectSameStory(last, theirs.at(-1))
+      })
+    })
+
+    it('when a worker does not answer', async () => {
+      await inCourt(async (own) => {
+        for (const rig of [own.front, own.bare]) process.kill(await rig.workerPid(1), 'SIGSTOP')
+        await own.judge(stage, run('cluster add --id my_app --load-balancing-policy random'))
+        await own.judge(stage, run('upgrade --worker 1'))
+      })
+    })
+
+    it.each(['shutdown', 'shutdown --hard'])('when Sōzu ends by sozu %s', async (command) => {
+      await inCourt(async (own) => {
+        await own.judge(stage, run(command))
+        expect(await Promise.all([own.front.sozuExited, own.bare.sozuExited])).toEqual([0, 0])
+      })
+    })
+
+    it('when main and then the workers are upgraded', async () => {
+      await inCourt(async (own) => {
+        await own.judge(stage, run('status'))
+        const conversations = await play(own.front, stage, run('upgrade'))
+        const { ours, theirs } = own.newLines()
+        const completions = ours.filter(({ stage: kind }) => kind === 'completion')
+        expect(completions.map(({ verb }) => verb).sort()).toEqual([
+          'main_upgraded',
+          'worker_upgraded',
+          'worker_upgraded',
+        ])
+        for (const line of completions) {
+          const same = theirs.find(({ verb, target }) => verb === line.verb && target === line.target)
+          expectSameStory(line, same)
+        }
+        const [first] = conversations
+        if (first !== undefined) await own.expectSameAnswers(first)
+      })
+    })
+
+    it('when the new main does not come up', async () => {
+      const binary = stage.file('sozu')
+      copyFileSync(binaryOf(release), binary)
+      await inCourt(
+        async (own) => {
+          writeFileSync(`${binary}.new`, '#!/bin/sh\nexit 1\n', { mode: 0o755 })
+          renameSync(`${binary}.new`, binary)
+          await own.judge(stage, send('', 'list_workers', {}))
+          await own.judge(stage, send('', 'upgrade_main', {}))
+        },
+        { binary },
+      )
+    })
+
+    it('when a configuration that Sōzu cannot load takes it down', async () => {
+      await inCourt(
+        async (own) => {
+          const [conversation] = await play(own.front, stage, run('reload -f {dir}/missing.toml'))
+          const { ours, theirs } = own.newLines()
+          const last = ours.at(-1)
+          if (last !== undefined) expectSameStory(last, theirs.at(-1))
+          expect(last?.extras.error_code).toBe('upstream_closed')
+          // Sōzu alone would have closed the connection without a word.
+          expect(conversation?.received.map((frame) => decodeResponse(frame).status)).toEqual([
+            STATUS.failure,
+          ])
+          expect(await own.front.sozuExited).toBe(101)
+        },
+        { daemon: { guard_reload: false } },
+      )
+    })
+
+    it('needs every row of the table of differences', () => {
+      expect(expected.filter((row) => !needed.has(row)).map(({ why }) => why)).toEqual([])
+    })
+  },
+)
+
+describe.skipIf(!isInstalled(release))('the bytes', () => {
+  it('that Sōzu sent are the bytes that the client got, and the bytes that the client sent are the bytes that Sōzu got', async () => {
+    const ownStage = await Stage.set()
+    const rig = await SozuRig.start({ tapBehind: true })
+    try {
+      for (const step of script) {
+        rig.tapBehind.take()
+        const asked = await play(rig, ownStage, step)
+        const heard = rig.tapBehind.take().map(inHex)
+        if (step.refused === true) expect(heard, step.title).toEqual([])
+        else for (const conversation of asked) expect(heard, step.title).toContainEqual(inHex(conversation))
+      }
+    } finally {
+      await rig.end()
+      ownStage.strike()
+    }
+  })
+})
+
+function inHex({ sent, received }: Conversation): { sent: string; received: string } {
+  return { sent: Buffer.concat(sent).toString('hex'), received: Buffer.concat(received).toString('hex') }
+}
