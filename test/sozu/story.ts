@@ -1,0 +1,150 @@
+// One installation that things happen to: a real Sōzu, the daemon in front with both audit files, clients through the tap.
+// At the end of a story comes the reckoning, which looks at everything that happened, not only at what the story was about.
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { expect, onTestFinished } from 'vitest'
+import { requestSha256 } from '../../src/audit/record.ts'
+import { PREFIX_BYTES } from '../../src/protocol/frame.ts'
+import { decodeContent, decodeRequest } from '../../src/protocol/message.ts'
+import { type Line, until } from '../support/rig.ts'
+import { release } from '../support/sozu-release.ts'
+import { SozuRig, type SozuRigOptions } from '../support/sozu-rig.ts'
+import type { Conversation } from '../support/tap.ts'
+import { type Received, TestClient } from '../support/test-client.ts'
+import { byRequest, expectOneStory, type TimedSozuLine, toldIn } from './reckoning.ts'
+
+/** Whether the release under test is a 1.x, which has no audit log and half the verbs. */
+export const old = release.startsWith('1.')
+
+/** What a client is told whose request was cut. */
+export const outcomeUnknown = /before the answer came; the outcome of the request is unknown$/
+
+export type Worker = { readonly id: number; readonly pid: number; readonly run_state: number }
+
+/** RunState of the schema. */
+const RUNNING = 0
+
+export class Story {
+  readonly rig: SozuRig
+  readonly #textPath: string
+  readonly #near: Conversation[] = []
+  readonly #behind: Conversation[] = []
+
+  private constructor(rig: SozuRig, textPath: string) {
+    this.rig = rig
+    this.#textPath = textPath
+  }
+
+  /** Starts Sōzu and the daemon; all of it ends with the test. */
+  static async begin(options: SozuRigOptions = {}): Promise<Story> {
+    const dir = mkdtempSync(path.join(tmpdir(), 'story-'))
+    onTestFinished(() => rmSync(dir, { recursive: true, force: true }))
+    const textPath = path.join(dir, 'audit.log')
+    const ours = { wire_schema: old ? '1.1.1' : '2.1.0', audit_logs_target: textPath }
+    const rig = await SozuRig.start({ ...options, daemon: { ...ours, ...(options.daemon || {}) } })
+    onTestFinished(() => rig.end())
+    return new Story(rig, textPath)
+  }
+
+  /** One request on `client`, or on a connection of its own. Its last line is in the file before its client hears. */
+  async ask(kind: string, value: unknown = {}, client?: TestClient): Promise<Received> {
+    const asking = client ?? (await this.rig.client())
+    const sha = requestSha256(asking.frame(kind, value).subarray(PREFIX_BYTES))
+    const answer = await asking.request(kind, value)
+    const last = this.rig.ourLines().findLast(({ extras }) => extras['request_sha256'] === sha)
+    if (last === undefined || last.stage === 'attempt') throw new Error(`${kind} was answered unrecorded`)
+    if (client === undefined) asking.close()
+    return answer
+  }
+
+  /** Upgrades main. @returns the process id of the new one */
+  async upgradeMain(): Promise<number> {
+    const { message } = await this.ask('upgrade_main')
+    const pid = /^Upgrade successful, closing main process\. New main process has pid (\d+)$/.exec(
+      message,
+    )?.[1]
+    expect(pid, message).toBeDefined()
+    return Number(pid)
+  }
+
+  /** The fanout in the completion of a cluster that is added now. */
+  async fanout(cluster: string): Promise<unknown> {
+    await this.ask('add_cluster', { cluster_id: cluster })
+    return this.rig.ourLines().findLast(({ cluster_id }) => cluster_id === cluster)?.extras['fanout']
+  }
+
+  /** Waits for a line about a request. */
+  untilLine(find: (line: Line) => boolean): Promise<Line> {
+    return until(() => this.rig.ourLines().find(find), 'an audit line')
+  }
+
+  /** The workers that run, by id, asked of Sōzu itself. */
+  async running(): Promise<Worker[]> {
+    const workers = await until(() => this.#workers(), "Sōzu's list of workers")
+    return workers.filter(({ run_state }) => run_state === RUNNING).toSorted((a, b) => a.id - b.id)
+  }
+
+  /** Waits until Sōzu has no main process that answers. */
+  async untilSozuEnded(): Promise<void> {
+    await until(async () => (await this.#workers()) === null, 'the end of Sōzu')
+  }
+
+  /** Sends a signal to a process of this story's Sōzu; it refuses to signal any other. */
+  signal(pid: number | undefined, signal: NodeJS.Signals): void {
+    const environment = pid === undefined ? '' : readFileSync(`/proc/${pid}/environ`, 'latin1')
+    if (pid === undefined || !environment.split('\0').includes(`SOZU_RIG=${this.rig.dir}`)) {
+      throw new Error(`process ${pid} is not of this Sōzu`)
+    }
+    process.kill(pid, signal)
+  }
+
+  /** The conversations of clients that began with a request of this kind */
+  conversations(kind: string): Conversation[] {
+    this.#near.push(...this.rig.tap.take())
+    return this.#near.filter(({ sent }) => this.#kindOf(sent[0]) === kind)
+  }
+
+  /** The same, as they pass between the daemon and Sōzu. */
+  conversationsBehind(kind: string): Conversation[] {
+    this.#behind.push(...this.rig.tapBehind.take())
+    return this.#behind.filter(({ sent }) => this.#kindOf(sent[0]) === kind)
+  }
+
+  /**
+   * Waits until every request has its last line, and holds what clients, we and Sōzu tell of them against each other.
+   * @returns the lines of each request, in the order of the file
+   */
+  async reckon(): Promise<Line[][]> {
+    const requests = await until(() => {
+      const groups = byRequest(this.rig.ourLines())
+      return groups.every((lines) => lines.at(-1)?.stage !== 'attempt') && groups
+    }, 'the last line of every request')
+    this.#near.push(...this.rig.tap.take())
+    expectOneStory({
+      told: this.#near.flatMap((conversation) => toldIn(this.rig.schema, conversation)),
+      lines: this.rig.ourLines(),
+      text: readFileSync(this.#textPath, 'utf8').trimEnd().split('\n'),
+      sozu: this.rig.sozuLines() as TimedSozuLine[],
+    })
+    return requests
+  }
+
+  #kindOf(frame: Buffer | undefined): string | null {
+    return frame === undefined ? null : decodeRequest(this.rig.schema, frame).kind
+  }
+
+  async #workers(): Promise<Worker[] | null> {
+    try {
+      const client = await TestClient.connect(this.rig.sozuPath, this.rig.schema, {})
+      const { content } = await client.request('list_workers')
+      client.close()
+      if (content === null) return null
+      const { workers } = decodeContent(this.rig.schema, content) as { workers: { vec: Worker[] } }
+      return workers.vec
+    } catch {
+      // ECONNREFUSED, or an end of file in mid-answer: Sōzu is on its way out or in.
+      return null
+    }
+  }
+}

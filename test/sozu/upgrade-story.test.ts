@@ -1,0 +1,233 @@
+// Stories of upgrades: Sōzu's processes are replaced while clients work, and the daemon's listener never blinks. What was
+// cut is recorded as unknown, and nothing but what was cut.
+import { connect } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { STATUS } from '../../src/protocol/message.ts'
+import { type Line, until } from '../support/rig.ts'
+import { release } from '../support/sozu-release.ts'
+import type { SozuLine } from '../support/sozu-rig.ts'
+import { isUnknown } from './reckoning.ts'
+import { old, outcomeUnknown, Story } from './story.ts'
+
+/** Four clients that ask one thing after the other, each different; who loses the connection takes a new one. */
+class Load {
+  readonly #story: Story
+  readonly #kind: string
+  readonly #nextValue: (index: number) => unknown
+  readonly #loops: Promise<void>[]
+  #sent = 0
+  #answered = 0
+  #stopped = false
+
+  constructor(story: Story, kind: string, nextValue: (index: number) => unknown) {
+    this.#story = story
+    this.#kind = kind
+    this.#nextValue = nextValue
+    this.#loops = Array.from({ length: 4 }, () => this.#work())
+    onTestFinished(() => this.stop())
+  }
+
+  /** Waits for this many more answers. */
+  async answers(count: number): Promise<void> {
+    const goal = this.#answered + count
+    await until(() => this.#answered >= goal, `${count} answers under load`)
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await Promise.all(this.#loops)
+  }
+
+  async #work(): Promise<void> {
+    while (!this.#stopped) {
+      const client = await this.#story.rig.client()
+      try {
+        while (!this.#stopped) {
+          this.#sent += 1
+          await client.request(this.#kind, this.#nextValue(this.#sent))
+          this.#answered += 1
+        }
+      } catch (error) {
+        // The connection was ended by an upgrade; the reckoning says whether that was right.
+        if (!(error instanceof Error && error.message.includes('ended without an answer'))) throw error
+      }
+      client.close()
+    }
+  }
+}
+
+/** Connects to the daemon, waits until it has accepted and closed, and again, until told to stop. */
+class Knocking {
+  readonly #refused: string[] = []
+  #opened = 0
+  readonly #path: string
+  readonly #loop: Promise<void>
+  #stopped = false
+
+  constructor(path: string) {
+    this.#path = path
+    this.#loop = this.#knock()
+    onTestFinished(() => this.stop())
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#loop
+  }
+
+  async expectNoRefusal(): Promise<void> {
+    await this.stop()
+    expect(this.#refused).toEqual([])
+    expect(this.#opened).toBeGreaterThan(20)
+  }
+
+  async #knock(): Promise<void> {
+    while (!this.#stopped) {
+      const socket = connect({ path: this.#path })
+      socket.once('connect', () => {
+        this.#opened += 1
+        socket.end()
+      })
+      socket.once('error', ({ message }) => this.#refused.push(message))
+      socket.resume()
+      await new Promise<void>((resolve) => socket.once('close', () => resolve()))
+    }
+  }
+}
+
+/** Of the end of a request, not of its beginning. */
+function isEnd({ extras }: SozuLine): boolean {
+  return extras?.fanout !== undefined || extras?.error_code !== undefined
+}
+
+/** Everything up to the upgrade's completion is of one boot generation, everything from there on of the next. */
+function expectOneStep(lines: readonly Line[]): void {
+  const upgraded = lines.findIndex(({ verb, stage }) => verb === 'main_upgraded' && stage === 'completion')
+  expect(lines[upgraded]).toMatchObject({ result: 'ok' })
+  const generations = lines.map((line) => line.boot_generation)
+  expect(generations).toEqual(lines.map((_, index) => (index < upgraded ? 0 : 1)))
+}
+
+describe(`an upgrade of Sōzu ${release}`, () => {
+  it('of main under load: the listener is up throughout, and only what was really cut has an unknown outcome', async () => {
+    const story = await Story.begin()
+    const knocking = new Knocking(story.rig.frontPath)
+    const load = new Load(story, 'add_cluster', (index) => ({ cluster_id: `load-${index}` }))
+    await load.answers(40)
+    await story.upgradeMain()
+    await load.answers(40)
+    await load.stop()
+    await knocking.expectNoRefusal()
+    const requests = await story.reckon()
+    expectOneStep(story.rig.ourLines())
+    // Sōzu writes a line about the end of each request that it answers: no such line, and it was cut.
+    const ended = new Set(
+      story.rig
+        .sozuLines()
+        .filter(isEnd)
+        .map(({ extras }) => extras?.request_sha256),
+    )
+    for (const lines of requests) {
+      const last = lines.at(-1)
+      if (last?.verb !== 'cluster_added' || old) continue
+      expect(ended.has(String(last.extras['request_sha256'])), last.target).toBe(!isUnknown(last))
+    }
+  })
+
+  // Requests that main answers alone: what is fanned out to workers while they are replaced can stop Sōzu's own upgrade.
+  it('of everything by `sozu upgrade` under load: the listener is up throughout, and each step is recorded', async () => {
+    const story = await Story.begin()
+    const knocking = new Knocking(story.rig.frontPath)
+    const load = new Load(story, 'save_state', (index) => story.rig.file(`state-${index}`))
+    await load.answers(40)
+    expect(await story.rig.sozu('upgrade')).toMatchObject({ code: 0 })
+    await load.answers(40)
+    await load.stop()
+    await knocking.expectNoRefusal()
+    await story.reckon()
+    const lines = story.rig.ourLines()
+    expectOneStep(lines)
+    const workers = lines.filter(({ verb, stage }) => verb === 'worker_upgraded' && stage === 'completion')
+    expect(workers.map(({ target, result }) => `${target} ${result}`).toSorted()).toEqual([
+      'worker:0 ok',
+      'worker:1 ok',
+    ])
+    expect((await story.running()).map(({ id }) => id)).toEqual([2, 3])
+  })
+
+  it('cuts a request that still waits for a worker: its outcome is recorded as unknown, its client told so', async () => {
+    const story = await Story.begin()
+    const [worker] = await story.running()
+    const waiting = await story.rig.client()
+    story.signal(worker?.pid, 'SIGSTOP')
+    waiting.send('add_cluster', { cluster_id: 'waiting' })
+    expect((await waiting.next()).status).toBe(STATUS.processing)
+    await story.upgradeMain()
+    expect((await waiting.final()).message).toMatch(outcomeUnknown)
+    await waiting.ended
+    story.signal(worker?.pid, 'SIGCONT')
+    await story.reckon()
+    const last = story.rig.ourLines().findLast(({ cluster_id }) => cluster_id === 'waiting')
+    expect(last).toMatchObject({
+      stage: 'completion',
+      result: 'err',
+      extras: { error_code: 'upstream_closed' },
+    })
+    const clusters = await story.ask('query_cluster_by_id', 'waiting')
+    expect(clusters.content?.includes('waiting'), 'unknown is not undone: this one was done').toBe(true)
+  })
+
+  it('of main alone: whoever is idle is disconnected, and finds the new main by connecting again', async () => {
+    const story = await Story.begin()
+    const idle = await story.rig.client()
+    expect((await story.ask('list_workers', {}, idle)).status).toBe(STATUS.ok)
+    await story.upgradeMain()
+    await idle.ended
+    expect(await story.fanout('after')).toEqual({
+      status: 'ok',
+      workers_ok: 2,
+      workers_err: 0,
+      workers_expected: 2,
+    })
+    await story.upgradeMain()
+    expect((await story.ask('add_cluster', { cluster_id: 'later' })).status).toBe(STATUS.ok)
+    await story.reckon()
+    const told = story.rig
+      .ourLines()
+      .map(({ verb, stage, boot_generation }) => `${verb} ${stage} ${boot_generation}`)
+    expect(told).toEqual([
+      'workers_listed access 0',
+      'main_upgraded attempt 0',
+      'main_upgraded completion 1',
+      'cluster_added attempt 1',
+      'cluster_added completion 1',
+      'main_upgraded attempt 1',
+      'main_upgraded completion 2',
+      'cluster_added attempt 2',
+      'cluster_added completion 2',
+    ])
+    if (!old)
+      expect(story.rig.sozuLines().map(({ boot_generation }) => boot_generation)).toEqual([1, 1, 1, 2, 2, 2])
+  })
+
+  it('of one worker: recorded as it went, and the counts of workers follow', async () => {
+    const story = await Story.begin()
+    const whole = { status: 'ok', workers_ok: 2, workers_err: 0, workers_expected: 2 }
+    expect(await story.fanout('before')).toEqual(whole)
+    expect(await story.rig.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 0 })
+    expect((await story.running()).map(({ id }) => id)).toEqual([1, 2])
+    expect(await story.fanout('after')).toEqual(whole)
+    expect(await story.rig.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 1 })
+    await story.reckon()
+    const told = story.rig.ourLines().filter(({ verb }) => verb === 'worker_upgraded')
+    expect(
+      told.map(({ stage, target, result, extras }) => [stage, target, result, extras.error_code]),
+    ).toEqual([
+      ['attempt', 'worker:0', 'ok', null],
+      ['completion', 'worker:0', 'ok', null],
+      ['attempt', 'worker:0', 'ok', null],
+      ['completion', 'worker:0', 'err', 'invalid_input'],
+    ])
+    expect(told.at(-1)?.extras.reason).toBe('Worker 0 does not exist, or is stopping / stopped')
+  })
+})
