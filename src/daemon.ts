@@ -3,11 +3,12 @@
 import { readFileSync, statSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { hostname } from 'node:os'
+import path from 'node:path'
 import { ulid } from 'ulid'
 import { DaemonRecords } from './audit/daemon-records.ts'
 import { Journal, type Sink } from './audit/journal.ts'
 import { renderJson } from './audit/json.ts'
-import { type LineContext, sha256 } from './audit/record.ts'
+import { type AuditRecord, type LineContext, sha256 } from './audit/record.ts'
 import { RefusalLimiter } from './audit/refusals.ts'
 import { cleanPiece, ownText, sanitiseText } from './audit/sanitise.ts'
 import { renderText } from './audit/text.ts'
@@ -19,7 +20,7 @@ import {
   reloadableKeys,
   shippedWireSchemas,
 } from './config/config.ts'
-import { loadConfig } from './config/load.ts'
+import { loadConfig, readTrustedFile } from './config/load.ts'
 import { ConfigError, errnoOf, JournalError, PeerError } from './errors.ts'
 import type { Log } from './log.ts'
 import { clockRealtime } from './native.ts'
@@ -69,6 +70,7 @@ export class Daemon {
   readonly #journal: Journal
   readonly #context: SessionContext
   readonly #sessions = new Set<Session>()
+  readonly #sessionsOf = new Map<number, number>()
   readonly #maxSessions: number
   readonly #refusals = new RefusalLimiter()
   #config: Config
@@ -143,7 +145,7 @@ export class Daemon {
 
   async #start(): Promise<void> {
     const { config, inheritedPath, manager } = this.#options
-    refuseSozusOwnSocket(config)
+    refuseSozusOwnSocket(config.commandSocket, inheritedPath ?? config.listenSocket)
     await this.#journal.open()
     await this.#journal.append(
       this.#records.create('audit_started', `config:${this.#options.configPath}`, {
@@ -152,6 +154,7 @@ export class Daemon {
           on_audit_failure: cleanPiece(config.onAuditFailure),
           durability: cleanPiece(config.durability),
           audit_reads: cleanPiece(config.auditReads),
+          wire_schema_sha256: ownText(sha256(readSchemaFile(config.wireSchema))),
         },
       }),
     )
@@ -247,20 +250,34 @@ export class Daemon {
       this.#turnAway(socket, clientId, null, error.message)
       return
     }
-    if (this.#sessions.size >= this.#maxSessions) {
-      this.#turnAway(socket, clientId, peer, `too many connections (${this.#maxSessions} at most)`)
+    if (!this.#hasRoomFor(peer.uid)) {
+      this.#turnAway(
+        socket,
+        clientId,
+        peer,
+        `too many connections (${this.#maxSessions} at most, a quarter of that for one account)`,
+      )
       return
     }
     const identity = new Identity(peer, (uid, timeoutMs) => this.#accounts.lookup(uid, timeoutMs))
     const session = new Session(socket, clientId, identity, this.#context)
     this.#sessions.add(session)
+    this.#sessionsOf.set(peer.uid, (this.#sessionsOf.get(peer.uid) ?? 0) + 1)
     session
       .run()
       .catch((error: unknown) => this.#options.onBug(error))
       .finally(() => {
         this.#sessions.delete(session)
+        this.#sessionsOf.set(peer.uid, (this.#sessionsOf.get(peer.uid) ?? 1) - 1)
         if (this.#sessions.size === 0) this.#onIdle?.()
       })
+  }
+
+  /** One account must not take every place: root and the daemon's own account may, anybody else has a quarter. */
+  #hasRoomFor(uid: number): boolean {
+    if (this.#sessions.size >= this.#maxSessions) return false
+    if (uid === 0 || uid === process.geteuid?.()) return true
+    return (this.#sessionsOf.get(uid) ?? 0) < Math.max(1, Math.floor(this.#maxSessions / 4))
   }
 
   /** Refuses a connection: a line (or a count), a FAILURE, the end. */
@@ -325,7 +342,7 @@ export class Daemon {
   }
 
   /** Appends a record of what has happened anyway; the journal keeps it for a sink that is out of order. */
-  async #note(record: Parameters<Journal['append']>[0]): Promise<void> {
+  async #note(record: AuditRecord): Promise<void> {
     try {
       await this.#journal.append(record)
     } catch (error) {
@@ -334,7 +351,7 @@ export class Daemon {
     }
   }
 
-  #noteLater(record: Parameters<Journal['append']>[0]): void {
+  #noteLater(record: AuditRecord): void {
     this.#note(record).catch((error: unknown) => this.#options.onBug(error))
   }
 
@@ -371,15 +388,15 @@ export class Daemon {
     const opened = (report: Opened) => this.#records.opened(report)
     const sinks: Sink[] = []
     if (auditLogsTarget !== null) {
-      const render = (record: Parameters<typeof renderText>[0]) => renderText(record, context)
+      const render = (record: AuditRecord): string => renderText(record, context)
       sinks.push(new FileSink({ name: 'text', path: auditLogsTarget, groupId, render, opened }))
     }
     if (auditLogsJsonTarget !== null) {
-      const render = (record: Parameters<typeof renderJson>[0]) => renderJson(record, context)
+      const render = (record: AuditRecord): string => renderJson(record, context)
       sinks.push(new FileSink({ name: 'json', path: auditLogsJsonTarget, groupId, render, opened }))
     }
     if (mirror === 'always' || (mirror === 'auto' && process.stdout.isTTY)) {
-      const render = (record: Parameters<typeof renderText>[0]) => renderText(record, context)
+      const render = (record: AuditRecord): string => renderText(record, context)
       sinks.push(new ConsoleSink({ stream: process.stdout, colour: process.stdout.isTTY, render }))
     }
     return sinks
@@ -401,13 +418,11 @@ function ownActor(user: string | null): ReturnType<typeof recordActor> {
 
 /** The message table `name` stands for: a shipped one, or a file. @throws ConfigError when it cannot be used */
 export function loadSchema(name: string): Schema {
-  const file = shippedWireSchemas.includes(name)
-    ? new URL(`../schema/sozu-${name}.json`, import.meta.url)
-    : name
   let table: unknown
   try {
-    table = JSON.parse(readFileSync(file, 'utf8'))
+    table = JSON.parse(readSchemaFile(name).toString('utf8'))
   } catch (cause) {
+    if (cause instanceof ConfigError) throw cause
     // ENOENT, EACCES, or not JSON.
     throw new ConfigError('config_invalid_value', `wire_schema "${name}" cannot be read: ${errnoOf(cause)}`, {
       cause,
@@ -422,20 +437,31 @@ export function loadSchema(name: string): Schema {
   )
 }
 
+/** Shipped tables are as trusted as the program; another one decides as much as the configuration does. */
+function readSchemaFile(name: string): Buffer {
+  if (!shippedWireSchemas.includes(name)) return readTrustedFile(name)
+  return readFileSync(new URL(`../schema/sozu-${name}.json`, import.meta.url))
+}
+
 /** Both paths may lead to the same socket by a link: then we would talk to ourselves, or replace Sōzu's socket. */
-function refuseSozusOwnSocket({ listenSocket, commandSocket }: Config): void {
+function refuseSozusOwnSocket(commandSocket: string, listenSocket: string | null): void {
   if (listenSocket === null) return
-  const identity = (path: string): string | null => {
-    const stats = statSync(path, { throwIfNoEntry: false })
+  const inode = (file: string): string | null => {
+    const stats = statSync(file, { throwIfNoEntry: false })
     return stats === undefined ? null : `${stats.dev}:${stats.ino}`
   }
-  const ours = identity(listenSocket)
-  if (ours !== null && ours === identity(commandSocket)) {
-    throw new ConfigError(
-      'listen_path_taken',
-      `listen_socket ${listenSocket} is the same socket as command_socket ${commandSocket}; give the daemon a path of its own`,
-    )
+  // Where one does not exist yet: the same name in the same directory, whatever links lead there.
+  const place = (file: string): string | null => {
+    const directory = inode(path.dirname(file))
+    return directory === null ? null : `${directory}/${path.basename(file)}`
   }
+  const same = (identify: (file: string) => string | null): boolean =>
+    identify(listenSocket) !== null && identify(listenSocket) === identify(commandSocket)
+  if (!same(inode) && !same(place)) return
+  throw new ConfigError(
+    'listen_path_taken',
+    `listen_socket ${listenSocket} is the same socket as command_socket ${commandSocket}; give the daemon a path of its own`,
+  )
 }
 
 /** Soft limit on open descriptors of this process, proc(5). */

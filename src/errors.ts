@@ -35,6 +35,7 @@ export type JournalErrorCode =
   | 'sink_write_failed'
   | 'sink_timeout'
   | 'audit_unavailable'
+  | 'journal_refusing'
 
 export type ErrorCode =
   | ConfigErrorCode

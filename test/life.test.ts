@@ -106,6 +106,14 @@ describe('the socket', () => {
     expect(rig.daemon.stderr).toContain('same socket as command_socket')
   })
 
+  it("is never Sōzu's own, although neither exists yet and another directory name leads there", async () => {
+    const rig = await Rig.start({ daemon: false, standin: false })
+    symlinkSync(rig.dir, path.join(rig.dir, 'link'))
+    rig.configure({ command_socket: path.join(rig.dir, 'link', path.basename(rig.listenPath)) })
+    expect(await rig.spawnDaemon().exited).toMatchObject({ code: 78 })
+    expect(rig.daemon.stderr).toContain('same socket as command_socket')
+  })
+
   it('can be one that the service manager passed on, which then stays', async () => {
     const rig = await Rig.start({ daemon: false, without: ['listen_socket'] })
     const daemon = rig.spawnDaemon(['systemd-socket-activate', '-l', rig.listenPath])

@@ -52,6 +52,8 @@ async function journalOf(
 const recovered = (journal: Journal) =>
   vi.waitFor(() => expect(journal.state).toBe('healthy'), { timeout: 5000 })
 const unavailable = { code: 'audit_unavailable' }
+/** Nothing was written: the journal knew beforehand. */
+const refusing = { code: 'journal_refusing' }
 
 afterEach(async () => {
   for (const journal of journals.splice(0)) await journal.close()
@@ -70,7 +72,7 @@ describe('a sink that fails', () => {
       for (const result of results) expect(result).toMatchObject({ status: 'rejected', reason: unavailable })
       expect(journal.state).toBe('refusing')
       const before = json.lines.length
-      await expect(journal.append(record('attempt', 'c'))).rejects.toMatchObject(unavailable)
+      await expect(journal.append(record('attempt', 'c'))).rejects.toMatchObject(refusing)
       expect(json.lines.slice(before).filter((line) => line.includes('attempt'))).toEqual([])
     },
   )
@@ -108,8 +110,9 @@ describe('a sink that fails', () => {
     const states: JournalState[] = []
     const journal = await journalOf([text], { onState: (state) => states.push(state) })
     text.trouble = { write: fail, open: fail }
-    for (const name of ['a', 'b', 'c']) {
-      await expect(journal.append(record('attempt', name))).rejects.toMatchObject(unavailable)
+    await expect(journal.append(record('attempt', 'a'))).rejects.toMatchObject(unavailable)
+    for (const name of ['b', 'c']) {
+      await expect(journal.append(record('attempt', name))).rejects.toMatchObject(refusing)
     }
     await new Promise((resolve) => setTimeout(resolve, 60))
     text.trouble = {}

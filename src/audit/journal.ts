@@ -98,7 +98,9 @@ export class Journal {
     // Nothing is written of a request that is going to be refused anyway: its refusal record says it all.
     if (this.#options.onFailure === 'refuse' && isAdmission(record) && this.state === 'refusing') {
       this.#refused += 1
-      return Promise.reject(unavailable('a required audit sink is out of order'))
+      return Promise.reject(
+        new JournalError('journal_refusing', 'a required audit sink is out of order; nothing was forwarded'),
+      )
     }
     const appended = this.#enqueue(record)
     return withinMs === undefined ? appended : this.#inTime(appended, withinMs)

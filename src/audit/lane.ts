@@ -15,6 +15,8 @@ export type LaneOptions = {
 
 /** Records a failed sink is owed at most; what comes after is counted and named as lost. */
 const MAX_OWED = 10_000
+/** Refusals among them: whoever floods us with requests must not push out what came of one that ran. */
+const MAX_OWED_REFUSALS = 8000
 /** Records written and not yet synced that are kept at most, in case the sync fails. */
 const MAX_UNCONFIRMED = 500
 
@@ -111,7 +113,8 @@ export class Lane {
   #owe(records: readonly AuditRecord[]): void {
     if (!this.sink.required) return
     for (const record of records) {
-      if (this.#owed.length < MAX_OWED) this.#owed.push(Buffer.from(this.sink.render(late(record)), 'utf8'))
+      if (this.#owed.length < (record.stage === 'refusal' ? MAX_OWED_REFUSALS : MAX_OWED))
+        this.#owed.push(Buffer.from(this.sink.render(late(record)), 'utf8'))
       else this.#lost += 1
     }
   }

@@ -185,6 +185,15 @@ describe('fields', () => {
   })
 })
 
+describe('elements', () => {
+  it('of one request are limited to ten thousand, in lists and maps alike', () => {
+    const entries = (count: number): Buffer =>
+      all(...Array.from({ length: count }, (_, index) => bytes(12, bytes(1, String(index)))))
+    expect(() => accepts(entries(10_000))).not.toThrow(/elements/)
+    expect(() => accepts(entries(10_001))).toThrow(/more than 10000 elements in one request/)
+  })
+})
+
 describe('map entries', () => {
   it.each([
     [

@@ -6,6 +6,8 @@ import { ProtocolError } from '../errors.ts'
 import { type Field, type Message, type Schema, WIRE, wireTypeOf } from './schema.ts'
 
 const MAX_DEPTH = 32
+/** Map entries and list elements of one request: two bytes of input each, and far more than two to anybody who decodes them. */
+const MAX_ELEMENTS = 10_000
 
 /**
  * Checks that `payload` is one `Request` with exactly one reading.
@@ -26,6 +28,7 @@ export function scanRequest(schema: Schema, payload: Buffer): Field {
 class Scanner {
   readonly #bytes: Buffer
   #offset = 0
+  #elements = 0
   /** Names of the messages and fields round the current offset; only read when something is wrong. */
   readonly #path: string[] = ['Request']
 
@@ -50,6 +53,7 @@ class Scanner {
       if (field === undefined) throw this.#unknown(message, tag, at, depth)
       this.#path.push(field.name)
       if (wireType === 3 || wireType === 4) throw this.#malformed(at, 'group')
+      if (field.label === 'repeated' || field.label === 'map') this.#countElement(at)
       if (field.label === 'repeated') {
         const packed = wireType === WIRE.bytes && field.wireType !== WIRE.bytes
         if (!packed && wireType !== field.wireType) throw this.#wrongWireType(at, wireType)
@@ -86,6 +90,12 @@ class Scanner {
     return members[0] ?? null
   }
 
+  #countElement(at: number): void {
+    this.#elements += 1
+    if (this.#elements > MAX_ELEMENTS)
+      throw this.#malformed(at, `more than ${MAX_ELEMENTS} elements in one request`)
+  }
+
   #scanValue(field: Field, end: number, depth: number): void {
     const at = this.#offset
     switch (field.type) {
@@ -119,7 +129,10 @@ class Scanner {
   #scanPacked(field: Field, end: number): void {
     const length = this.#length(end)
     const stop = this.#offset + length
-    while (this.#offset < stop) this.#scanValue(field, stop, 0)
+    while (this.#offset < stop) {
+      this.#countElement(this.#offset)
+      this.#scanValue(field, stop, 0)
+    }
   }
 
   /** Key is field 1, value field 2; each at most once and in any order, either may be left out when empty. */

@@ -9,7 +9,10 @@ import { Client, InputBudget } from './client.ts'
 
 const MAX_FRAME_BYTES = 1_000_000
 
-async function pair(budget = new InputBudget(1 << 30)): Promise<{ client: Client; other: Socket }> {
+async function pair(
+  budget = new InputBudget(1 << 30),
+  uid = 1000,
+): Promise<{ client: Client; other: Socket }> {
   const directory = mkdtempSync(path.join(tmpdir(), 'auditd-client-'))
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true })
   const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve))
@@ -22,7 +25,7 @@ async function pair(budget = new InputBudget(1 << 30)): Promise<{ client: Client
     server.close()
     rmSync(directory, { recursive: true, force: true })
   })
-  return { client: new Client(socket, MAX_FRAME_BYTES, budget), other }
+  return { client: new Client(socket, uid, MAX_FRAME_BYTES, budget), other }
 }
 
 async function until(ask: () => boolean): Promise<void> {
@@ -90,21 +93,42 @@ describe('a client', () => {
 })
 
 describe('the input budget', () => {
-  it('refuses the client that asks for more than there is, and gives back what it held', async () => {
-    const budget = new InputBudget(700_000)
-    const [first, second] = [await pair(budget), await pair(budget)]
-    first.other.write(halfFrame(500_000))
-    const held = first.client.next()
+  it('refuses an account that asks for more than half, serves the others, and gets back what was held', async () => {
+    const budget = new InputBudget(1_400_000)
+    const start = async (uid: number): Promise<{ client: Client; next: Promise<Buffer | null> }> => {
+      const { client, other } = await pair(budget, uid)
+      other.write(halfFrame(500_000))
+      return { client, next: client.next() }
+    }
+    const first = await start(1000)
     await until(() => first.client.unfinished.bytes === 500_000)
-    second.other.write(halfFrame(500_000))
+    const second = await start(1000)
+    await expect(second.next).rejects.toMatchObject({ code: 'request_too_large' })
+    second.client.close()
+    const other = await start(1001)
+    await until(() => other.client.unfinished.bytes === 500_000)
+    first.client.close()
+    expect(await first.next).toBeNull()
+    const again = await start(1000)
+    await until(() => again.client.unfinished.bytes === 500_000)
+    for (const { client } of [other, again]) client.close()
+    expect([await other.next, await again.next]).toEqual([null, null])
+  })
+
+  it('counts a request for as long as it is in flight', async () => {
+    const budget = new InputBudget(1_400_000)
+    const [first, second] = [await pair(budget), await pair(budget)]
+    const whole = encodeFrame(Buffer.alloc(499_992))
+    first.other.write(whole)
+    expect(await first.client.next()).toHaveLength(500_000)
+    second.other.write(whole)
     await expect(second.client.next()).rejects.toMatchObject({ code: 'request_too_large' })
-    first.client.abort('enough')
-    await expect(held).rejects.toMatchObject({ message: 'enough' })
+    second.client.close()
+    const end = first.client.next()
     const third = await pair(budget)
-    third.other.write(halfFrame(500_000))
-    const waiting = third.client.next()
-    await until(() => third.client.unfinished.bytes === 500_000)
-    third.client.close()
-    expect(await waiting).toBeNull()
+    third.other.write(whole)
+    expect(await third.client.next()).toHaveLength(500_000)
+    first.client.close()
+    expect(await end).toBeNull()
   })
 })

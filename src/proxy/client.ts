@@ -9,22 +9,28 @@ import { FrameDecoder } from '../protocol/frame.ts'
 /** How long input is still taken and thrown away after we closed, so that the client reads our last answer, not a reset. */
 const LINGER_MS = 1000
 
-/** An unfinished frame of more than this counts against the budget; anything smaller is nobody's problem. */
+/** A request of more than this counts against the budget; anything smaller is nobody's problem. */
 const FREE_BYTES = 65_536
 
-/** Bytes of unfinished requests that all clients together may make us hold. */
+/** Bytes of requests, unfinished or in flight, that clients may make us hold: all together, and one uid half of that. */
 export class InputBudget {
   readonly #maxBytes: number
+  readonly #byUid = new Map<number, number>()
   #bytes = 0
 
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes
   }
 
-  /** Replaces what a client held by what it holds now; false when that is too much for all together. */
-  exchange(heldBytes: number, holdsBytes: number): boolean {
-    this.#bytes += holdsBytes - heldBytes
-    return this.#bytes <= this.#maxBytes || holdsBytes <= heldBytes
+  /** Replaces what a client held by what it holds now; false when that is too much. */
+  exchange(uid: number, heldBytes: number, holdsBytes: number): boolean {
+    const change = holdsBytes - heldBytes
+    if (change === 0) return true
+    const ofUid = (this.#byUid.get(uid) ?? 0) + change
+    this.#bytes += change
+    if (ofUid === 0) this.#byUid.delete(uid)
+    else this.#byUid.set(uid, ofUid)
+    return change < 0 || (this.#bytes <= this.#maxBytes && ofUid <= this.#maxBytes / 2)
   }
 }
 
@@ -38,6 +44,7 @@ export class Client {
   readonly #decoder: FrameDecoder
   readonly #maxWaitingBytes: number
   readonly #budget: InputBudget
+  readonly #uid: number
   #countedBytes = 0
   #frameSinceMs = 0
   #waiting: Waiting | null = null
@@ -45,14 +52,18 @@ export class Client {
   #gone = false
   #onGone: (() => void) | null = null
 
-  constructor(socket: Socket, maxFrameBytes: number, budget: InputBudget) {
+  /** Resolves when the socket is closed and its descriptor given back. */
+  readonly closed: Promise<void>
+
+  constructor(socket: Socket, uid: number, maxFrameBytes: number, budget: InputBudget) {
     this.socket = socket
+    this.#uid = uid
+    this.closed = new Promise((resolve) => socket.once('close', () => resolve()))
     this.#decoder = new FrameDecoder(maxFrameBytes)
     this.#maxWaitingBytes = 2 * maxFrameBytes
     this.#budget = budget
     socket.pause()
     socket.on('data', (chunk: Buffer) => {
-      if (this.#decoder.bufferedBytes === 0) this.#frameSinceMs = performance.now()
       this.#decoder.push(chunk)
       this.#advance()
     })
@@ -92,6 +103,7 @@ export class Client {
    * @throws ProtocolError when framing is lost; nothing more can be read from this client
    */
   next(): Promise<Buffer | null> {
+    this.#frameSinceMs = performance.now()
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject }
       this.#advance()
@@ -125,6 +137,7 @@ export class Client {
   /** Closes after what was sent has been taken, or after a second. */
   close(): void {
     this.endInput()
+    this.#count(0)
     if (this.socket.destroyed) return
     this.socket.end()
     this.socket.removeAllListeners('data')
@@ -142,10 +155,12 @@ export class Client {
     }
     try {
       const frame = this.#decoder.next()
-      if (frame !== null) this.#settle(() => waiting.resolve(frame))
-      else if (this.#inputEnded || this.#gone) this.#settle(() => waiting.resolve(null))
+      if (frame !== null) {
+        this.#count(frame.length)
+        this.#settle(() => waiting.resolve(frame))
+      } else if (this.#inputEnded || this.#gone) this.#settle(() => waiting.resolve(null))
       else {
-        this.#count()
+        this.#count(this.#decoder.bufferedBytes)
         this.socket.resume()
       }
     } catch (error) {
@@ -155,22 +170,15 @@ export class Client {
     }
   }
 
-  /** Holds the unfinished frame against the budget. @throws ProtocolError when all clients together hold too much */
-  #count(): void {
-    const bytes = this.#decoder.bufferedBytes
-    const counted = bytes > FREE_BYTES ? bytes : 0
+  /** Holds the request, unfinished or in flight, against the budget. @throws ProtocolError when that is too much */
+  #count(bytes: number): void {
     const held = this.#countedBytes
-    this.#countedBytes = counted
-    if (this.#budget.exchange(held, counted)) return
-    throw new ProtocolError(
-      'request_too_large',
-      'too many bytes of unfinished requests are waiting; try again',
-    )
+    this.#countedBytes = bytes > FREE_BYTES ? bytes : 0
+    if (this.#budget.exchange(this.#uid, held, this.#countedBytes)) return
+    throw new ProtocolError('request_too_large', 'too many bytes of other requests are waiting; try again')
   }
 
   #settle(tell: () => void): void {
-    this.#budget.exchange(this.#countedBytes, 0)
-    this.#countedBytes = 0
     this.#waiting = null
     this.socket.pause()
     tell()

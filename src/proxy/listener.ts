@@ -62,7 +62,12 @@ export class Listener {
   /** Takes over the listening socket of `inheritedPath`. Its path, mode and owner are systemd's business. */
   static async inherit(listenPath: string, onConnection: (socket: Socket) => void): Promise<Listener> {
     const server = newServer(onConnection)
-    await listen(server, { fd: FIRST_INHERITED_FD })
+    await listen(server, { fd: FIRST_INHERITED_FD }).catch((cause: unknown) => {
+      // EINVAL, EOPNOTSUPP: a datagram socket, or one that does not listen.
+      throw new ConfigError('listen_failed', `cannot listen on the socket passed on: ${errnoOf(cause)}`, {
+        cause,
+      })
+    })
     return new Listener(server, listenPath, null)
   }
 

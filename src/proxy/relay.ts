@@ -59,7 +59,8 @@ export class Relay {
         this.#strays = []
       },
       onStray: (answer) => {
-        if (answer.response.status !== STATUS.processing) this.#strays.push(answer)
+        if (answer.response.status === STATUS.processing) return
+        this.#strays.push(answer)
         this.#onStray()
       },
       onIdleClose: () => this.#lost(),

@@ -2,13 +2,13 @@
 // request takes the proxy down. This looks at the file first, as Sōzu would find it. What cannot be looked at is refused:
 // the guard is there for the case in which we are wrong. The file may still change before Sōzu reads it.
 import { constants, type Stats } from 'node:fs'
-import { open, readFile, readlink } from 'node:fs/promises'
+import { type FileHandle, open, readFile, readlink } from 'node:fs/promises'
 import path from 'node:path'
 import { parse, TomlError } from 'smol-toml'
 import { errnoOf } from '../errors.ts'
 
-/** Sōzu's configuration files are kilobytes; more than this is not one. */
-const MAX_BYTES = 16_777_216
+/** A file larger than this is not parsed: that would take longer than anybody waits, the other clients included. */
+const MAX_PARSED_BYTES = 131_072
 
 /**
  * Why forwarding a reload of `file` would be dangerous, or null when it would not.
@@ -23,9 +23,8 @@ export async function reloadDanger(file: string, mainPid: number | null): Promis
     try {
       const stats = await handle.stat()
       if (!stats.isFile()) return 'is not a regular file'
-      if (stats.size > MAX_BYTES) return `is larger than ${MAX_BYTES} bytes`
       if (mainPid !== null && !(await mayRead(mainPid, stats))) return "is not readable to Sōzu's account"
-      parse(await handle.readFile('utf8'))
+      if (stats.size <= MAX_PARSED_BYTES) parse(await readAtMost(handle, MAX_PARSED_BYTES))
       return null
     } finally {
       await handle.close()
@@ -36,6 +35,12 @@ export async function reloadDanger(file: string, mainPid: number | null): Promis
     if (error instanceof Error && 'code' in error) return `cannot be read by sozu-auditd (${errnoOf(error)})`
     throw error
   }
+}
+
+/** The first `bytes` of the file: it may have grown since it was looked at. */
+async function readAtMost(handle: FileHandle, bytes: number): Promise<string> {
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(bytes), 0, bytes, 0)
+  return buffer.toString('utf8', 0, bytesRead)
 }
 
 /** Where Sōzu starts from for a relative path. */

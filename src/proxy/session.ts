@@ -38,6 +38,8 @@ export type SessionContext = RecordsContext & {
 const BUDGET_MS = 450
 /** What is left of half a second for the refusal record when the budget went into an admission record that failed. */
 const REFUSAL_GRACE_MS = 25
+/** Longer requests of an actor that is refused anyway are not read: they would cost the others time. */
+const REFUSED_DECODE_BYTES = 65_536
 const LISTENER_WAIT_MS = 200
 const GUARD_WAIT_MS = 200
 /** Of the budget, left for the attempt record after a look at the file to reload. */
@@ -65,7 +67,7 @@ export class Session {
     this.clientId = clientId
     this.#context = context
     this.#identity = identity
-    this.#client = new Client(socket, context.maxFrameBytes, context.inputBudget)
+    this.#client = new Client(socket, identity.uid, context.maxFrameBytes, context.inputBudget)
     this.#relay = new Relay(this.#client, context.sozu)
     this.#records = new SessionRecords(context, identity, clientId)
   }
@@ -83,6 +85,8 @@ export class Session {
       this.#inFlight = false
       this.#relay.close(abandoned('the session is over'))
       this.#client.close()
+      // Until then it costs a descriptor, and counts as a session.
+      await this.#client.closed
     }
   }
 
@@ -113,7 +117,7 @@ export class Session {
   /** The next frame, or null at the end of the connection; where framing is lost that is recorded, and the end. */
   async #next(): Promise<Buffer | null> {
     try {
-      const frame = this.#stopping ? null : await this.#client.next()
+      const frame = await this.#client.next()
       if (frame === null) await this.#noteUnfinished()
       return frame
     } catch (error) {
@@ -139,10 +143,13 @@ export class Session {
   async #handle(frame: Buffer): Promise<void> {
     const startedMs = performance.now()
     const deadlineMs = startedMs + BUDGET_MS
+    const decision = decide(this.#context.settings().allowedUids, this.#identity.uid)
+    if (!decision.allowed && frame.length > REFUSED_DECODE_BYTES) {
+      return this.#refuse(unnamed(`frame:${frame.length}`), 'unauthorized', decision.reason)
+    }
     const request = await this.#decode(frame)
     if (request === null) return
     const sha256 = requestSha256(request.payload)
-    const decision = decide(this.#context.settings().allowedUids, this.#identity.uid)
     const operation = await this.#name(request, decision.allowed, deadlineMs)
     if (operation === null) {
       return this.#refuse(
@@ -160,6 +167,11 @@ export class Session {
       // Sōzu drops what a client did not wait for; so do we, but not without a word.
       const why = 'the client closed its connection before the request was recorded; it was not forwarded'
       return this.#refuse(operation, 'other', why, { sha256 })
+    }
+    if (this.#stopping) {
+      return this.#refuse(operation, 'other', 'sozu-auditd is stopping; the request was not forwarded', {
+        sha256,
+      })
     }
     const danger = await this.#danger(request, deadlineMs)
     if (danger !== null) return this.#refuse(operation, 'invalid_input', danger, { sha256 })
@@ -229,7 +241,9 @@ export class Session {
       if (!(error instanceof JournalError)) throw error
       const why = `audit record could not be written (${error.message}); the request was not forwarded`
       const answerByMs = passage.deadlineMs + REFUSAL_GRACE_MS
-      await this.#refuse(operation, 'audit_unavailable', why, { sha256, requestUlid, answerByMs })
+      // While the journal refuses, nothing was written: such a refusal counts against its uid's share of lines.
+      const written = error.code === 'journal_refusing' ? {} : { requestUlid }
+      await this.#refuse(operation, 'audit_unavailable', why, { sha256, answerByMs, ...written })
       return false
     }
   }

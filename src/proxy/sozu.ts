@@ -1,6 +1,6 @@
 // What is known of the Sōzu behind us: which process it is, its boot generation, its version. All of it is observed, none of it guessed: what cannot be seen is null.
 import { readlinkSync, statSync } from 'node:fs'
-import { errnoOf, PeerError } from '../errors.ts'
+import { errnoOf, PeerError, UpstreamError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { upstreamPeer } from '../peer/peercred.ts'
 import type { Schema } from '../protocol/schema.ts'
@@ -94,6 +94,10 @@ export class Sozu {
   ): Promise<Upstream> {
     const { path, maxFrameBytes } = this.#options
     const upstream = await Upstream.connect(path, maxFrameBytes, deadlineMs, handlers)
+    if (isOurselves(upstream)) {
+      upstream.close()
+      throw new UpstreamError('upstream_unavailable', `command_socket ${path} is our own socket, not Sōzu's`)
+    }
     this.#observePeer(upstream)
     return upstream
   }
@@ -125,5 +129,16 @@ export class Sozu {
     this.#mainPid = null
     this.#listenerPid = null
     this.controlPlane.forgetWorkers()
+  }
+}
+
+/** Links can lead both sockets to the same place after the start: a request would then go round without end. */
+function isOurselves(upstream: Upstream): boolean {
+  try {
+    return upstreamPeer(upstream.socket).pid === process.pid
+  } catch (error) {
+    // PeerError: the kernel would not say.
+    if (!(error instanceof PeerError)) throw error
+    return false
   }
 }

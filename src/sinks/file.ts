@@ -107,6 +107,12 @@ export class FileSink implements Sink {
     try {
       const stats = await statFd(fd)
       if (!stats.isFile()) throw new JournalError('sink_open_failed', `${file} is not a regular file`)
+      if (stats.uid !== 0 && stats.uid !== process.geteuid?.()) {
+        throw new JournalError(
+          'sink_open_failed',
+          `${file} belongs to uid ${stats.uid}, who could change it; move it away`,
+        )
+      }
       if (stats.nlink !== 1) {
         throw new JournalError(
           'sink_open_failed',
