@@ -53,20 +53,19 @@ describe('a second final', () => {
     async (_, pauseMs) => {
       const rig = await Rig.start({ standin: false })
       await fakeSozu(rig, (kind, socket) => {
-        if (kind !== 'upgrade_main') {
-          socket.write(encodeResponse(STATUS.ok, 'removed'))
-          return
-        }
+        const first = encodeResponse(STATUS.failure, 'cannot send listen sockets')
         const rest = [
           encodeResponse(STATUS.processing, 'Upgrading the main process...'),
           encodeResponse(STATUS.failure, 'Upgrade of main process failed: no feedback from the new main'),
         ]
-        const first = encodeResponse(STATUS.failure, 'cannot send listen sockets')
-        if (pauseMs === 0) return socket.write(Buffer.concat([first, ...rest]))
-        socket.write(first)
-        rest.forEach((frame, index) => {
-          setTimeout(() => socket.write(frame), pauseMs * (index + 1))
-        })
+        if (kind !== 'upgrade_main') socket.write(encodeResponse(STATUS.ok, 'removed'))
+        else if (pauseMs === 0) socket.write(Buffer.concat([first, ...rest]))
+        else {
+          socket.write(first)
+          rest.forEach((frame, index) => {
+            setTimeout(() => socket.write(frame), pauseMs * (index + 1))
+          })
+        }
       })
       const client = await rig.client()
       client.write(Buffer.concat([client.frame('upgrade_main'), client.frame('remove_cluster', 'a')]))
@@ -79,4 +78,20 @@ describe('a second final', () => {
       ])
     },
   )
+
+  it('that comes late after a reload holds the next request back, and never answers it', async () => {
+    const rig = await Rig.start({ standin: false })
+    await fakeSozu(rig, (kind, socket) => {
+      if (kind === 'reload_configuration') {
+        socket.write(encodeResponse(STATUS.failure, 'could not generate new config: no'))
+        setTimeout(() => socket.write(encodeResponse(STATUS.ok, 'the second final')), 100)
+      } else setTimeout(() => socket.write(encodeResponse(STATUS.ok, 'removed')), 200)
+    })
+    const client = await rig.client()
+    client.write(
+      Buffer.concat([client.frame('reload_configuration', ''), client.frame('remove_cluster', 'a')]),
+    )
+    expect((await client.final()).message).toBe('could not generate new config: no')
+    expect((await client.final()).message).toBe('removed')
+  })
 })
