@@ -422,7 +422,12 @@ export function loadSchema(name: string): Schema {
   try {
     table = JSON.parse(readSchemaFile(name).toString('utf8'))
   } catch (cause) {
-    if (cause instanceof ConfigError) throw cause
+    if (cause instanceof ConfigError) {
+      const lacks = cause.code === 'config_unsafe' ? 'trusted' : 'read'
+      throw new ConfigError(cause.code, `wire_schema "${name}" cannot be ${lacks}: ${cause.message}`, {
+        cause,
+      })
+    }
     // ENOENT, EACCES, or not JSON.
     throw new ConfigError('config_invalid_value', `wire_schema "${name}" cannot be read: ${errnoOf(cause)}`, {
       cause,

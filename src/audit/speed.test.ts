@@ -68,7 +68,12 @@ const requests: readonly (readonly [kind: string, make: (value: string) => unkno
     (value) => ({
       address,
       sticky_name: third(value, 0),
-      alpn_protocols: { values: third(value, 1).match(/[\s\S]{1,3}/gu) },
+      // As many values as the scanner lets through.
+      alpn_protocols: {
+        values: third(value, 1)
+          .match(/[\s\S]{1,60}/gu)
+          ?.slice(0, 10_000),
+      },
     }),
   ],
   ['add_certificate', (value) => ({ address, certificate: { certificate: value } })],
