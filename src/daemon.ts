@@ -105,12 +105,6 @@ export class Daemon {
     this.#config = config
     this.#allowedUids = uidSet(config)
     this.#accounts = accounts
-    this.#records = new DaemonRecords({
-      actor: ownActor(ownUser),
-      clock: clockRealtime,
-      newUlid: ulid,
-      bootGeneration: () => sozu.bootGeneration,
-    })
     const schema = loadSchema(config.wireSchema)
     const sozu = new Sozu({
       path: config.commandSocket,
@@ -118,6 +112,12 @@ export class Daemon {
       maxFrameBytes: config.maxFrameBytes,
       version: config.sozuVersion,
       log,
+    })
+    this.#records = new DaemonRecords({
+      actor: ownActor(ownUser),
+      clock: clockRealtime,
+      newUlid: ulid,
+      bootGeneration: () => sozu.bootGeneration,
     })
     this.#journal = new Journal({
       sinks: this.#createSinks(),

@@ -1,7 +1,8 @@
-// Order, group commit, durability and the failure policy. The contract in one sentence: a resolved `append` means the line
-// is on every required sink, as durably as configured; anything else is a rejection. Records that arrive while a commit
-// runs are committed together (one write and at most one sync per sink, no timer). An error or a missed deadline is
-// final for what the sink had open: it is abandoned, opened anew, and given the lines it is owed.
+// Order, group commit, durability and the failure policy. The contract in one sentence: unless the operator chose `allow`,
+// a resolved `append` means the line is on every required sink, as durably as configured; a rejection means that nobody may
+// count on it, though a slow sink may still write it. Records that arrive while a commit runs are committed together (one
+// write and at most one sync per sink). An error or a missed deadline is final for what the sink had open: it is abandoned,
+// opened anew, and given the lines it is owed.
 import { JournalError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { Lane } from './lane.ts'
