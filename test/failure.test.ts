@@ -68,6 +68,26 @@ describe('an audit file that cannot be written', () => {
     )
   })
 
+  it('does not let a flood of refused requests fill what the file is owed: ten lines a second, then a count', async () => {
+    const rig = await Rig.start()
+    const client = await rig.client()
+    limitFileSize(rig, statSync(rig.jsonPath).size + 100)
+    await client.request('add_cluster', cluster('first'))
+    const frames = Array.from({ length: 200 }, (_, index) => client.frame('remove_cluster', `c${index}`))
+    client.write(Buffer.concat(frames))
+    for (const _ of frames) expect((await client.final()).status).toBe(STATUS.failure)
+    limitFileSize(rig, 'unlimited')
+    await everySinkRecovered(rig)
+    const summary = await until(
+      () => /verb=refusals_suppressed.*target=refusals:(\d+)/.exec(readFileSync(rig.textPath, 'utf8'))?.[1],
+      'the summary',
+    )
+    const single = rig.textLines().filter((line) => /target=cluster:c\d+,.*stage=refusal/.test(line))
+    expect(single.length).toBeLessThan(50)
+    expect(Number(summary)).toBeGreaterThan(100)
+    expect(rig.standin.received()).toEqual([])
+  })
+
   it("still lets the client have Sōzu's answer to what was forwarded, and writes the completion late", async () => {
     const rig = await Rig.start()
     const client = await rig.client()

@@ -211,6 +211,24 @@ describe('an actor that is not on the list', () => {
   })
 })
 
+describe('a long request of an actor that is not on the list', () => {
+  it('is refused and recorded without being read', async () => {
+    const rig = await Rig.start({ config: { command_allowed_uids: [4_000_000_000] } })
+    const client = await rig.client()
+    const frame = client.frame('remove_cluster', 'x'.repeat(70_000))
+    client.write(frame)
+    expect((await client.final()).message).toMatch(/^unauthorized: /)
+    expect(rig.requests()).toMatchObject([
+      {
+        stage: 'refusal',
+        verb: 'request_refused',
+        target: `frame:${frame.length}`,
+        extras: { error_code: 'unauthorized' },
+      },
+    ])
+  })
+})
+
 describe('Sōzu away', () => {
   it('is said to the client and in the completion, and the request was not forwarded', async () => {
     const rig = await Rig.start({ standin: false })
