@@ -8,7 +8,7 @@ import { ulid } from 'ulid'
 import { DaemonRecords } from './audit/daemon-records.ts'
 import { Journal, type Sink } from './audit/journal.ts'
 import { renderJson } from './audit/json.ts'
-import { type AuditRecord, type LineContext, sha256 } from './audit/record.ts'
+import { type AuditRecord, type Detail, type LineContext, sha256 } from './audit/record.ts'
 import { RefusalLimiter } from './audit/refusals.ts'
 import { cleanPiece, ownText, sanitiseText } from './audit/sanitise.ts'
 import { renderText } from './audit/text.ts'
@@ -35,6 +35,7 @@ import { Identity, recordActor } from './proxy/identity.ts'
 import { Listener } from './proxy/listener.ts'
 import { failure, Session, type SessionContext } from './proxy/session.ts'
 import { Sozu } from './proxy/sozu.ts'
+import type { Tampering } from './sinks/audit-file.ts'
 import { ConsoleSink } from './sinks/console.ts'
 import { FileSink, type Opened } from './sinks/file.ts'
 import type { ServiceManager } from './systemd.ts'
@@ -50,6 +51,8 @@ export type DaemonOptions = {
   /** Called with an error nobody expected; it must end the process. */
   readonly onBug: (error: unknown) => void
 }
+
+type FinishReport = { readonly finished: number; readonly incomplete: string | null }
 
 /** Descriptors a session uses at most: client, upstream, and a connection that asks for a listener's state. */
 const FDS_PER_SESSION = 3
@@ -146,7 +149,8 @@ export class Daemon {
   async #start(): Promise<void> {
     const { config, inheritedPath, manager } = this.#options
     refuseSozusOwnSocket(config.commandSocket, inheritedPath ?? config.listenSocket)
-    await this.#journal.open()
+    const reports = await this.#journal.open()
+    const unfinished = [...reports].map(([sink, report]) => this.#reportUnfinished(sink, report))
     await this.#journal.append(
       this.#records.create('audit_started', `config:${this.#options.configPath}`, {
         detail: {
@@ -155,6 +159,7 @@ export class Daemon {
           durability: cleanPiece(config.durability),
           audit_reads: cleanPiece(config.auditReads),
           wire_schema_sha256: ownText(sha256(readSchemaFile(config.wireSchema))),
+          ...Object.assign({}, ...unfinished),
         },
       }),
     )
@@ -216,6 +221,19 @@ export class Daemon {
     await this.#journal.close()
     this.#accounts.stop()
     this.#log.info({ signal, sessions_cut: cut }, 'stopped')
+  }
+
+  /** Says what an earlier run left unfinished. @returns the same for `audit_started`, where there was anything */
+  #reportUnfinished(sink: string, { finished, incomplete }: FinishReport): Detail {
+    if (finished === 0 && incomplete === null) return {}
+    this.#log.warn(
+      { sink, outcome_unknown: finished, not_looked_at: incomplete },
+      'an earlier run ended with requests in flight; their outcome is unknown',
+    )
+    return {
+      [`outcome_unknown_${sink}`]: finished,
+      ...(incomplete === null ? {} : { [`not_looked_at_${sink}`]: ownText(sanitiseText(incomplete)) }),
+    }
   }
 
   async #bind(config: Config): Promise<Listener> {
@@ -305,6 +323,7 @@ export class Daemon {
   #tick(): void {
     const nowMs = performance.now()
     for (const session of this.#sessions) session.tick(nowMs)
+    this.#journal.tick()
     this.#reportSuppressed(false).catch((error: unknown) => this.#options.onBug(error))
     this.#tellStatus()
   }
@@ -367,10 +386,32 @@ export class Daemon {
   }
 
   #status(): string {
-    const { state } = this.#journal
-    return state === 'healthy'
-      ? `recording, ${this.#sessions.size} connections`
-      : 'REFUSING: a required audit sink is out of order'
+    const connections = `${this.#sessions.size} connections`
+    switch (this.#journal.state) {
+      case 'healthy':
+        return `recording, ${connections}`
+      case 'degraded':
+        return `DEGRADED: an audit sink is out of order, requests go on; ${connections}`
+      case 'refusing':
+        return 'REFUSING: a required audit sink is out of order'
+    }
+  }
+
+  #noteTampering(sink: string, what: Tampering, movedAside: string | null): void {
+    this.#log.error({ sink, what, moved_aside: movedAside }, 'an audit file was tampered with')
+    const detail = {
+      what: ownText(what),
+      ...(movedAside === null ? {} : { moved_aside: cleanPiece(movedAside) }),
+    }
+    this.#noteLater(this.#records.create('audit_log_tampered', `sink:${sink}`, { result: 'err', detail }))
+  }
+
+  #noteSpace(sink: string, freeBytes: number, low: boolean): void {
+    const verb = low ? 'audit_space_low' : 'audit_space_ok'
+    const detail = { free_bytes: freeBytes, low_space_bytes: this.#config.lowSpaceBytes }
+    if (low) this.#log.warn({ sink, ...detail }, verb)
+    else this.#log.info({ sink, ...detail }, verb)
+    this.#noteLater(this.#records.create(verb, `sink:${sink}`, { result: low ? 'err' : 'ok', detail }))
   }
 
   #tellStatus(): void {
@@ -385,15 +426,47 @@ export class Daemon {
       socket: cleanPiece(this.#options.inheritedPath ?? this.#config.listenSocket ?? '').text,
       auditdVersion: version,
     }
-    const opened = (report: Opened) => this.#records.opened(report)
+    const common = {
+      groupId,
+      reserveBytes: this.#config.reserveBytes,
+      lowSpaceBytes: this.#config.lowSpaceBytes,
+      opened: (report: Opened) => this.#records.opened(report),
+      onTampering: (sink: string, what: Tampering, movedAside: string | null) =>
+        this.#noteTampering(sink, what, movedAside),
+      onSpace: (sink: string, freeBytes: number, low: boolean) => this.#noteSpace(sink, freeBytes, low),
+    }
     const sinks: Sink[] = []
     if (auditLogsTarget !== null) {
       const render = (record: AuditRecord): string => renderText(record, context)
-      sinks.push(new FileSink({ name: 'text', path: auditLogsTarget, groupId, render, opened }))
+      const required = this.#config.auditLogsTargetRequired
+      const unfinished = () => []
+      sinks.push(
+        new FileSink({
+          ...common,
+          name: 'text',
+          form: 'text',
+          path: auditLogsTarget,
+          required,
+          render,
+          unfinished,
+        }),
+      )
     }
     if (auditLogsJsonTarget !== null) {
       const render = (record: AuditRecord): string => renderJson(record, context)
-      sinks.push(new FileSink({ name: 'json', path: auditLogsJsonTarget, groupId, render, opened }))
+      const required = this.#config.auditLogsJsonTargetRequired
+      const unfinished = () => []
+      sinks.push(
+        new FileSink({
+          ...common,
+          name: 'json',
+          form: 'json',
+          path: auditLogsJsonTarget,
+          required,
+          render,
+          unfinished,
+        }),
+      )
     }
     if (mirror === 'always' || (mirror === 'auto' && process.stdout.isTTY)) {
       const render = (record: AuditRecord): string => renderText(record, context)

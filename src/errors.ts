@@ -34,6 +34,7 @@ export type JournalErrorCode =
   | 'sink_locked'
   | 'sink_write_failed'
   | 'sink_timeout'
+  | 'sink_full'
   | 'audit_unavailable'
   | 'journal_refusing'
 

@@ -24,6 +24,7 @@ const POLLIN = 0x1
 const LOCK_EX = 2
 const LOCK_NB = 4
 const PR_SET_PDEATHSIG = 1
+const FALLOC_FL_KEEP_SIZE = 1
 const F_SETFD = 2
 const FD_CLOEXEC = 1
 const CLOCK_REALTIME = 0
@@ -35,7 +36,7 @@ const NO_UID = 0xffff_ffff
 const SUN_PATH_BYTES = 108
 
 const LITTLE = endianness() === 'LE'
-const { EAGAIN, EINTR, ENOPROTOOPT } = constants.errno
+const { EAGAIN, EDQUOT, EFBIG, EINTR, ENOPROTOOPT, ENOSPC, ENOSYS, EOPNOTSUPP } = constants.errno
 const errnoNames = new Map(
   Object.entries(constants.errno)
     .reverse()
@@ -90,6 +91,10 @@ function libc<Args extends readonly unknown[]>(call: string, prototype: string):
 const close = libc<[number]>('close', 'int close(int fd)')
 const clockGettime = libc<[number, Uint8Array]>('clock_gettime', 'int clock_gettime(int clock, void *time)')
 const exit = libc<[number]>('_exit', 'void _exit(int status)')
+const fallocateFd = libc<[number, number, number, number]>(
+  'fallocate',
+  'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
+)
 const flock = libc<[number, number]>('flock', 'int flock(int fd, int operation)')
 const getsockname = libc<[number, Uint8Array, Uint8Array]>(
   'getsockname',
@@ -202,6 +207,28 @@ export function lockExclusive(fd: number): boolean {
   if (flock(fd, LOCK_EX | LOCK_NB) === 0) return true
   if (lastErrno() === EAGAIN) return false
   throw failure('flock', `descriptor ${fd}`)
+}
+
+/**
+ * Allocates disk space for `bytes` bytes from `offset` on without changing the file's size, fallocate(2) with
+ * FALLOC_FL_KEEP_SIZE: appends that fall into it find their space there, however full the disk is.
+ *
+ * @returns `full`: the disk, the quota or the file size limit has no room; `unsupported`: this file system cannot do it
+ * @throws PeerError `native_call_failed` on anything else
+ */
+export function allocateBeyondEnd(
+  fd: number,
+  offset: number,
+  bytes: number,
+): 'allocated' | 'full' | 'unsupported' {
+  for (;;) {
+    if (fallocateFd(fd, FALLOC_FL_KEEP_SIZE, offset, bytes) === 0) return 'allocated'
+    const errno = lastErrno()
+    if (errno === EINTR) continue
+    if (errno === ENOSPC || errno === EDQUOT || errno === EFBIG) return 'full'
+    if (errno === EOPNOTSUPP || errno === ENOSYS) return 'unsupported'
+    throw failure('fallocate', `descriptor ${fd}`)
+  }
 }
 
 /** clock_gettime(2) in whole microseconds; exact as a double until the year 2255. */

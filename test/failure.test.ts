@@ -156,6 +156,7 @@ describe('an audit file that vanishes', () => {
     expect(rig.lines().map(({ verb, stage }) => [verb, stage])).toEqual([
       ['audit_log_opened', 'daemon'],
       ['cluster_added', 'attempt'],
+      ['audit_log_tampered', 'daemon'],
       ['cluster_added', 'completion'],
     ])
   })

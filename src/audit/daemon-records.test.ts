@@ -68,7 +68,14 @@ describe('a record about the daemon', () => {
 })
 
 describe('the record that opens a file', () => {
-  const report = { path: '/var/log/a.log', fresh: true, tornBytes: 0, narrowedFrom: null }
+  const report = {
+    path: '/var/log/a.log',
+    fresh: true,
+    tornBytes: 0,
+    narrowedFrom: null,
+    movedAside: null,
+    inFlight: null,
+  }
 
   it('says whether the file is new', () => {
     const { verb, target, extras } = newRecords().opened(report)
@@ -85,10 +92,18 @@ describe('the record that opens a file', () => {
       fresh: false,
       tornBytes: 12,
       narrowedFrom: 0o100666 & 0o777,
+      movedAside: '/var/log/a.log.moved-1',
+      inFlight: 3,
     })
     const text = renderJson(record, line)
     validateLine(text)
-    expect(JSON.parse(text).extras.detail).toEqual({ fresh: false, torn_bytes: 12, narrowed_from: '666' })
+    expect(JSON.parse(text).extras.detail).toEqual({
+      fresh: false,
+      in_flight: 3,
+      torn_bytes: 12,
+      narrowed_from: '666',
+      moved_aside: '/var/log/a.log.moved-1',
+    })
   })
 
   it('is another one each time, so that files differ from their first bytes on', () => {

@@ -1,7 +1,7 @@
 // The contract of `append` when sinks fail and come back: what is rejected, what is owed, what is written late, what is lost.
 import { pino } from 'pino'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { fail, MemorySink } from '../../test/support/memory-sink.ts'
+import { fail, gate, MemorySink } from '../../test/support/memory-sink.ts'
 import { DaemonRecords } from './daemon-records.ts'
 import { Journal, type JournalOptions, type JournalState } from './journal.ts'
 import type { AuditRecord, Stage } from './record.ts'
@@ -84,6 +84,7 @@ describe('a sink that fails', () => {
     for (const name of ['1', '2', '3']) {
       await expect(journal.append(record('completion', name))).rejects.toMatchObject(unavailable)
     }
+    await journal.flush()
     expect(json.lines.filter((line) => line.startsWith('completion'))).toEqual([
       'completion 1',
       'completion 2',
@@ -121,12 +122,29 @@ describe('a sink that fails', () => {
       {
         verb: 'audit_degraded',
         target: 'sink:text',
-        detail: { sink: 'text', error: 'cannot write: ENOSPC', policy: 'refuse' },
+        detail: {
+          sink: 'text',
+          required: true,
+          state: 'refusing',
+          error: 'cannot write: ENOSPC',
+          disk_full: false,
+          policy: 'refuse',
+        },
       },
       {
         verb: 'audit_recovered',
         target: 'sink:text',
-        detail: expect.objectContaining({ refused: 3, lines_late: 1 }),
+        detail: expect.objectContaining({
+          state: 'healthy',
+          error: 'cannot write: ENOSPC',
+          from: expect.stringMatching(/^2\d{3}-.*Z$/),
+          to: expect.stringMatching(/^2\d{3}-.*Z$/),
+          refused: 3,
+          'refused.0.verb': 3,
+          unacknowledged: 1,
+          unacknowledged_ulids: '01JX3T8M6N0V2K5W7Y9ZABCDEF',
+          lines_late: 1,
+        }),
       },
     ])
     expect(states).toEqual(['refusing', 'healthy'])
@@ -170,6 +188,7 @@ describe('a sink that fails', () => {
     text.trouble = { sync: fail, open: fail }
     await expect(journal.append(record('attempt', 'ulid-1'))).rejects.toMatchObject(unavailable)
     await expect(journal.append(record('refusal', 'ulid-1'))).rejects.toMatchObject(unavailable)
+    await journal.flush()
     expect(json.lines).toContain('refusal ulid-1')
     expect(text.lines).toEqual(['attempt ulid-1'])
     text.trouble = {}
@@ -194,16 +213,37 @@ describe('a sink that fails', () => {
     expect(counts).toEqual([0, 1])
   })
 
-  it('and is not required fails nothing', async () => {
-    const [text, console] = [new MemorySink('text'), new MemorySink('console', { required: false })]
-    const journal = await journalOf([text, console])
-    console.trouble = { write: fail, open: fail }
+  it('and is not required fails nothing, is told of as degraded, and has everything later', async () => {
+    const [json, text] = [new MemorySink('json'), new MemorySink('text', { required: false })]
+    const journal = await journalOf([json, text])
+    text.trouble = { write: fail, open: fail }
     await journal.append(record('attempt', 'a'))
-    await journal.append(record('completion', 'b'))
-    expect(journal.state).toBe('healthy')
-    console.trouble = {}
-    await vi.waitFor(() => expect(noted.map(({ verb }) => verb)).toContain('audit_recovered'))
-    expect(console.lines).not.toContain('completion b late')
+    await journal.append(record('completion', 'a'))
+    await vi.waitFor(() => expect(journal.state).toBe('degraded'))
+    await journal.append(record('attempt', 'b'))
+    text.trouble = {}
+    await recovered(journal)
+    await journal.flush()
+    expect(noted.map(({ verb, detail }) => [verb, detail['state'], detail['sink']])).toEqual([
+      ['audit_degraded', 'degraded', 'text'],
+      ['audit_recovered', 'healthy', 'text'],
+    ])
+    expect(text.lines.filter((line) => !line.startsWith('daemon'))).toEqual([
+      'attempt a late',
+      'completion a late',
+      'attempt b late',
+    ])
+  })
+
+  it('and is not required never holds up a request, even when it hangs', async () => {
+    const [json, text] = [new MemorySink('json'), new MemorySink('text', { required: false })]
+    const journal = await journalOf([json, text], { deadlineMs: 400 })
+    const { trouble, release } = gate()
+    text.trouble = { write: trouble }
+    const started = performance.now()
+    for (let index = 0; index < 50; index += 1) await journal.append(record('attempt', String(index)))
+    expect(performance.now() - started).toBeLessThan(200)
+    release()
   })
 
   it('with an error that is no JournalError is a bug, and ends the process', async () => {
@@ -240,6 +280,46 @@ describe('the policy "allow"', () => {
       'completion a late',
     ])
     expect(noted[0]).toMatchObject({ verb: 'audit_degraded', detail: { policy: 'allow' } })
+  })
+})
+
+describe('a sink on a full disk', () => {
+  it('takes what has happened already from what is kept back, and refuses what has not', async () => {
+    const text = new MemorySink('text')
+    const journal = await journalOf([text])
+    await journal.append(record('attempt', 'before'))
+    text.full = true
+    await expect(journal.append(record('attempt', 'full'))).rejects.toMatchObject(unavailable)
+    await expect(journal.append(record('attempt', 'later'))).rejects.toMatchObject(refusing)
+    await expect(journal.append(record('refusal', 'later'))).rejects.toMatchObject(unavailable)
+    await journal.append(record('completion', 'before'))
+    expect(journal.state).toBe('refusing')
+    expect(text.lines).toEqual(['attempt before', 'daemon audit_degraded sink:text', 'completion before'])
+    text.full = false
+    await recovered(journal)
+    await journal.append(record('attempt', 'new'))
+    expect(text.lines.slice(3)).toEqual([
+      'refusal later late',
+      'daemon audit_recovered sink:text',
+      'attempt new',
+    ])
+    expect(noted[0]?.detail).toMatchObject({ disk_full: true })
+    expect(text.calls).not.toContain('open again')
+    expect(text.calls.filter((call) => call === 'open')).toHaveLength(1)
+  })
+
+  it('whose last space is gone as well owes the rest, and is opened anew', async () => {
+    const text = new MemorySink('text')
+    const journal = await journalOf([text])
+    text.full = true
+    await expect(journal.append(record('attempt', 'full'))).rejects.toMatchObject(unavailable)
+    text.trouble = { write: fail }
+    await expect(journal.append(record('completion', 'before'))).rejects.toMatchObject(unavailable)
+    text.full = false
+    text.trouble = {}
+    await recovered(journal)
+    expect(text.lines).toContain('completion before late')
+    expect(noted.map(({ verb }) => verb)).toEqual(['audit_degraded', 'audit_recovered'])
   })
 })
 

@@ -165,7 +165,7 @@ describe('closing', () => {
       code: 'audit_unavailable',
     })
     await Promise.all([...queued, closed])
-    expect(sink.calls).toEqual(['open', 'write 3', 'sync', 'close'])
+    expect(sink.calls).toEqual(['open', 'write 3', 'close'])
     expect([sink.synced, sink.breaches]).toEqual([3, []])
   })
 

@@ -1,19 +1,29 @@
-// Order, group commit, durability and the failure policy. The contract in one sentence: unless the operator chose `allow`,
-// a resolved `append` means the line is on every required sink, as durably as configured; a rejection means that nobody may
-// count on it, though a slow sink may still write it. Records that arrive while a commit runs are committed together (one
-// write and at most one sync per sink). An error or a missed deadline is final for what the sink had open: it is abandoned,
-// opened anew, and given the lines it is owed.
+// Order, durability and the failure policy. The contract in one sentence: unless the operator chose `allow`, a resolved
+// `append` means the line is on every required sink, as durably as its stage and the configuration ask for; a rejection
+// means that nobody may count on it, though a slow sink may still write it. Each sink has a lane of its own (lane.ts): what
+// one of them is doing never holds up another, and an optional one never holds up a request.
 import { JournalError } from '../errors.ts'
 import type { Log } from '../log.ts'
-import { Lane } from './lane.ts'
-import type { AuditRecord, Detail } from './record.ts'
+import { type Entry, Lane, type Outage, type Recovery } from './lane.ts'
+import { type AuditRecord, type Detail, formatTimestamp } from './record.ts'
 import { cleanPiece, ownText } from './sanitise.ts'
+
+export type WriteOptions = {
+  /** Whether the lines must be on stable storage. */
+  readonly sync: boolean
+  /** Whether the space kept back for what has happened already may be used. */
+  readonly spare: boolean
+  /** Called when every byte is written and the sync begins. */
+  readonly onWritten: () => void
+}
 
 /** Where lines go. Never called again before the last call settled; a failed sink is opened anew before its next use. */
 export interface Sink {
   readonly name: string
-  /** A required sink that fails fails the append; another one (the console) only mirrors. */
+  /** A required sink that fails fails the append. */
   readonly required: boolean
+  /** Shows lines to people and keeps none: it never fails, and is owed nothing. */
+  readonly mirrors: boolean
   /** One line ending in LF. */
   render(record: AuditRecord): string
   /**
@@ -22,10 +32,24 @@ export interface Sink {
    * @throws JournalError `sink_open_failed`, `sink_locked`
    */
   open(): Promise<void>
-  /** Resolves when the system took every byte. @throws JournalError `sink_write_failed` */
-  write(lines: Buffer): Promise<void>
-  /** Resolves when everything written is on stable storage. @throws JournalError `sink_write_failed` */
-  sync(): Promise<void>
+  /**
+   * Once, after the first opening: gives attempts of an earlier run that have no completion the one they still need.
+   * @param standing how many attempts stand in this sink without a completion, from here on
+   * @returns how many it was, and what of the past could not be looked at, if anything
+   * @throws JournalError
+   */
+  finish?(standing: () => number): Promise<{ finished: number; incomplete: string | null }>
+  /**
+   * Resolves when the system took every byte, and with `sync` has it on stable storage; `full` when nothing was written,
+   * because that would take the space kept back.
+   * @throws JournalError `sink_write_failed`
+   */
+  write(lines: string, options: WriteOptions): Promise<'written' | 'full'>
+  /** Whether a sink that was full has room again. @throws JournalError `sink_write_failed` */
+  hasRoom?(): Promise<boolean>
+  /** Called every second when there is nothing else to do. @throws JournalError `sink_write_failed` */
+  check?(): Promise<void>
+  /** Syncs what was written and lets go. @throws JournalError `sink_write_failed` */
   close(): Promise<void>
 }
 
@@ -36,187 +60,253 @@ export type JournalOptions = {
   /** Builds a record about the daemon itself. */
   readonly daemonRecord: (verb: string, target: string, result: 'ok' | 'err', detail: Detail) => AuditRecord
   readonly log: Log
-  /** Told whenever the journal starts or stops being able to record. */
+  /** Told whenever the state changes. */
   readonly onState?: (state: JournalState) => void
   readonly deadlineMs?: number
   readonly retryMs?: number
 }
 
-export type JournalState = 'healthy' | 'refusing'
+/** `degraded`: a sink is out and requests go on; `refusing`: a required one is out, and they do not. */
+export type JournalState = 'healthy' | 'degraded' | 'refusing'
 
-type Entry = {
-  readonly record: AuditRecord
+type Appending = Entry & {
   readonly resolve: () => void
   readonly reject: (error: JournalError) => void
+  /** When the caller stops waiting, on `performance.now()`'s clock. */
+  readonly expiresMs: number
 }
 
 /** A sink that does not answer within this time has failed. */
 const DEADLINE_MS = 400
 /** How often a failed sink is tried again. */
 const RETRY_MS = 250
+/** How exactly the time callers wait is kept. */
+const SWEEP_MS = 10
+/** Pairs of uid and verb that a recovery names one by one; the rest are one count. */
+const MAX_REFUSED_NAMED = 40
+/** Ulids of unacknowledged requests that a recovery names. */
+const MAX_UNACKNOWLEDGED_NAMED = 20
 
 export class Journal {
   readonly #lanes: readonly Lane[]
+  readonly #required: number
   readonly #options: JournalOptions
-  #queue: Entry[] = []
-  #committing: Promise<void> | null = null
-  /** No more records are taken; what the last commits have to say about the sinks still is, until all is written. */
+  readonly #waiting = new Set<Appending>()
+  #sweeping: NodeJS.Timeout | null = null
+  #state: JournalState = 'healthy'
+  /** No more records are taken; what the last ones have to say about the sinks still is, until all is written. */
   #closing = false
   #written = false
-  #refused = 0
+  /** Requests refused for want of a record, by uid and verb, since the last recovery. */
+  readonly #refused = new Map<string, number>()
 
   constructor(options: JournalOptions) {
     this.#options = options
+    this.#required = options.sinks.filter(({ required }) => required).length
     this.#lanes = options.sinks.map(
       (sink) =>
         new Lane(sink, {
           deadlineMs: options.deadlineMs ?? DEADLINE_MS,
           retryMs: options.retryMs ?? RETRY_MS,
-          durable: options.durability === 'fdatasync',
-          onFailed: (error) => this.#sinkFailed(sink, error),
-          onRecovered: (report) => this.#sinkRecovered(sink, report),
+          durable: options.durability === 'fdatasync' && !sink.mirrors,
+          owesAdmissions: options.onFailure === 'allow' || !sink.required,
+          onConfirmed: (entry) => this.#confirmed(entry as Appending, sink),
+          onDenied: (entry) => this.#denied(entry as Appending, sink),
+          onOut: (outage) => this.#sinkOut(sink, outage),
+          onRecovered: (recovery) => this.#sinkRecovered(sink, recovery),
         }),
     )
   }
 
-  /** Opens every sink. @throws JournalError of the first required sink that does not open */
-  async open(): Promise<void> {
-    for (const lane of this.#lanes) await lane.open()
+  /**
+   * Opens every sink, and has each finish what an earlier run left.
+   * @returns how many attempts of an earlier run got their completion, by sink, and what could not be looked at
+   * @throws JournalError of the first sink that does not open
+   */
+  async open(): Promise<ReadonlyMap<string, { finished: number; incomplete: string | null }>> {
+    const opening = this.#lanes.map(async (lane) => [lane.sink.name, await lane.open()] as const)
+    return new Map(await Promise.all(opening))
   }
 
   get state(): JournalState {
-    return this.#lanes.some((lane) => lane.sink.required && lane.failed) ? 'refusing' : 'healthy'
+    return this.#state
   }
 
   /**
    * Writes one record to every sink. Attempts and accesses wait for the sync, other stages for the write.
+   * @param withinMs longest the caller waits; what takes longer is treated as not written, though it may be later
    * @throws JournalError `audit_unavailable` when a required sink did not take it and the policy is to refuse. A record of
    * something that has happened all the same (completion, refusal, daemon) is then written when the sink is back.
-   * @param withinMs longest the caller waits; what takes longer is treated as not written, though it may be later
+   * `journal_refusing`: a required sink is out, and nothing was written of this admission.
    */
-  append(record: AuditRecord, withinMs?: number): Promise<void> {
+  append(record: AuditRecord, withinMs = Number.POSITIVE_INFINITY): Promise<void> {
     if (this.#closing) return Promise.reject(unavailable('the journal is closed'))
     // Nothing is written of a request that is going to be refused anyway: its refusal record says it all.
-    if (this.#options.onFailure === 'refuse' && isAdmission(record) && this.state === 'refusing') {
-      this.#refused += 1
+    if (this.#state === 'refusing' && isAdmission(record)) {
+      this.#countRefused(record)
       return Promise.reject(
         new JournalError('journal_refusing', 'a required audit sink is out of order; nothing was forwarded'),
       )
     }
-    const appended = this.#enqueue(record)
-    return withinMs === undefined ? appended : this.#inTime(appended, withinMs)
-  }
-
-  /** `appended`, or the failure policy's answer when it takes too long: a slow disk is no better than a broken one. */
-  async #inTime(appended: Promise<void>, withinMs: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<void>((resolve, reject) => {
-      const expire =
-        this.#options.onFailure === 'allow'
-          ? resolve
-          : () => reject(unavailable('it was not on disk in time'))
-      timer = setTimeout(expire, Math.max(withinMs, 0))
-    })
-    try {
-      await Promise.race([appended, late])
-    } finally {
-      clearTimeout(timer)
-    }
-  }
-
-  #enqueue(record: AuditRecord): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ record, resolve, reject })
-      this.#committing ??= this.#commitAll()
-    })
+    return this.#enqueue(record, withinMs)
   }
 
   /** Resolves when everything appended so far has been tried on every sink. */
   async flush(): Promise<void> {
-    await this.#committing
+    await Promise.all(this.#lanes.map((lane) => lane.flush()))
+  }
+
+  /** Called every second: has idle sinks look at the space they have left. */
+  tick(): void {
+    for (const lane of this.#lanes) lane.tick()
   }
 
   /** Writes what is queued, then lets go of the files; bounded by the sinks' deadline. */
   async close(): Promise<void> {
     this.#closing = true
-    while (this.#committing !== null) await this.#committing
+    await this.flush()
     this.#written = true
     await Promise.all(this.#lanes.map((lane) => lane.close()))
+    if (this.#sweeping !== null) clearTimeout(this.#sweeping)
     for (const { sink, owed } of this.#lanes) {
       if (owed > 0)
         this.#options.log.error({ sink: sink.name, lines: owed }, 'ended with audit lines never written')
     }
   }
 
-  async #commitAll(): Promise<void> {
-    // After the code that is running now, so that what it appends is one commit.
-    await Promise.resolve()
-    while (this.#queue.length > 0) {
-      const batch = this.#queue
-      this.#queue = []
-      await this.#commit(batch)
+  #enqueue(record: AuditRecord, withinMs: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const entry: Appending = {
+        record,
+        admission: isAdmission(record),
+        missing: this.#required,
+        settled: false,
+        expiresMs: performance.now() + withinMs,
+        resolve,
+        reject,
+      }
+      if (withinMs !== Number.POSITIVE_INFINITY) {
+        this.#waiting.add(entry)
+        this.#sweeping ??= setTimeout(() => this.#sweep(), SWEEP_MS)
+      }
+      for (const lane of this.#lanes) lane.push(entry)
+      if (this.#required === 0) this.#settle(entry, null)
+    })
+  }
+
+  /** Gives up waiting for what took too long: a slow disk is no better than a broken one. */
+  #sweep(): void {
+    this.#sweeping = null
+    const nowMs = performance.now()
+    for (const entry of this.#waiting)
+      if (entry.expiresMs <= nowMs) this.#fail(entry, 'it was not on disk in time')
+    if (this.#waiting.size > 0) this.#sweeping = setTimeout(() => this.#sweep(), SWEEP_MS)
+  }
+
+  #confirmed(entry: Appending, { required }: Sink): void {
+    if (!required) return
+    entry.missing -= 1
+    if (entry.missing === 0) this.#settle(entry, null)
+  }
+
+  #denied(entry: Appending, { required }: Sink): void {
+    if (required) this.#fail(entry, 'a required audit sink did not take the record')
+  }
+
+  /** What the failure policy makes of a record that a required sink does not have. */
+  #fail(entry: Appending, why: string): void {
+    if (entry.settled) return
+    if (this.#options.onFailure === 'allow') return this.#settle(entry, null)
+    if (entry.admission) this.#countRefused(entry.record)
+    this.#settle(entry, unavailable(why))
+  }
+
+  /** The first outcome counts: a late success never releases what was refused. */
+  #settle(entry: Appending, error: JournalError | null): void {
+    if (entry.settled) return
+    entry.settled = true
+    this.#waiting.delete(entry)
+    if (error === null) entry.resolve()
+    else entry.reject(error)
+  }
+
+  #countRefused({ actor, verb }: AuditRecord): void {
+    const key = `${actor.uid ?? 'unknown'}.${verb}`
+    this.#refused.set(key, (this.#refused.get(key) ?? 0) + 1)
+  }
+
+  #sinkOut(sink: Sink, { error, full }: Outage): void {
+    const { log, daemonRecord, onFailure } = this.#options
+    const state = this.#updateState()
+    log.error(
+      { sink: sink.name, code: error.code, err: error.message, policy: onFailure, state },
+      'audit_degraded',
+    )
+    const detail = {
+      sink: ownText(sink.name),
+      required: sink.required,
+      state: ownText(state),
+      error: cleanPiece(error.message),
+      disk_full: full,
+      policy: ownText(onFailure),
     }
-    this.#committing = null
-  }
-
-  async #commit(batch: readonly Entry[]): Promise<void> {
-    const records = batch.map(({ record }) => record)
-    const keep = (record: AuditRecord): boolean => this.#options.onFailure === 'allow' || !isAdmission(record)
-    const written = await Promise.all(this.#lanes.map((lane) => lane.write(records, keep)))
-    const waiting: Entry[] = []
-    for (const entry of batch) {
-      if (isAdmission(entry.record)) waiting.push(entry)
-      else this.#settle(entry, written)
-    }
-    if (waiting.length === 0 && !this.#lanes.some((lane) => lane.crowded)) return
-    const synced =
-      this.#options.durability === 'fdatasync'
-        ? await Promise.all(
-            this.#lanes.map(async (lane, index) => written[index] === true && (await lane.sync())),
-          )
-        : written
-    for (const entry of waiting) this.#settle(entry, synced)
-  }
-
-  #settle(entry: Entry, done: readonly boolean[]): void {
-    const complete = this.#lanes.every((lane, index) => done[index] === true || !lane.sink.required)
-    if (complete || this.#options.onFailure === 'allow') return entry.resolve()
-    if (isAdmission(entry.record)) this.#refused += 1
-    entry.reject(unavailable('a required audit sink did not take the record'))
-  }
-
-  #sinkFailed(sink: Sink, error: JournalError): void {
-    const { log, daemonRecord, onFailure, onState } = this.#options
-    log.error({ sink: sink.name, code: error.code, err: error.message, policy: onFailure }, 'audit_degraded')
-    onState?.(this.state)
-    const detail = { sink: ownText(sink.name), error: cleanPiece(error.message), policy: ownText(onFailure) }
     this.#note(daemonRecord('audit_degraded', `sink:${sink.name}`, 'err', detail))
   }
 
-  #sinkRecovered(
-    sink: Sink,
-    { failedMs, late, lost }: { failedMs: number; late: number; lost: number },
-  ): void {
-    const { log, daemonRecord, onState } = this.#options
+  #sinkRecovered(sink: Sink, { sinceMs, error, late, lost, unacknowledged }: Recovery): void {
+    const { log, daemonRecord } = this.#options
+    const state = this.#updateState()
+    const nowMs = Date.now()
     // While another sink keeps the journal refusing, the count goes on: the last one to recover reports it.
-    const refused = this.state === 'healthy' ? this.#refused : 0
-    this.#refused -= refused
-    log.info({ sink: sink.name, failedMs, late, lost, refused }, 'audit_recovered')
-    onState?.(this.state)
+    const refused = state === 'refusing' ? { refused: 0 } : this.#takeRefused()
+    log.info({ sink: sink.name, state, failedMs: nowMs - sinceMs, late, lost, ...refused }, 'audit_recovered')
     const detail = {
       sink: ownText(sink.name),
-      failed_ms: failedMs,
+      state: ownText(state),
+      error: cleanPiece(error.message),
+      from: ownText(formatTimestamp(BigInt(sinceMs) * 1000n)),
+      to: ownText(formatTimestamp(BigInt(nowMs) * 1000n)),
+      failed_ms: nowMs - sinceMs,
       lines_late: late,
       lines_lost: lost,
-      refused,
+      unacknowledged: unacknowledged.length,
+      ...(unacknowledged.length === 0
+        ? {}
+        : {
+            unacknowledged_ulids: ownText(unacknowledged.slice(0, MAX_UNACKNOWLEDGED_NAMED).join(' ')),
+          }),
+      ...refused,
     }
     this.#note(daemonRecord('audit_recovered', `sink:${sink.name}`, lost > 0 ? 'err' : 'ok', detail))
+  }
+
+  /** How many requests were refused, in all and by uid and verb, since this was last asked. */
+  #takeRefused(): Record<string, number> {
+    const byKey = [...this.#refused].sort(([, a], [, b]) => b - a)
+    this.#refused.clear()
+    const counts: Record<string, number> = { refused: byKey.reduce((sum, [, count]) => sum + count, 0) }
+    for (const [index, [key, count]] of byKey.entries()) {
+      const name = index < MAX_REFUSED_NAMED ? `refused.${key}` : 'refused.others'
+      counts[name] = (counts[name] ?? 0) + count
+    }
+    return counts
+  }
+
+  #updateState(): JournalState {
+    const out = this.#lanes.filter(({ outage }) => outage !== null)
+    const refusing = this.#options.onFailure === 'refuse' && out.some(({ sink }) => sink.required)
+    const state = refusing ? 'refusing' : out.length > 0 ? 'degraded' : 'healthy'
+    if (state !== this.#state) {
+      this.#state = state
+      this.#options.onState?.(state)
+    }
+    return state
   }
 
   /** A record about the daemon: a sink that cannot take it now is owed it, so a rejection has nothing to add. */
   #note(record: AuditRecord): void {
     if (this.#written) return
-    this.#enqueue(record).catch((error: unknown) => {
+    this.#enqueue(record, Number.POSITIVE_INFINITY).catch((error: unknown) => {
       if (!(error instanceof JournalError)) throw error
     })
   }

@@ -1,38 +1,79 @@
-// One sink as the journal sees it: at most one operation outstanding, a deadline on each, and what it is owed. A lane whose
-// operation missed its deadline is failed at once, whatever that operation does later; the sink is only touched again
-// after the operation came back, so a frozen disk costs one thread and no more.
-import { errnoOf, JournalError } from '../errors.ts'
+// One sink as the journal sees it: a queue, at most one operation outstanding, a deadline on each, and what it is owed. What
+// is queued while an operation runs is written by the next one (group commit). A lane whose operation missed its deadline
+// is out at once, whatever that operation does later; the sink is only touched again after the operation came back.
+import { JournalError } from '../errors.ts'
 import type { Sink } from './journal.ts'
-import type { AuditRecord } from './record.ts'
+import type { AuditRecord, Stage } from './record.ts'
+
+/** A record on its way into every sink. */
+export type Entry = {
+  readonly record: AuditRecord
+  /** Decides whether a request may go on: it must be durable, or not be followed by anything. */
+  readonly admission: boolean
+  /** Required lanes that have not confirmed it. */
+  missing: number
+  settled: boolean
+}
+
+/** Why a lane is out, for as long as it is. */
+export type Outage = {
+  readonly sinceMs: number
+  readonly error: JournalError
+  /** The disk is full, but what has happened already is still written. */
+  readonly full: boolean
+  /** Ulids of requests whose admission may stand in the sink or not. */
+  readonly unacknowledged: readonly string[]
+}
+
+export type Recovery = Outage & { readonly late: number; readonly lost: number }
 
 export type LaneOptions = {
   readonly deadlineMs: number
   readonly retryMs: number
   readonly durable: boolean
-  readonly onFailed: (error: JournalError) => void
-  readonly onRecovered: (report: { failedMs: number; late: number; lost: number }) => void
+  /** Whether admissions are owed too: when they decide nothing, since the policy is to allow or the sink is optional. */
+  readonly owesAdmissions: boolean
+  /** The sink has this record, as durably as its kind must be. */
+  readonly onConfirmed: (entry: Entry) => void
+  /** The sink does not have this record, or nobody may count on it. */
+  readonly onDenied: (entry: Entry) => void
+  readonly onOut: (outage: Outage) => void
+  readonly onRecovered: (recovery: Recovery) => void
 }
 
-/** Records a failed sink is owed at most; what comes after is counted and named as lost. */
+/** Lines a sink that is out is owed at most; what comes after is counted and named as lost. */
 const MAX_OWED = 10_000
 /** Refusals among them: whoever floods us with requests must not push out what came of one that ran. */
 const MAX_OWED_REFUSALS = 8000
 /** Records written and not yet synced that are kept at most, in case the sync fails. */
 const MAX_UNCONFIRMED = 500
+/** Lines written in one go when a sink is given what it is owed. */
+const PAY_BACK_LINES = 500
+/** At the start nobody waits for an answer yet. */
+const START_MS = 10_000
+/** Attempts of an earlier run are looked for at most this long. */
+const FINISH_MS = 60_000
+
+type Owed = { readonly line: string; readonly stage: Stage; readonly requestUlid: string }
 
 export class Lane {
   readonly sink: Sink
   readonly #options: LaneOptions
-  #failedAt: number | null = null
+  #queue: Entry[] = []
+  #pumping: Promise<void> | null = null
+  #checkDue = false
+  #retryDue = false
+  #outage: Outage | null = null
   /** The operation in progress, if any; it never rejects. */
   #outstanding: Promise<unknown> | null = null
   /** Lines, not records: a line has a bounded length whatever a client sent. */
-  #owed: Buffer[] = []
+  #owed: Owed[] = []
   /** Records that happened and were written, and that no sync has confirmed yet. */
   #unconfirmed: AuditRecord[] = []
+  /** Requests whose attempt stands in the sink without a completion or refusal. */
+  readonly #standing = new Set<string>()
   #lost = 0
   #retry: NodeJS.Timeout | null = null
-  #recovering: Promise<void> | null = null
   #closed = false
 
   constructor(sink: Sink, options: LaneOptions) {
@@ -40,178 +81,277 @@ export class Lane {
     this.#options = options
   }
 
-  get failed(): boolean {
-    return this.#failedAt !== null
+  /** Null while the sink takes lines. */
+  get outage(): Outage | null {
+    return this.#outage
   }
 
-  /** Records that happened but are not in the sink yet. */
+  /** Records that happened but are not in the sink. */
   get owed(): number {
     return this.#owed.length + this.#lost
   }
 
-  /** Whether so much was written without a sync that one is due, whoever waits for it. */
-  get crowded(): boolean {
-    return this.#unconfirmed.length >= MAX_UNCONFIRMED
-  }
-
   /** @throws JournalError when the sink does not open in time */
-  async open(): Promise<void> {
-    await this.#run(() => this.sink.open())
+  async open(): Promise<{ finished: number; incomplete: string | null }> {
+    await this.#run(() => this.sink.open(), Math.max(this.#options.deadlineMs, START_MS))
+    const standing = (): number => this.#standing.size
+    const { finish } = this.sink
+    if (finish === undefined) return { finished: 0, incomplete: null }
+    return this.#run(() => finish.call(this.sink, standing), FINISH_MS)
   }
 
-  /**
-   * Writes the records as one write.
-   * @param keep which records have happened whether or not they could be written, and so are owed
-   * @returns whether the sink took them
-   */
-  async write(records: readonly AuditRecord[], keep: (record: AuditRecord) => boolean): Promise<boolean> {
-    if (!this.failed && (await this.#attempt(() => this.#write(this.#render(records))))) {
-      if (this.#options.durable && this.sink.required) this.#unconfirmed.push(...records.filter(keep))
-      return true
-    }
-    this.#owe(records.filter(keep))
-    return false
+  /** Queues one record; what comes of it is told by `onConfirmed` or `onDenied`. */
+  push(entry: Entry): void {
+    if (
+      this.#outage === null ||
+      (this.#outage.full && !entry.admission && entry.record.stage !== 'refusal')
+    ) {
+      this.#queue.push(entry)
+      this.#wake()
+    } else this.#deny(entry)
   }
 
-  /** @returns whether everything written is on stable storage */
-  async sync(): Promise<boolean> {
-    return !this.failed && (await this.#attempt(() => this.#sync()))
+  /** Called every second: looks at the space left when the sink has nothing else to do. */
+  tick(): void {
+    if (this.#outage !== null || this.sink.check === undefined || this.#closed) return
+    this.#checkDue = true
+    this.#wake()
+  }
+
+  /** Resolves when everything queued so far has been tried. */
+  async flush(): Promise<void> {
+    while (this.#pumping !== null) await this.#pumping
   }
 
   /** Lets go of the sink, after one more try to give it what it is owed; a hung operation is left to itself. */
   async close(): Promise<void> {
     this.#closed = true
     if (this.#retry !== null) clearTimeout(this.#retry)
-    if (this.failed) await this.#recoverInTime()
-    if (this.failed) return
-    if (this.#options.durable) await this.#attempt(() => this.#sync())
-    if (!this.failed) await this.#attempt(() => this.#run(() => this.sink.close()))
+    if (this.#outage !== null) {
+      this.#retryDue = true
+      this.#wake()
+    }
+    await this.flush()
+    if (this.#outage === null) await this.#attempt(() => this.#run(() => this.sink.close()))
   }
 
-  #write(lines: Buffer): Promise<void> {
-    return this.#run(() => this.sink.write(lines))
+  #wake(): void {
+    this.#pumping ??= this.#pump()
   }
 
-  async #sync(): Promise<void> {
-    try {
-      await this.#run(() => this.sink.sync())
-    } catch (error) {
-      // After a failed sync the kernel may have dropped what it had taken: better twice in the file than not at all.
-      this.#owe(this.#unconfirmed)
-      throw error
-    } finally {
-      this.#unconfirmed = []
+  /** The one place where the sink is used: one operation after the other. */
+  async #pump(): Promise<void> {
+    // After everything that is ready to run now, so that what it appends is one write.
+    await new Promise((resolve) => setImmediate(resolve))
+    while (this.#queue.length > 0 || this.#checkDue || this.#retryDue) {
+      const batch = this.#queue
+      this.#queue = []
+      if (batch.length > 0) await this.#commit(batch)
+      if (this.#retryDue) await this.#recover()
+      if (this.#checkDue) await this.#check()
+    }
+    this.#pumping = null
+  }
+
+  async #check(): Promise<void> {
+    this.#checkDue = false
+    if (this.#outage === null) await this.#attempt(() => this.#run(async () => this.sink.check?.()))
+  }
+
+  async #commit(batch: readonly Entry[]): Promise<void> {
+    if (this.#outage?.full === true) return this.#commitSpare(batch)
+    if (this.#outage !== null) return this.#denyAll(batch)
+    const sync =
+      this.#options.durable && (this.#unconfirmed.length >= MAX_UNCONFIRMED || batch.some(isAdmission))
+    const lines = this.#render(batch)
+    let written = false
+    const onWritten = (): void => {
+      if (written) return
+      written = true
+      for (const entry of batch) if (!entry.admission) this.#confirm(entry)
+    }
+    const end = await this.#attempt(
+      () => this.#write(lines, sync, false, onWritten),
+      () => {
+        // After a failed sync the kernel may have dropped what it had taken: better twice in the file than not at all.
+        if (written) for (const record of this.#unconfirmed.splice(0)) this.#owe(record)
+        if (written) for (const { admission, record } of batch) if (!admission) this.#owe(record)
+        this.#denyAll(written ? batch.filter(isAdmission) : batch)
+      },
+      batch.filter(isAdmission).map(({ record }) => record.requestUlid),
+    )
+    if (end === null) return
+    if (end === 'full') {
+      this.#out({ error: full(this.sink.name), full: true, unacknowledged: [] }, nothing)
+      return this.#commitSpare(batch)
+    }
+    if (sync) this.#unconfirmed = []
+    for (const entry of batch) {
+      if (!sync && this.#options.durable) this.#unconfirmed.push(entry.record)
+      if (entry.admission || !written) this.#confirm(entry)
     }
   }
 
-  #render(records: readonly AuditRecord[]): Buffer {
+  /** On a full disk, what has happened already goes into the space kept back for it; nothing else does. */
+  async #commitSpare(batch: readonly Entry[]): Promise<void> {
+    const due = batch.filter(({ admission, record }) => !admission && record.stage !== 'refusal')
+    for (const entry of batch) if (!due.includes(entry)) this.#deny(entry)
+    if (due.length === 0) return
+    const lines = this.#render(due)
+    const end = await this.#attempt(
+      () => this.#write(lines, false, true, nothing),
+      () => this.#denyAll(due),
+    )
+    if (end === null) return
+    if (this.#options.durable) this.#unconfirmed.push(...due.map(({ record }) => record))
+    for (const entry of due) this.#confirm(entry)
+  }
+
+  #confirm(entry: Entry): void {
+    this.#account(entry.record.stage, entry.record.requestUlid)
+    this.#options.onConfirmed(entry)
+  }
+
+  #account(stage: Stage, requestUlid: string): void {
+    if (stage === 'attempt') this.#standing.add(requestUlid)
+    else if (stage === 'completion' || stage === 'refusal') this.#standing.delete(requestUlid)
+  }
+
+  #denyAll(batch: readonly Entry[]): void {
+    for (const entry of batch) this.#deny(entry)
+  }
+
+  #deny(entry: Entry): void {
+    if (!entry.admission || this.#options.owesAdmissions) this.#owe(entry.record)
+    this.#options.onDenied(entry)
+  }
+
+  #owe(record: AuditRecord): void {
+    if (this.sink.mirrors) return
+    const { stage, requestUlid } = record
+    if (this.#owed.length < (stage === 'refusal' ? MAX_OWED_REFUSALS : MAX_OWED))
+      this.#owed.push({ line: this.sink.render(late(record)), stage, requestUlid })
+    else this.#lost += 1
+  }
+
+  #render(batch: readonly Entry[]): string {
     let lines = ''
-    for (const record of records) lines += this.sink.render(record)
-    return Buffer.from(lines, 'utf8')
+    for (const { record } of batch) lines += this.sink.render(record)
+    return lines
   }
 
-  #owe(records: readonly AuditRecord[]): void {
-    if (!this.sink.required) return
-    for (const record of records) {
-      if (this.#owed.length < (record.stage === 'refusal' ? MAX_OWED_REFUSALS : MAX_OWED))
-        this.#owed.push(Buffer.from(this.sink.render(late(record)), 'utf8'))
-      else this.#lost += 1
-    }
+  #write(lines: string, sync: boolean, spare: boolean, onWritten: () => void): Promise<'written' | 'full'> {
+    return this.#run((live) =>
+      this.sink.write(lines, { sync, spare, onWritten: () => live() && onWritten() }),
+    )
   }
 
-  /** Awaits one operation; a failure fails the lane and is told once. */
-  async #attempt(operation: () => Promise<void>): Promise<boolean> {
+  /**
+   * Awaits one operation; a failure (null) puts the lane out and is told once.
+   * @param onFailed what becomes of the records it was about
+   */
+  async #attempt<T>(
+    operation: () => Promise<T>,
+    onFailed: () => void = nothing,
+    unacknowledged: readonly string[] = [],
+  ): Promise<T | null> {
     try {
-      await operation()
-      return true
+      return await operation()
     } catch (error) {
       // A JournalError of the sink or its deadline; anything else is a bug in the sink and must not pass for one.
       if (!(error instanceof JournalError)) throw error
-      this.#fail(error)
-      return false
+      this.#out({ error, full: false, unacknowledged }, onFailed)
+      return null
     }
   }
 
-  async #run(operation: () => Promise<void>): Promise<void> {
-    const { deadlineMs } = this.#options
+  async #run<T>(
+    operation: (live: () => boolean) => Promise<T>,
+    deadlineMs = this.#options.deadlineMs,
+  ): Promise<T> {
     let timer: NodeJS.Timeout | undefined
+    let live = true
     const deadline = new Promise<never>((_, reject) => {
       // One more turn of the event loop: when the loop was what was late, the answer has been waiting to be read.
       timer = setTimeout(() => setImmediate(() => reject(tooSlow(this.sink.name, deadlineMs))), deadlineMs)
     })
-    const running = operation()
-    const settled = running.then(noop, noop).then(() => {
+    const running = operation(() => live)
+    const settled = running.then(nothing, nothing).then(() => {
       if (this.#outstanding === settled) this.#outstanding = null
     })
     this.#outstanding = settled
     try {
-      await Promise.race([running, deadline])
+      return await Promise.race([running, deadline])
     } finally {
+      live = false
       clearTimeout(timer)
     }
   }
 
-  #fail(error: JournalError): void {
-    if (this.#failedAt !== null) return
-    this.#failedAt = performance.now()
+  #out(why: Omit<Outage, 'sinceMs'>, onFailed: () => void): void {
+    const already = this.#outage
+    // A full disk whose last space is gone: the same outage, now without exceptions.
+    this.#outage = already === null ? { ...why, sinceMs: Date.now() } : { ...already, full: why.full }
+    onFailed()
+    if (already !== null) return
     this.#retryLater()
-    this.#options.onFailed(error)
+    this.#options.onOut(this.#outage)
   }
 
   #retryLater(): void {
     if (this.#closed) return
     this.#retry = setTimeout(() => {
-      this.#recovering = this.#recover().finally(() => {
-        this.#recovering = null
-      })
-      this.#recovering.catch((error: unknown) => {
-        throw error instanceof Error ? error : new Error(errnoOf(error))
-      })
+      this.#retryDue = true
+      this.#wake()
     }, this.#options.retryMs)
     this.#retry.unref()
   }
 
-  async #recoverInTime(): Promise<void> {
-    let timer: NodeJS.Timeout | undefined
-    const deadline = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, this.#options.deadlineMs)
-    })
-    await Promise.race([this.#recovering ?? this.#recover(), deadline])
-    clearTimeout(timer)
-  }
-
-  /** Opens the sink anew and gives it what it is owed; only then does it take new lines. */
+  /** Makes the sink ready again and gives it what it is owed; only then does it take new lines. */
   async #recover(): Promise<void> {
-    const failedAt = this.#failedAt
-    if (failedAt === null) return
+    this.#retryDue = false
+    const outage = this.#outage
+    if (outage === null) return
     if (this.#outstanding !== null) return this.#retryLater()
-    const written = { late: 0 }
+    let written = 0
     try {
-      await this.#run(() => this.sink.open())
-      // What falls due while this runs is owed as well: the lane is failed until the last of it is written.
-      while (this.#owed.length > 0) written.late += await this.#payBack()
+      if (!(await this.#isReady(outage))) return this.#retryLater()
+      // What falls due while this runs is owed as well: the lane is out until the last of it is written.
+      while (this.#owed.length > 0) written += await this.#payBack()
     } catch (error) {
       // Still out of order (JournalError), as it was when it failed: said once, tried again.
       if (!(error instanceof JournalError)) throw error
+      if (error.code !== 'sink_full') this.#outage = { ...outage, full: false }
       return this.#retryLater()
     }
     const lost = this.#lost
     this.#lost = 0
-    this.#failedAt = null
-    this.#options.onRecovered({
-      failedMs: Math.round(performance.now() - failedAt),
-      late: written.late,
-      lost,
-    })
+    this.#outage = null
+    this.#options.onRecovered({ ...outage, late: written, lost })
+  }
+
+  /** A full disk must have room again; a file that failed is opened anew. */
+  async #isReady({ full }: Outage): Promise<boolean> {
+    if (!full) {
+      await this.#run(() => this.sink.open())
+      return true
+    }
+    return this.#run(async () => (await this.sink.hasRoom?.()) ?? true)
   }
 
   async #payBack(): Promise<number> {
-    const lines = this.#owed.slice(0, 500)
-    await this.#write(Buffer.concat(lines))
-    if (this.#options.durable) await this.#sync()
-    this.#owed.splice(0, lines.length)
-    return lines.length
+    const owed = this.#owed.slice(0, PAY_BACK_LINES)
+    const lines = owed.map(({ line }) => line).join('')
+    if ((await this.#write(lines, this.#options.durable, false, nothing)) === 'full')
+      throw full(this.sink.name)
+    this.#owed.splice(0, owed.length)
+    for (const { stage, requestUlid } of owed) this.#account(stage, requestUlid)
+    return owed.length
   }
+}
+
+function isAdmission({ admission }: Entry): boolean {
+  return admission
 }
 
 /** The record with the mark of one that was written after the fact. */
@@ -223,6 +363,10 @@ function tooSlow(name: string, deadlineMs: number): JournalError {
   return new JournalError('sink_timeout', `sink ${name} did not answer within ${deadlineMs} ms`)
 }
 
-function noop(): void {
+function full(name: string): JournalError {
+  return new JournalError('sink_full', `sink ${name}: the disk is full but for what is kept back`)
+}
+
+function nothing(): void {
   // The outcome is looked at where the operation is awaited; here only its end matters.
 }

@@ -17,6 +17,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { lockExclusive } from '../native.ts'
+import { lockPathOf } from '../sinks/open-rules.ts'
 import { type CheckOptions, check } from './check.ts'
 
 const own = process.geteuid?.() ?? 0
@@ -97,7 +98,8 @@ describe('check', () => {
     async () => {
       await serve('listen.sock')
       const path = join(base, 'log/audit.log')
-      const fd = openSync(path, 'a+', 0o640)
+      writeFileSync(path, '', { mode: 0o640 })
+      const fd = openSync(lockPathOf(path), 'a+', 0o600)
       expect(lockExclusive(fd)).toBe(true)
       const { status, stdout } = await run()
       closeSync(fd)
@@ -208,7 +210,7 @@ audit_file_group = "no-such-group"
     const before = world()
     expect((await run()).status).toBe(1)
     expect(world()).toEqual(before)
-    const fd = openSync(path, 'r+')
+    const fd = openSync(lockPathOf(path), 'a+')
     expect(lockExclusive(fd)).toBe(true)
     closeSync(fd)
   })

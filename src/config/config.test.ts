@@ -35,10 +35,14 @@ describe('a configuration that is right', () => {
       guardReload: true,
       auditLogsTarget: '/var/log/audit.log',
       auditLogsJsonTarget: null,
+      auditLogsTargetRequired: true,
+      auditLogsJsonTargetRequired: false,
       auditFileGroup: null,
       auditReads: 'sensitive',
       durability: 'fdatasync',
       onAuditFailure: 'refuse',
+      lowSpaceBytes: 67_108_864,
+      reserveBytes: 1_048_576,
       console: 'auto',
       logLevel: 'info',
     })
@@ -60,10 +64,14 @@ describe('a configuration that is right', () => {
         guard_reload: false,
         audit_logs_target: '/var/log/a.log',
         audit_logs_json_target: '/var/log/a.jsonl',
+        audit_logs_target_required: true,
+        audit_logs_json_target_required: false,
         audit_file_group: 'adm',
         audit_reads: 'all',
         durability: 'write',
         on_audit_failure: 'allow',
+        low_space_bytes: 0,
+        reserve_bytes: 262_144,
         console: 'never',
         log_level: 'debug',
       },
@@ -83,10 +91,14 @@ describe('a configuration that is right', () => {
       guardReload: false,
       auditLogsTarget: '/var/log/a.log',
       auditLogsJsonTarget: '/var/log/a.jsonl',
+      auditLogsTargetRequired: true,
+      auditLogsJsonTargetRequired: false,
       auditFileGroup: 'adm',
       auditReads: 'all',
       durability: 'write',
       onAuditFailure: 'allow',
+      lowSpaceBytes: 0,
+      reserveBytes: 262_144,
       console: 'never',
       logLevel: 'debug',
     })
@@ -288,6 +300,41 @@ describe('the canonical form', () => {
 
   it('knows which keys a reload applies', () => {
     expect(reloadableKeys).toEqual(['command_allowed_uids', 'audit_reads', 'log_level'])
+  })
+})
+
+describe('which audit file is required', () => {
+  const both = { ...minimal, audit_logs_json_target: '/var/log/audit.jsonl' }
+  const required = (table: object): readonly boolean[] => {
+    const config = parseConfig(table, file)
+    return [config.auditLogsTargetRequired, config.auditLogsJsonTargetRequired]
+  }
+
+  it.each([
+    ['the only file', minimal, [true, false]],
+    ['the JSON file when there are both', both, [false, true]],
+    ['both, when the text file is made so', { ...both, audit_logs_target_required: true }, [true, true]],
+    [
+      'the text file alone, when it is chosen',
+      { ...both, audit_logs_target_required: true, audit_logs_json_target_required: false },
+      [true, false],
+    ],
+  ])('is %s', (_, table, expected) => {
+    expect(required(table)).toEqual(expected)
+  })
+
+  it.each([
+    [{ ...minimal, audit_logs_target_required: false }],
+    [{ ...both, audit_logs_json_target_required: false }],
+  ])('is never none of them under "refuse"', (table) => {
+    expect(refusal(table).message).toMatch(/no audit file is required.*on_audit_failure = "allow"/)
+    expect(() => parseConfig({ ...table, on_audit_failure: 'allow' }, file)).not.toThrow()
+  })
+
+  it('is not said of a file that is not there', () => {
+    expect(refusal({ ...minimal, audit_logs_json_target_required: true }).message).toMatch(
+      /audit_logs_json_target_required is set, but audit_logs_json_target is not/,
+    )
   })
 })
 

@@ -11,6 +11,8 @@ import type { LogLevel } from '../log.ts'
 const maxSocketPathBytes = 107
 /** Largest uid and gid: 4294967295 is (uid_t) -1, which means "leave it" to chown(2). */
 const maxId = 4_294_967_294
+/** Half of it must hold what is in flight when the disk fills up, at 8,000 bytes a line at most. */
+const minReserveBytes = 262_144
 const maxMistakesShown = 50
 const maxShownCharacters = 120
 
@@ -47,6 +49,13 @@ export type Config = {
   readonly auditLogsTarget: string | null
   /** Absolute path of the JSON file. */
   readonly auditLogsJsonTarget: string | null
+  /** Whether a request is refused when the text file does not take its record. */
+  readonly auditLogsTargetRequired: boolean
+  readonly auditLogsJsonTargetRequired: boolean
+  /** Free bytes on an audit file's file system below which the daemon warns; 0: never. */
+  readonly lowSpaceBytes: number
+  /** Bytes kept back for each audit file, for what has happened already when the disk is full; 0: none. */
+  readonly reserveBytes: number
   /** Group of the audit files: a name, or a gid in decimal digits. */
   readonly auditFileGroup: string | null
   readonly auditReads: AuditReads
@@ -99,6 +108,8 @@ const uid = z
   .max(maxId, { error: `must be a uid, an integer from 0 to ${maxId}` })
 
 const frameBytesRule = 'must be an integer from 4096 to 268435456 (bytes), the value that Sōzu has'
+const lowSpaceRule = 'must be an integer from 0 (no warning) to 1099511627776 (bytes)'
+const reserveRule = `must be 0 (nothing is kept) or an integer from ${minReserveBytes} to 1073741824 (bytes)`
 const modeRule = 'must be octal digits as a quoted string, "0000" to "0777", such as "0600" or "0660"'
 const versionRule = 'must be "auto", or the version to report, such as "2.1.0"'
 const timeoutRule = 'must be an integer from 1 to 86400 (seconds), the value that Sōzu has'
@@ -140,10 +151,22 @@ const tableSchema = z.object({
   guard_reload: z.boolean({ error: 'must be true or false' }).default(true),
   audit_logs_target: absolutePath('the path of the text file').optional(),
   audit_logs_json_target: absolutePath('the path of the JSON file').optional(),
+  audit_logs_target_required: z.boolean({ error: 'must be true or false' }).optional(),
+  audit_logs_json_target_required: z.boolean({ error: 'must be true or false' }).optional(),
   audit_file_group: nameOrId('group', 'gid').optional(),
   audit_reads: oneOf(['none', 'sensitive', 'all']).default('sensitive'),
   durability: oneOf(['fdatasync', 'write']).default('fdatasync'),
   on_audit_failure: oneOf(['refuse', 'allow']).default('refuse'),
+  low_space_bytes: z
+    .int({ error: lowSpaceRule })
+    .min(0, { error: lowSpaceRule })
+    .max(1_099_511_627_776, { error: lowSpaceRule })
+    .default(67_108_864),
+  reserve_bytes: z
+    .int({ error: reserveRule })
+    .max(1_073_741_824, { error: reserveRule })
+    .refine((bytes) => bytes === 0 || bytes >= minReserveBytes, { error: reserveRule })
+    .default(1_048_576),
   console: oneOf(['never', 'auto', 'always']).default('auto'),
   log_level: oneOf(['debug', 'info', 'warn', 'error']).default('info'),
 })
@@ -220,10 +243,15 @@ export function canonicalConfig(config: Config): Record<ConfigKey, unknown> {
     guard_reload: config.guardReload,
     audit_logs_target: config.auditLogsTarget,
     audit_logs_json_target: config.auditLogsJsonTarget,
+    audit_logs_target_required: config.auditLogsTarget === null ? null : config.auditLogsTargetRequired,
+    audit_logs_json_target_required:
+      config.auditLogsJsonTarget === null ? null : config.auditLogsJsonTargetRequired,
     audit_file_group: config.auditFileGroup,
     audit_reads: config.auditReads,
     durability: config.durability,
     on_audit_failure: config.onAuditFailure,
+    low_space_bytes: config.lowSpaceBytes,
+    reserve_bytes: config.reserveBytes,
     console: config.console,
     log_level: config.logLevel,
   }
@@ -257,13 +285,24 @@ function toConfig(table: Table): Config {
     guardReload: table.guard_reload,
     auditLogsTarget: table.audit_logs_target ?? null,
     auditLogsJsonTarget: table.audit_logs_json_target ?? null,
+    auditLogsTargetRequired: isRequired(table, 'audit_logs_target'),
+    auditLogsJsonTargetRequired: isRequired(table, 'audit_logs_json_target'),
     auditFileGroup: table.audit_file_group ?? null,
     auditReads: table.audit_reads,
     durability: table.durability,
     onAuditFailure: table.on_audit_failure,
+    lowSpaceBytes: table.low_space_bytes,
+    reserveBytes: table.reserve_bytes,
     console: table.console,
     logLevel: table.log_level,
   })
+}
+
+/** The JSON file is required; the text file is when it is the only one. */
+function isRequired(table: Partial<Table>, key: 'audit_logs_target' | 'audit_logs_json_target'): boolean {
+  if (table[key] === undefined) return false
+  const given = table[`${key}_required`]
+  return given ?? (key === 'audit_logs_json_target' || table.audit_logs_json_target === undefined)
 }
 
 /** Mistakes that no key shows alone; a key in `faulty` counts as set, but its value is not looked at. */
@@ -272,6 +311,20 @@ function contradictions(given: ReadonlyMap<string, unknown>, faulty: ReadonlySet
   if (!given.has('audit_logs_target') && !given.has('audit_logs_json_target')) {
     mistakes.push(
       'audit_logs_target and audit_logs_json_target are both missing: set at least one of them, without one nothing would be recorded',
+    )
+  }
+  for (const key of ['audit_logs_target', 'audit_logs_json_target'] as const) {
+    if (given.has(`${key}_required`) && !given.has(key))
+      mistakes.push(
+        `${key}_required is set, but ${key} is not: set the path of the file, or remove ${key}_required`,
+      )
+  }
+  const table = Object.fromEntries(given) as Partial<Table>
+  const files = given.has('audit_logs_target') || given.has('audit_logs_json_target')
+  const required = isRequired(table, 'audit_logs_target') || isRequired(table, 'audit_logs_json_target')
+  if (files && !required && given.get('on_audit_failure') !== 'allow') {
+    mistakes.push(
+      'no audit file is required, so that no request would ever be refused for want of a record: make one of them required, or say on_audit_failure = "allow"',
     )
   }
   const paths: readonly ConfigKey[] = [

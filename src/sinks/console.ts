@@ -26,6 +26,7 @@ export type ConsoleOptions = {
 export class ConsoleSink implements Sink {
   readonly name = 'console'
   readonly required = false
+  readonly mirrors = true
   readonly #options: ConsoleOptions
   #gone = false
 
@@ -50,13 +51,10 @@ export class ConsoleSink implements Sink {
     // The stream is the process's own; there is nothing to open.
   }
 
-  async write(lines: Buffer): Promise<void> {
+  async write(lines: string): Promise<'written'> {
     const { stream } = this.#options
     if (!this.#gone && stream.writableLength < MAX_WAITING_BYTES) stream.write(lines)
-  }
-
-  async sync(): Promise<void> {
-    // A terminal keeps nothing.
+    return 'written'
   }
 
   async close(): Promise<void> {

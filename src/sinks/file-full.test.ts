@@ -6,11 +6,12 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
 import { DaemonRecords } from '../audit/daemon-records.ts'
 import { Journal } from '../audit/journal.ts'
 import type { AuditRecord, Stage } from '../audit/record.ts'
 import { cleanPiece } from '../audit/sanitise.ts'
-import { FileSink } from './file.ts'
+import type { FileSink } from './file.ts'
 
 const records = new DaemonRecords({
   actor: { uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null },
@@ -34,17 +35,15 @@ afterEach(async () => {
 })
 
 function sinkOf(file: string): FileSink {
-  sink = new FileSink({
-    name: 'text',
+  ;({ sink } = createFileSink({
     path: file,
-    groupId: null,
     render: ({ stage, verb, target, extras }) => {
       const { late, torn_bytes: torn } = extras.detail ?? {}
       const marks = `${late === true ? ' late' : ''}${torn === undefined ? '' : ` torn=${torn}`}`
       return stage === 'daemon' ? `${verb}${marks}\n` : `${stage} ${target.text} ${FILLING}${marks}\n`
     },
     opened: (report) => records.opened(report),
-  })
+  }))
   return sink
 }
 
@@ -121,7 +120,7 @@ describe('a file at the largest size it may have', () => {
     await sinkOf(file).open()
     limitFileSize(statSync(file).size + 10)
     try {
-      await expect(sink.write(Buffer.from('0123456789abcdef\n'))).rejects.toMatchObject({
+      await expect(writeLines(sink, ['0123456789abcdef'])).rejects.toMatchObject({
         code: 'sink_write_failed',
         message: expect.stringContaining('EFBIG'),
       })
@@ -130,7 +129,7 @@ describe('a file at the largest size it may have', () => {
     }
     expect(readFileSync(file, 'utf8')).toBe('audit_log_opened\n0123456789')
     await sink.open()
-    await sink.write(Buffer.from('next\n'))
+    await writeLines(sink, ['next'])
     expect(readFileSync(file, 'utf8')).toBe('audit_log_opened\n0123456789\naudit_log_opened torn=10\nnext\n')
   })
 })

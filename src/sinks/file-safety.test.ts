@@ -16,9 +16,10 @@ import {
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
 import { DaemonRecords } from '../audit/daemon-records.ts'
 import type { AuditRecord } from '../audit/record.ts'
-import { FileSink, type Opened } from './file.ts'
+import type { FileSink, Opened } from './file.ts'
 
 const records = new DaemonRecords({
   actor: { uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null },
@@ -32,6 +33,7 @@ let directory = ''
 let file = ''
 let sinks: FileSink[] = []
 let reports: Opened[] = []
+let tampering: string[] = []
 
 beforeEach(() => {
   directory = mkdtempSync(path.join(tmpdir(), 'file-sink-'))
@@ -46,8 +48,7 @@ afterEach(async () => {
 })
 
 function sinkOf(target = file, groupId: number | null = null): FileSink {
-  const sink = new FileSink({
-    name: 'text',
+  const { sink, told } = createFileSink({
     path: target,
     groupId,
     render: ({ verb }) => `${verb}\n`,
@@ -57,6 +58,7 @@ function sinkOf(target = file, groupId: number | null = null): FileSink {
     },
   })
   sinks.push(sink)
+  tampering = told.tampering
   return sink
 }
 
@@ -181,18 +183,21 @@ describe('what is no ordinary file', () => {
     await refused(sinkOf(path.join(file, 'audit.log')), /ENOTDIR|EEXIST/)
   })
 
-  it('is refused when it takes the place of the open file', async () => {
+  it.each([
+    ['a symbolic link', (): void => symlinkSync(path.join(directory, 'elsewhere'), file)],
+    ['a directory', (): void => void mkdirSync(file)],
+    ['a FIFO', (): void => void execFileSync('mkfifo', [file])],
+  ])('is moved aside, and named, when it takes the place of the open file: %s', async (_, put) => {
     const sink = sinkOf()
     await sink.open()
     rmSync(file)
-    symlinkSync(path.join(directory, 'elsewhere'), file)
-    await expect(sink.write(Buffer.from('a\n'))).rejects.toMatchObject({
-      message: expect.stringMatching(/ELOOP/),
-    })
-    expect(() => statSync(path.join(directory, 'elsewhere'))).toThrow('ENOENT')
-    rmSync(file)
-    await sink.open()
-    await sink.write(Buffer.from('a\n'))
+    put()
+    await writeLines(sink, ['a'])
+    expect(lstatSync(file).isFile()).toBe(true)
     expect(readFileSync(file, 'utf8')).toBe('audit_log_opened\na\n')
+    expect(tampering).toEqual(['replaced', 'replaced'])
+    const aside = reports[1]?.movedAside ?? ''
+    expect(lstatSync(aside).isFile()).toBe(false)
+    expect(() => statSync(path.join(directory, 'elsewhere'))).toThrow('ENOENT')
   })
 })

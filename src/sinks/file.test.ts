@@ -18,10 +18,12 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
 import { DaemonRecords } from '../audit/daemon-records.ts'
 import { Journal } from '../audit/journal.ts'
 import type { AuditRecord } from '../audit/record.ts'
-import { FileSink, type Opened } from './file.ts'
+import type { FileSink, Opened } from './file.ts'
+import { lockPathOf } from './open-rules.ts'
 
 const records = new DaemonRecords({
   actor: { uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null },
@@ -56,7 +58,7 @@ afterEach(async () => {
 
 function sinkOf(target = file): FileSink {
   const opened = (report: Opened): AuditRecord => records.opened(report)
-  const sink = new FileSink({ name: 'text', path: target, groupId: null, render, opened })
+  const { sink } = createFileSink({ path: target, render, opened })
   sinks.push(sink)
   return sink
 }
@@ -67,15 +69,13 @@ async function openSink(target = file): Promise<FileSink> {
   return sink
 }
 
-const write = (sink: FileSink, ...lines: string[]) =>
-  sink.write(Buffer.from(lines.map((line) => `${line}\n`).join('')))
+const write = (sink: FileSink, ...lines: string[]) => writeLines(sink, lines)
 const linesOf = (target = file): string[] => readFileSync(target, 'utf8').split('\n').slice(0, -1)
 
 describe('a file', () => {
   it('begins with the line that opens it, and grows by what is written', async () => {
     const sink = await openSink()
-    await write(sink, 'a', 'b')
-    await sink.sync()
+    await writeLines(sink, ['a', 'b'], { sync: true })
     await write(sink, 'é')
     expect(linesOf()).toEqual([FRESH, 'a', 'b', 'é'])
   })
@@ -205,11 +205,14 @@ describe('a path at which', () => {
     expect(linesOf()).toEqual([FRESH, 'first', 'seco', 'audit_log_opened fresh=false torn=4', 'after'])
   })
 
-  it('somebody else added a line has it left alone', async () => {
-    const sink = await openSink()
-    appendFileSync(file, 'foreign\n')
+  it('somebody else added a line has it left alone, named, and what is torn closed', async () => {
+    const { sink, told } = createFileSink({ path: file, render, opened: (report) => records.opened(report) })
+    sinks.push(sink)
+    await sink.open()
+    appendFileSync(file, 'foreign')
     await write(sink, 'after')
-    expect(linesOf()).toEqual([FRESH, 'foreign', 'after'])
+    expect(linesOf()).toEqual([FRESH, 'foreign', 'audit_log_opened fresh=false torn=7', 'after'])
+    expect(told.tampering).toEqual(['extended'])
   })
 })
 
@@ -245,12 +248,18 @@ describe('a sink', () => {
 
   it('whose file another process holds is refused until that process lets go', async () => {
     writeFileSync(file, '')
-    const holder = spawn('flock', ['--no-fork', '-x', file, 'sh', '-c', 'echo held; exec sleep 60'])
+    const holder = spawn('flock', [
+      '--no-fork',
+      '-x',
+      lockPathOf(file),
+      'sh',
+      '-c',
+      'echo held; exec sleep 60',
+    ])
     children.push(holder)
     await new Promise((resolve) => holder.stdout.once('data', resolve))
     const sink = sinkOf()
     await expect(sink.open()).rejects.toMatchObject({ code: 'sink_locked' })
-    expect(readFileSync(file, 'utf8')).toBe('')
     const gone = new Promise((resolve) => holder.once('exit', resolve))
     holder.kill('SIGKILL')
     await gone

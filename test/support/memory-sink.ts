@@ -1,6 +1,6 @@
 // A sink that keeps its lines in memory and fails when told to. It holds the journal to the contract of `Sink`: never called
 // again before the last call settled, never used after a failure without being opened. Breaches are kept in `breaches`.
-import type { Sink } from '../../src/audit/journal.ts'
+import type { Sink, WriteOptions } from '../../src/audit/journal.ts'
 import type { AuditRecord } from '../../src/audit/record.ts'
 import { JournalError } from '../../src/errors.ts'
 
@@ -25,12 +25,15 @@ export function gate(): { readonly trouble: Trouble; readonly release: () => voi
 export class MemorySink implements Sink {
   readonly name: string
   readonly required: boolean
+  readonly mirrors = false
   /** Every call, in order: `open`, `write 3`, `sync`, `close`. */
   readonly calls: string[] = []
   readonly lines: string[] = []
   readonly breaches: string[] = []
   /** How many lines a sync has confirmed. */
   synced = 0
+  /** The disk is full, but for what is kept back. */
+  full = false
   trouble: Partial<Record<Operation, Trouble>> = {}
   #busy: string | null = null
   #failed = false
@@ -51,21 +54,31 @@ export class MemorySink implements Sink {
     })
   }
 
-  write(bytes: Buffer): Promise<void> {
-    const lines = bytes.toString('utf8').split('\n').slice(0, -1)
-    return this.#operate('write', `write ${lines.length}`, () => {
+  async write(text: string, { sync, spare, onWritten }: WriteOptions): Promise<'written' | 'full'> {
+    const lines = text.split('\n').slice(0, -1)
+    if (this.full && !spare) {
+      this.calls.push(`full ${lines.length}`)
+      return 'full'
+    }
+    await this.#operate('write', `write ${lines.length}`, () => {
       this.lines.push(...lines)
     })
-  }
-
-  sync(): Promise<void> {
-    return this.#operate('sync', 'sync', () => {
+    if (!sync) return 'written'
+    onWritten()
+    await this.#operate('sync', 'sync', () => {
       this.synced = this.lines.length
     })
+    return 'written'
+  }
+
+  async hasRoom(): Promise<boolean> {
+    return !this.full
   }
 
   close(): Promise<void> {
-    return this.#operate('close', 'close', () => undefined)
+    return this.#operate('close', 'close', () => {
+      this.synced = this.lines.length
+    })
   }
 
   async #operate(operation: Operation, call: string, effect: () => void): Promise<void> {

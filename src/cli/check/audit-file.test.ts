@@ -18,6 +18,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { lockExclusive } from '../../native.ts'
+import { lockPathOf } from '../../sinks/open-rules.ts'
 import { auditFileFindings, diskFindings, isLocked, spaceFindings } from './audit-file.ts'
 
 const own = process.geteuid?.() ?? 0
@@ -121,7 +122,7 @@ describe('an audit file', () => {
 describe('the lock of an audit file', () => {
   it('is seen when somebody else holds it', () => {
     write(0o640)
-    const fd = openSync(path, 'r+')
+    const fd = openSync(lockPathOf(path), 'a+')
     expect(lockExclusive(fd)).toBe(true)
     expect(isLocked(path)).toBe(true)
     closeSync(fd)
@@ -129,8 +130,9 @@ describe('the lock of an audit file', () => {
 
   it('is free again as soon as the check has asked for it', () => {
     write(0o640)
+    writeFileSync(lockPathOf(path), '')
     expect(isLocked(path)).toBe(false)
-    const fd = openSync(path, 'r+')
+    const fd = openSync(lockPathOf(path), 'r+')
     expect(lockExclusive(fd)).toBe(true)
     closeSync(fd)
   })

@@ -4,6 +4,7 @@ import { closeSync, constants, lstatSync, openSync, type Stats, statfsSync } fro
 import { dirname } from 'node:path'
 import { errnoOf, PeerError } from '../../errors.ts'
 import { lockExclusive } from '../../native.ts'
+import { lockPathOf } from '../../sinks/open-rules.ts'
 import { mayCreateIn, mayUse, nearestExisting } from './directory.ts'
 import { asAccount, type Finding, octal, ownDirectory, shellWord } from './finding.ts'
 
@@ -44,11 +45,11 @@ export function auditFileFindings(file: AuditFile, ownUid: number): Finding[] {
   ]
 }
 
-/** Whether another process holds the lock of an audit file, as a running daemon does; null when we cannot tell. */
+/** Whether another process holds the lock for an audit file, as a running daemon does; null when we cannot tell. */
 export function isLocked(path: string): boolean | null {
   let fd: number
   try {
-    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    fd = openSync(lockPathOf(path), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
   } catch {
     // ENOENT, EACCES, ELOOP, ENXIO: no file whose lock we could ask for.
     return null

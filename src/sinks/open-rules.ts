@@ -1,0 +1,151 @@
+// The rules by which an audit file is opened: a regular file of our own or root's with one name, never through a link, 0640
+// at most, its last line whole, its name as durable as its lines. What stands at the path and is not such a file is refused
+// with an error that says whether another file would do.
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  type Stats,
+  writeSync,
+} from 'node:fs'
+import path from 'node:path'
+import { errnoOf, JournalError } from '../errors.ts'
+import { lockExclusive } from '../native.ts'
+
+const MODE = 0o640
+// O_NONBLOCK: opening a FIFO must fail by our own check, not hang. Read access is for the last line only.
+const FLAGS = constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_NONBLOCK
+
+/**
+ * Opens or creates the file.
+ * @param groupId group it is given; null leaves it
+ * @returns what it is now, and what it was when it was found
+ * @throws JournalError when the rules forbid it, system errors as they come
+ */
+export function openByRules(
+  file: string,
+  groupId: number | null,
+): {
+  readonly fd: number
+  readonly stats: Stats
+  readonly foundSize: number
+  readonly tornBytes: number
+  readonly narrowedFrom: number | null
+} {
+  const directory = path.resolve(path.dirname(file))
+  const firstMade = mkdirSync(directory, { recursive: true, mode: 0o750 })
+  const { fd, created } = openOrCreate(file)
+  try {
+    const found = fstatSync(fd)
+    refuseUnfit(file, found)
+    const narrowedFrom = narrow(fd, found, created)
+    if (groupId !== null && found.gid !== groupId) fchownSync(fd, -1, groupId)
+    const tornBytes = closeTornLine(fd, found.size)
+    // The new name must survive a power cut as well as the lines do: a file's entry lives in its directory.
+    if (found.size === 0) syncDirectories(directory, firstMade)
+    return { fd, stats: fstatSync(fd), foundSize: found.size, tornBytes, narrowedFrom }
+  } catch (error) {
+    closeQuietly(fd)
+    throw error
+  }
+}
+
+/** The file whose lock keeps a second daemon from writing `file`. */
+export function lockPathOf(file: string): string {
+  return path.join(path.dirname(file), `.${path.basename(file)}.lock`)
+}
+
+/**
+ * One daemon for each path. The lock is on a file of its own, which nobody else may open: whoever may read the lines could
+ * lock the audit file itself, and keep us from it.
+ * @returns the descriptor that holds the lock
+ * @throws JournalError `sink_locked`
+ */
+export function lockPath(file: string): number {
+  mkdirSync(path.dirname(file), { recursive: true, mode: 0o750 })
+  const fd = openSync(lockPathOf(file), constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+  if (lockExclusive(fd)) return fd
+  closeSync(fd)
+  throw new JournalError('sink_locked', `another process writes ${file}`)
+}
+
+/** Closes a descriptor on which nothing counts any more. */
+export function closeQuietly(fd: number): void {
+  try {
+    closeSync(fd)
+  } catch (error) {
+    // EIO, ENOSPC: the delayed error of a write that was never acknowledged.
+    if (!(error instanceof Error && 'errno' in error)) throw error
+  }
+}
+
+/** Another file would do: what stands at the path is what is wrong. */
+class UnfitFile extends JournalError {}
+
+/** Whether `error` of opening says that what stands at the path is not fit, and a new file would be. */
+export function isUnfit(error: unknown): boolean {
+  // ELOOP: a symbolic link. EISDIR, ENXIO, EACCES: a directory, a FIFO or socket, a file we may not open.
+  return error instanceof UnfitFile || ['ELOOP', 'EISDIR', 'ENXIO', 'EACCES'].includes(errnoOf(error))
+}
+
+function refuseUnfit(file: string, stats: Stats): void {
+  const refuse = (why: string): never => {
+    throw new UnfitFile('sink_open_failed', `${file} ${why}`)
+  }
+  if (!stats.isFile()) refuse('is not a regular file')
+  if (stats.uid !== 0 && stats.uid !== process.geteuid?.())
+    refuse(`belongs to uid ${stats.uid}, who could change it; move it away`)
+  if (stats.nlink !== 1) refuse(`has ${stats.nlink} names; an audit file must have one`)
+}
+
+/** Creating and opening are told apart, since only a file of our own making may be given the full mode. */
+function openOrCreate(file: string): { fd: number; created: boolean } {
+  try {
+    return { fd: openSync(file, FLAGS | constants.O_CREAT | constants.O_EXCL, MODE), created: true }
+  } catch (error) {
+    // EEXIST: the usual case at a restart.
+    if (errnoOf(error) !== 'EEXIST') throw error
+    return { fd: openSync(file, FLAGS), created: false }
+  }
+}
+
+/** Exactly 0640 on a file we created, whatever the umask; never wider than before on one we found. */
+function narrow(fd: number, { mode }: Stats, created: boolean): number | null {
+  const present = mode & 0o7777
+  const wanted = created ? MODE : present & MODE
+  if (present === wanted) return null
+  fchmodSync(fd, wanted)
+  return (present & ~MODE) === 0 ? null : present
+}
+
+/** Ends a last line that has no LF, so that ours starts on a line of its own. Returns the length of what was torn. */
+function closeTornLine(fd: number, size: number): number {
+  const tail = Buffer.alloc(Math.min(size, 65_536))
+  let filled = 0
+  while (filled < tail.length) {
+    const bytesRead = readSync(fd, tail, filled, tail.length - filled, size - tail.length + filled)
+    if (bytesRead === 0) break
+    filled += bytesRead
+  }
+  const torn = filled - (tail.subarray(0, filled).lastIndexOf(0x0a) + 1)
+  if (torn > 0) writeSync(fd, Buffer.from('\n'), 0, 1)
+  return torn
+}
+
+/** Syncs `directory`, and what lies above it up to the one that holds the first directory we had to make. */
+function syncDirectories(directory: string, firstMade: string | undefined): void {
+  const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+  if (firstMade === undefined || path.dirname(firstMade) === directory) return
+  syncDirectories(path.dirname(directory), firstMade)
+}

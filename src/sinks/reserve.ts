@@ -1,0 +1,87 @@
+// Space kept back on the disk of an audit file, so that what has already happened can still be written down when the disk is
+// full. Where the file system can, it is allocated beyond the end of the file itself, and nobody else can take it; where it
+// cannot, a ballast file holds it, which is removed when it is needed.
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, rmSync, writeSync } from 'node:fs'
+import path from 'node:path'
+import { errnoOf } from '../errors.ts'
+import { allocateBeyondEnd } from '../native.ts'
+
+export class Reserve {
+  readonly #bytes: number
+  readonly #ballastPath: string
+  /** Up to where the file has its space, or null while a ballast file stands for it. */
+  #allocatedEnd: number | null = 0
+  #ballast = false
+
+  /** @param bytes how much to keep; 0 keeps nothing and never says that the disk is full */
+  constructor(file: string, bytes: number) {
+    this.#bytes = bytes
+    this.#ballastPath = path.join(path.dirname(file), `.${path.basename(file)}.reserve`)
+  }
+
+  /** Another file is open now; nothing is kept for it yet. */
+  renew(): void {
+    this.#allocatedEnd = 0
+  }
+
+  /**
+   * Sees to it that at least half of the space is kept beyond what comes next.
+   * @param size of the file now
+   * @param growth bytes that are about to be written
+   * @returns false when the disk has no room for that
+   */
+  keep(fd: number, size: number, growth: number): boolean {
+    if (this.#bytes === 0) return true
+    if (this.#allocatedEnd !== null) {
+      const end = size + growth
+      // Allocating is dear and asked for rarely: half of it is always there.
+      if (end + this.#bytes / 2 <= this.#allocatedEnd) return true
+      const from = Math.max(this.#allocatedEnd, size)
+      const outcome = allocateBeyondEnd(fd, from, end + this.#bytes - from)
+      if (outcome === 'full') return false
+      if (outcome === 'allocated') {
+        this.#allocatedEnd = end + this.#bytes
+        return true
+      }
+      this.#allocatedEnd = null
+    }
+    return this.#ballast || this.#fillBallast()
+  }
+
+  /** Lets the next write have what is kept. Space beyond the end of the file is found by itself. */
+  release(): void {
+    if (this.#allocatedEnd !== null || !this.#ballast) return
+    this.#ballast = false
+    rmSync(this.#ballastPath, { force: true })
+  }
+
+  /** Gives back what is kept beyond the end of a file that is let go, unless somebody else has written there. */
+  giveBack(fd: number, size: number): void {
+    if (this.#allocatedEnd === null || this.#allocatedEnd === 0) return
+    try {
+      if (fstatSync(fd).size === size) ftruncateSync(fd, size)
+    } catch (error) {
+      // EPERM: the file is append-only by attribute. EIO: the disk is gone. The space comes back with the file.
+      if (!(error instanceof Error && 'errno' in error)) throw error
+    }
+  }
+
+  #fillBallast(): boolean {
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW
+    try {
+      const fd = openSync(this.#ballastPath, flags, 0o600)
+      try {
+        const piece = Buffer.alloc(65_536)
+        for (let left = this.#bytes; left > 0; ) left -= writeSync(fd, piece, 0, Math.min(left, piece.length))
+      } finally {
+        closeSync(fd)
+      }
+      this.#ballast = true
+    } catch (error) {
+      // ENOSPC, EDQUOT, EFBIG: there is no room to keep. Half of a ballast file helps nobody.
+      if (!['ENOSPC', 'EDQUOT', 'EFBIG'].includes(errnoOf(error))) throw error
+      rmSync(this.#ballastPath, { force: true })
+    }
+    return this.#ballast
+  }
+}

@@ -1,0 +1,35 @@
+// A file sink as the daemon has it, its thread the compiled one; whoever tests it names what differs.
+import { fileURLToPath } from 'node:url'
+import type { AuditRecord } from '../../src/audit/record.ts'
+import { FileSink, type FileSinkOptions } from '../../src/sinks/file.ts'
+
+const threadPath = fileURLToPath(new URL('../../dist/sinks/file-writer.js', import.meta.url))
+
+/** What happened to the sink's file, as it was told. */
+export type Told = { readonly tampering: string[]; readonly space: boolean[] }
+
+type Needed = Pick<FileSinkOptions, 'path' | 'render' | 'opened'>
+
+export function createFileSink(options: Needed & Partial<FileSinkOptions>): { sink: FileSink; told: Told } {
+  const told: Told = { tampering: [], space: [] }
+  const sink = new FileSink({
+    name: 'text',
+    required: true,
+    form: 'text',
+    groupId: null,
+    reserveBytes: 0,
+    lowSpaceBytes: 0,
+    unfinished: (): AuditRecord[] => [],
+    onTampering: (_, what) => told.tampering.push(what),
+    onSpace: (_sink, _free, low) => told.space.push(low),
+    threadPath,
+    ...options,
+  })
+  return { sink, told }
+}
+
+/** Writes lines, each without its LF, durably where asked for. */
+export function writeLines(sink: FileSink, lines: readonly string[], { sync = false } = {}): Promise<string> {
+  const text = lines.map((line) => `${line}\n`).join('')
+  return sink.write(text, { sync, spare: false, onWritten: () => undefined })
+}
