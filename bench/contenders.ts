@@ -1,0 +1,187 @@
+// Who stands between the generator and the answerer: nobody, plain copying by others, the daemon. Each is started once for
+// a section and kept, so that what is measured is a process that has warmed up and not its start.
+import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import type { ChildProcess } from 'node:child_process'
+import { pidOf, serving, start, stop, until } from './children.ts'
+import { daemonMain, type Place, repository } from './place.ts'
+
+export const contenderNames = [
+  'direct',
+  'socat',
+  'haproxy',
+  'haproxy-threads',
+  'node-proxy',
+  'auditd-write',
+  'auditd-write-json',
+  'auditd-fdatasync',
+  'auditd-fdatasync-json',
+] as const
+export type ContenderName = (typeof contenderNames)[number]
+
+export const contenderLabels: Readonly<Record<ContenderName, string>> = {
+  direct: 'nothing in between',
+  socat: '`socat`',
+  haproxy: 'HAProxy, 1 thread',
+  'haproxy-threads': 'HAProxy, its default threads',
+  'node-proxy': 'Node proxy, no audit',
+  'auditd-write': '**sozu-auditd**, `write`, text + JSON',
+  'auditd-write-json': '**sozu-auditd**, `write`, JSON',
+  'auditd-fdatasync': '**sozu-auditd**, `fdatasync`, text + JSON',
+  'auditd-fdatasync-json': '**sozu-auditd**, `fdatasync`, JSON',
+}
+
+export type Contender = {
+  readonly name: ContenderName
+  /** Where the generator connects. */
+  readonly socket: string
+  /** Root of the contender's processes, or null when there is none. */
+  readonly pid: number | null
+  readonly auditFiles: AuditFiles | null
+  readonly stop: () => Promise<void>
+}
+
+export type Settings = {
+  readonly place: Place
+  /** Where the answerer (or Sōzu) listens. */
+  readonly target: string
+  /** Flags for the daemon's Node, as for a profile. */
+  readonly nodeFlags: readonly string[]
+}
+
+export function startContender(name: ContenderName, settings: Settings): Promise<Contender> {
+  const { place, target } = settings
+  const socket = path.join(place.sockets, `${name}.sock`)
+  switch (name) {
+    case 'direct':
+      return Promise.resolve({
+        name,
+        socket: target,
+        pid: null,
+        auditFiles: null,
+        stop: async () => undefined,
+      })
+    case 'socat':
+      return copier(name, socket, [
+        'socat',
+        `UNIX-LISTEN:${socket},fork,backlog=4096`,
+        `UNIX-CONNECT:${target}`,
+      ])
+    case 'haproxy':
+      return copier(name, socket, haproxy(place, name, socket, target, '  nbthread 1\n'))
+    case 'haproxy-threads':
+      return copier(name, socket, haproxy(place, name, socket, target, ''))
+    case 'node-proxy':
+      return copier(name, socket, [
+        process.execPath,
+        path.join(repository, 'bench', 'work', 'js', 'bench', 'node-proxy.js'),
+        socket,
+        target,
+      ])
+    case 'auditd-write':
+      return startDaemon(name, settings, { durability: 'write', text: true })
+    case 'auditd-write-json':
+      return startDaemon(name, settings, { durability: 'write', text: false })
+    case 'auditd-fdatasync':
+      return startDaemon(name, settings, { durability: 'fdatasync', text: true })
+    case 'auditd-fdatasync-json':
+      return startDaemon(name, settings, { durability: 'fdatasync', text: false })
+  }
+}
+
+async function copier(name: ContenderName, socket: string, command: readonly string[]): Promise<Contender> {
+  const child = start(command)
+  await serving(child, socket)
+  return { name, socket, pid: pidOf(child), auditFiles: null, stop: () => stop(child) }
+}
+
+function haproxy(place: Place, name: string, socket: string, target: string, threads: string): string[] {
+  const file = path.join(place.disk, `${name}.cfg`)
+  writeFileSync(
+    file,
+    `global
+  maxconn 4000
+${threads}defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+frontend clients
+  bind unix@${socket} backlog 4096
+  default_backend sozu
+backend sozu
+  server sozu unix@${target}
+`,
+  )
+  return ['haproxy', '-db', '-f', file]
+}
+
+export type DaemonSettings = { readonly durability: 'write' | 'fdatasync'; readonly text: boolean }
+
+/** @param wrap command put in front of the daemon's, such as `prlimit` */
+export async function startDaemon(
+  name: ContenderName,
+  { place, target, nodeFlags }: Settings,
+  settings: DaemonSettings,
+  wrap: readonly string[] = [],
+): Promise<Contender> {
+  const socket = path.join(place.sockets, `${name}.sock`)
+  const config = writeDaemonConfig(place, name, socket, target, settings)
+  const child = start([...wrap, process.execPath, ...nodeFlags, daemonMain, 'run', '--config', config.file])
+  await serving(child, socket)
+  return {
+    name,
+    socket,
+    pid: pidOf(child),
+    auditFiles: new AuditFiles(child, config.auditFiles),
+    stop: () => stop(child),
+  }
+}
+
+export function writeDaemonConfig(
+  { disk }: Place,
+  name: string,
+  socket: string,
+  target: string,
+  { durability, text }: DaemonSettings,
+): { readonly file: string; readonly auditFiles: readonly string[] } {
+  const [textFile, jsonFile] = [path.join(disk, `${name}.log`), path.join(disk, `${name}.jsonl`)]
+  const keys = {
+    listen_socket: socket,
+    command_socket: target,
+    ...(text ? { audit_logs_target: textFile } : {}),
+    audit_logs_json_target: jsonFile,
+    durability,
+    // The answerer is no Sōzu that could be asked.
+    sozu_version: '2.1.0',
+    log_level: 'warn',
+  }
+  const file = path.join(disk, `${name}.toml`)
+  const lines = Object.entries(keys).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`)
+  writeFileSync(file, lines.join(''), { mode: 0o600 })
+  return { file, auditFiles: text ? [textFile, jsonFile] : [jsonFile] }
+}
+
+/** The files a daemon writes: how long they are, and a rotation as logrotate does it, so that a run cannot fill the disk. */
+export class AuditFiles {
+  readonly #daemon: ChildProcess
+  readonly #paths: readonly string[]
+
+  constructor(daemon: ChildProcess, paths: readonly string[]) {
+    this.#daemon = daemon
+    this.#paths = paths
+  }
+
+  /** Bytes in all files together. */
+  get bytes(): number {
+    return this.#paths.reduce((sum, file) => sum + (existsSync(file) ? statSync(file).size : 0), 0)
+  }
+
+  /** Moves the files away, lets the daemon open new ones, and removes the old. */
+  async rotate(): Promise<void> {
+    for (const file of this.#paths) renameSync(file, `${file}.1`)
+    this.#daemon.kill('SIGHUP')
+    await until(() => this.#paths.every((file) => existsSync(file)), 'new audit files')
+    for (const file of this.#paths) rmSync(`${file}.1`)
+  }
+}

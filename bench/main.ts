@@ -1,0 +1,70 @@
+// `npm run bench`: compiles the C programs, runs the sections, prints the report, and writes it with all figures. Progress
+// goes to stderr, the report to stdout. Whatever way it ends, every process it started is ended and its files are removed.
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { killAll } from './children.ts'
+import { writeLoads } from './loads.ts'
+import { describeMachine } from './machine.ts'
+import { type Options, parseOptions, sectionNames, usage } from './options.ts'
+import { binaries, makePlace, removePlace, repository, results, work } from './place.ts'
+import { type Report, renderReport } from './report.ts'
+import { runThroughput } from './throughput.ts'
+
+function compile(): void {
+  mkdirSync(binaries, { recursive: true })
+  for (const program of ['answerer', 'generator']) {
+    const source = path.join(repository, 'bench', `${program}.c`)
+    execFileSync(
+      'gcc',
+      ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-Werror', '-o', path.join(binaries, program), source],
+      {
+        stdio: ['ignore', 'inherit', 'inherit'],
+      },
+    )
+  }
+}
+
+async function bench(options: Options): Promise<Report> {
+  const began = performance.now()
+  const startedAt = new Date().toISOString()
+  const say = (text: string): void => {
+    const seconds = Math.round((performance.now() - began) / 1000)
+    process.stderr.write(`[${seconds} s] ${text}\n`)
+  }
+  const place = makePlace()
+  process.once('exit', () => {
+    killAll()
+    removePlace(place)
+  })
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130))
+  const machine = describeMachine(place.disk)
+  const setting = { place, loads: writeLoads(place.disk), say }
+  const wanted = (name: (typeof sectionNames)[number]): boolean => options.sections.includes(name)
+  const throughput = wanted('throughput') ? await runThroughput(options, setting) : null
+  const minutes = (performance.now() - began) / 60_000
+  return { startedAt, minutes, machine, rounds: options.rounds, seconds: options.seconds, throughput }
+}
+
+/** A whole run is kept with the project; a part of one is nobody's reference. */
+function directoryOf({ out, quick, sections }: Options): string {
+  if (out !== null) return out
+  const whole = !quick && sections.length >= sectionNames.length - 1
+  return whole ? results : path.join(work, 'results')
+}
+
+const options = parseOptions(process.argv.slice(2))
+if (options === null) {
+  process.stdout.write(`${usage}\n`)
+} else {
+  compile()
+  const report = await bench(options)
+  const markdown = renderReport(report)
+  const directory = directoryOf(options)
+  const name = report.startedAt.slice(0, 19).replaceAll(':', '')
+  mkdirSync(directory, { recursive: true })
+  writeFileSync(path.join(directory, `${name}.json`), `${JSON.stringify(report, null, 1)}\n`)
+  writeFileSync(path.join(directory, `${name}.md`), markdown)
+  process.stdout.write(markdown)
+  process.stderr.write(`written to ${path.relative(repository, path.join(directory, name))}.{json,md}\n`)
+}

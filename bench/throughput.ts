@@ -1,0 +1,103 @@
+// Requests per second, latency, processor time and bytes for each contender under each load. All contenders and one
+// answerer stay up for the whole section; in every round each contender runs each load once, in an order that rotates, so
+// that whatever else the machine does hits all alike. Ratios are taken within a round.
+import path from 'node:path'
+import { pidOf, serving, start, stop } from './children.ts'
+import { type Contender, type ContenderName, startContender } from './contenders.ts'
+import { type Measurement, measure } from './generator.ts'
+import type { Loads } from './loads.ts'
+import type { Cell, Options } from './options.ts'
+import { binaries, type Place } from './place.ts'
+import { rotated } from './statistics.ts'
+
+/** One run of one contender. */
+export type Round = Measurement & {
+  /** Bytes the audit files grew by, for each request answered; null where there are none. */
+  readonly bytesPerRequest: number | null
+}
+
+export type Throughput = Cell & {
+  readonly contenders: readonly { readonly name: ContenderName; readonly rounds: readonly Round[] }[]
+}
+
+/** Every contender runs this long before anything is measured: Node compiles what is hot. */
+const FIRST_WARMUP_SECONDS = 2
+const FIRST_WARMUP_CONNECTIONS = 16
+
+export type Setting = { readonly place: Place; readonly loads: Loads; readonly say: (text: string) => void }
+
+export async function runThroughput(options: Options, { place, loads, say }: Setting): Promise<Throughput[]> {
+  const target = path.join(place.sockets, 'answerer.sock')
+  const answerer = start([path.join(binaries, 'answerer'), target, ...loads.answers])
+  const contenders: Contender[] = []
+  try {
+    await serving(answerer, target)
+    for (const name of options.contenders) {
+      contenders.push(await startContender(name, { place, target, nodeFlags: options.nodeFlags }))
+    }
+    await warmUp(contenders, options, loads, say)
+    const found = options.cells.map((cell) => ({
+      ...cell,
+      contenders: contenders.map((contender) => ({ contender, rounds: [] as Round[] })),
+    }))
+    for (let round = 0; round < options.rounds; round += 1) {
+      for (const { load, connections, contenders: entries } of found) {
+        say(`round ${round + 1} of ${options.rounds}: ${load}, ${connections} connections`)
+        for (const { contender, rounds } of rotated(entries, round)) {
+          rounds.push(await runOnce(contender, { load, connections }, options, loads, pidOf(answerer)))
+        }
+      }
+    }
+    return found.map(({ load, connections, contenders: entries }) => ({
+      load,
+      connections,
+      contenders: entries.map(({ contender, rounds }) => ({ name: contender.name, rounds })),
+    }))
+  } finally {
+    for (const contender of contenders) await contender.stop()
+    await stop(answerer)
+  }
+}
+
+async function warmUp(
+  contenders: readonly Contender[],
+  { quick }: Options,
+  { files }: Loads,
+  say: (text: string) => void,
+): Promise<void> {
+  say('warming up')
+  for (const { socket, auditFiles } of contenders) {
+    await measure({
+      socket,
+      frames: files.mixed,
+      connections: FIRST_WARMUP_CONNECTIONS,
+      seconds: quick ? 1 : FIRST_WARMUP_SECONDS,
+      pid: null,
+    })
+    await auditFiles?.rotate()
+  }
+}
+
+async function runOnce(
+  { name, socket, pid, auditFiles }: Contender,
+  { load, connections }: Cell,
+  { seconds, warmup }: Options,
+  { files }: Loads,
+  answererPid: number,
+): Promise<Round> {
+  const before = auditFiles?.bytes ?? 0
+  const measurement = await measure({
+    socket,
+    frames: files[load],
+    connections,
+    seconds,
+    warmup,
+    pid,
+    answererPid,
+  }).catch((cause: unknown) => {
+    throw new Error(`${name}, ${load}, ${connections} connections`, { cause })
+  })
+  const bytesPerRequest = auditFiles === null ? null : (auditFiles.bytes - before) / measurement.total
+  await auditFiles?.rotate()
+  return { ...measurement, bytesPerRequest }
+}
