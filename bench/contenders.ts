@@ -4,7 +4,7 @@ import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs
 import path from 'node:path'
 import type { ChildProcess } from 'node:child_process'
 import { pidOf, serving, start, stop, until } from './children.ts'
-import { daemonMain, type Place, repository } from './place.ts'
+import { compiled, daemonMain, type Place } from './place.ts'
 
 export const contenderNames = [
   'direct',
@@ -38,6 +38,8 @@ export type Contender = {
   /** Root of the contender's processes, or null when there is none. */
   readonly pid: number | null
   readonly auditFiles: AuditFiles | null
+  /** Starts a CPU profile, or ends and writes it (`profile.ts`). Only daemons have one. */
+  readonly profile: () => void
   readonly stop: () => Promise<void>
 }
 
@@ -45,22 +47,18 @@ export type Settings = {
   readonly place: Place
   /** Where the answerer (or Sōzu) listens. */
   readonly target: string
-  /** Flags for the daemon's Node, as for a profile. */
-  readonly nodeFlags: readonly string[]
+  /** Where CPU profiles of the daemons go, or null. */
+  readonly profiles: string | null
 }
+
+const bare = { auditFiles: null, profile: () => undefined }
 
 export function startContender(name: ContenderName, settings: Settings): Promise<Contender> {
   const { place, target } = settings
   const socket = path.join(place.sockets, `${name}.sock`)
   switch (name) {
     case 'direct':
-      return Promise.resolve({
-        name,
-        socket: target,
-        pid: null,
-        auditFiles: null,
-        stop: async () => undefined,
-      })
+      return Promise.resolve({ ...bare, name, socket: target, pid: null, stop: async () => undefined })
     case 'socat':
       return copier(name, socket, [
         'socat',
@@ -72,12 +70,7 @@ export function startContender(name: ContenderName, settings: Settings): Promise
     case 'haproxy-threads':
       return copier(name, socket, haproxy(place, name, socket, target, ''))
     case 'node-proxy':
-      return copier(name, socket, [
-        process.execPath,
-        path.join(repository, 'bench', 'work', 'js', 'bench', 'node-proxy.js'),
-        socket,
-        target,
-      ])
+      return copier(name, socket, [process.execPath, path.join(compiled, 'node-proxy.js'), socket, target])
     case 'auditd-write':
       return startDaemon(name, settings, { durability: 'write', text: true })
     case 'auditd-write-json':
@@ -92,7 +85,7 @@ export function startContender(name: ContenderName, settings: Settings): Promise
 async function copier(name: ContenderName, socket: string, command: readonly string[]): Promise<Contender> {
   const child = start(command)
   await serving(child, socket)
-  return { name, socket, pid: pidOf(child), auditFiles: null, stop: () => stop(child) }
+  return { ...bare, name, socket, pid: pidOf(child), stop: () => stop(child) }
 }
 
 function haproxy(place: Place, name: string, socket: string, target: string, threads: string): string[] {
@@ -121,19 +114,23 @@ export type DaemonSettings = { readonly durability: 'write' | 'fdatasync'; reado
 /** @param wrap command put in front of the daemon's, such as `prlimit` */
 export async function startDaemon(
   name: ContenderName,
-  { place, target, nodeFlags }: Settings,
+  { place, target, profiles }: Settings,
   settings: DaemonSettings,
   wrap: readonly string[] = [],
 ): Promise<Contender> {
   const socket = path.join(place.sockets, `${name}.sock`)
   const config = writeDaemonConfig(place, name, socket, target, settings)
-  const child = start([...wrap, process.execPath, ...nodeFlags, daemonMain, 'run', '--config', config.file])
+  const profiler = profiles === null ? [] : ['--import', path.join(compiled, 'profile.js')]
+  const child = start([...wrap, process.execPath, ...profiler, daemonMain, 'run', '--config', config.file], {
+    env: { ...process.env, ...(profiles === null ? {} : { BENCH_PROFILES: path.resolve(profiles) }) },
+  })
   await serving(child, socket)
   return {
     name,
     socket,
     pid: pidOf(child),
     auditFiles: new AuditFiles(child, config.auditFiles),
+    profile: () => child.kill('SIGUSR2'),
     stop: () => stop(child),
   }
 }

@@ -20,7 +20,8 @@ export type Options = {
   readonly contenders: readonly ContenderName[]
   /** Millions of lines after which the rate is measured. */
   readonly lines: readonly number[]
-  readonly nodeFlags: readonly string[]
+  /** Where CPU profiles of the daemons go, or null. */
+  readonly profiles: string | null
   /** Where the report goes; null: bench/results for a whole run, bench/work for a part. */
   readonly out: string | null
 }
@@ -34,7 +35,7 @@ export const usage = `usage: npm run bench -- [options]
   --connections N       1, 16, 64, 256
   --contender NAME      ${contenderNames.join(', ')}
   --lines M             of section lines: measure after so many million lines (1, 5 and 10 unless told)
-  --cpu-prof DIR        the daemons write CPU profiles into DIR when they end
+  --cpu-prof DIR        the daemons write CPU profiles of the measured runs into DIR, as PID.cpuprofile
   --out DIR             where the report goes`
 
 /** The whole matrix: what targets are set for, and what automation sends most, at every number of connections. */
@@ -92,7 +93,7 @@ export function parseOptions(args: readonly string[]): Options | null {
         : cellsOf(loads ?? unique(cells.map(({ load }) => load)), connections ?? [1, 16, 64, 256]),
     contenders: among(values.contender, contenderNames) ?? (quick ? quickContenders : contenderNames),
     lines: values.lines?.map((value) => amount(value, 1)) ?? [1, 5, 10],
-    nodeFlags: values['cpu-prof'] === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${values['cpu-prof']}`],
+    profiles: values['cpu-prof'] ?? null,
     out: values.out ?? null,
   }
 }

@@ -11,6 +11,8 @@ export const work = path.join(repository, 'bench', 'work')
 export const results = path.join(repository, 'bench', 'results')
 /** The C programs, compiled. */
 export const binaries = path.join(work, 'bin')
+/** The bench itself, compiled. */
+export const compiled = path.join(work, 'js', 'bench')
 /** The daemon that would be shipped. */
 export const daemonMain = path.join(repository, 'dist', 'main.js')
 

@@ -1,8 +1,9 @@
 // Requests per second, latency, processor time and bytes for each contender under each load. All contenders and one
 // answerer stay up for the whole section; in every round each contender runs each load once, in an order that rotates, so
 // that whatever else the machine does hits all alike. Ratios are taken within a round.
+import { existsSync } from 'node:fs'
 import path from 'node:path'
-import { pidOf, serving, start, stop } from './children.ts'
+import { pidOf, serving, start, stop, until } from './children.ts'
 import { type Contender, type ContenderName, startContender } from './contenders.ts'
 import { type Measurement, measure } from './generator.ts'
 import type { Loads } from './loads.ts'
@@ -33,9 +34,10 @@ export async function runThroughput(options: Options, { place, loads, say }: Set
   try {
     await serving(answerer, target)
     for (const name of options.contenders) {
-      contenders.push(await startContender(name, { place, target, nodeFlags: options.nodeFlags }))
+      contenders.push(await startContender(name, { place, target, profiles: options.profiles }))
     }
     await warmUp(contenders, options, loads, say)
+    if (options.profiles !== null) for (const contender of contenders) contender.profile()
     const found = options.cells.map((cell) => ({
       ...cell,
       contenders: contenders.map((contender) => ({ contender, rounds: [] as Round[] })),
@@ -48,6 +50,7 @@ export async function runThroughput(options: Options, { place, loads, say }: Set
         }
       }
     }
+    if (options.profiles !== null) await writeProfiles(contenders, options.profiles)
     return found.map(({ load, connections, contenders: entries }) => ({
       load,
       connections,
@@ -56,6 +59,16 @@ export async function runThroughput(options: Options, { place, loads, say }: Set
   } finally {
     for (const contender of contenders) await contender.stop()
     await stop(answerer)
+  }
+}
+
+async function writeProfiles(contenders: readonly Contender[], directory: string): Promise<void> {
+  const profiled = contenders.filter(({ auditFiles }) => auditFiles !== null)
+  for (const contender of profiled) {
+    const file = path.join(directory, `${contender.pid}.cpuprofile`)
+    contender.profile()
+    // Made in one go, so it is whole when it is there and no longer growing for a while: the daemon is stopped after.
+    await until(() => existsSync(file), 'a profile', 60_000)
   }
 }
 
