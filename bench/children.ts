@@ -1,13 +1,11 @@
 // The processes the bench starts, and what the kernel says of them. Every one is known by its pid and ended by it, whatever
 // way the bench itself ends; nothing here waits without a bound.
 import { type ChildProcess, spawn, type SpawnOptions } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 
 const started = new Set<ChildProcess>()
 
-/** Clock ticks of /proc/PID/stat: 100 a second on every Linux, whatever the kernel's own timer. */
-const TICKS_PER_SECOND = 100
 const STOP_MS = 8000
 
 /** Starts a program; what it writes on stderr is kept for the error message. */
@@ -51,16 +49,42 @@ export async function stop(child: ChildProcess, signal: NodeJS.Signals = 'SIGTER
   clearTimeout(forced)
 }
 
+/** Ends a process and all its descendants at once: one that leaves its children behind when it is asked. */
+export async function end(child: ChildProcess): Promise<void> {
+  if (!started.has(child)) return
+  for (const { pid } of treeOf(pidOf(child))) {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch (error) {
+      // ESRCH: a child that followed its parent.
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+    }
+  }
+  await ended(child)
+}
+
 /** The last resort, when the bench itself ends. */
 export function killAll(): void {
   for (const child of started) child.kill('SIGKILL')
+}
+
+/** Runs `work`; what it hands to `later` is done afterwards, the last first, however it ended. */
+export async function undoing<T>(
+  work: (later: (undo: () => Promise<void>) => void) => Promise<T>,
+): Promise<T> {
+  const undos: (() => Promise<void>)[] = []
+  try {
+    return await work((undo) => undos.unshift(undo))
+  } finally {
+    for (const undo of undos) await undo()
+  }
 }
 
 export async function until(ask: () => boolean | Promise<boolean>, what: string, ms = 10_000): Promise<void> {
   const deadline = performance.now() + ms
   while (!(await ask())) {
     if (performance.now() > deadline) throw new Error(`waited ${ms / 1000} seconds for ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 2))
+    await new Promise((resolve) => setTimeout(resolve, 1))
   }
 }
 
@@ -86,15 +110,13 @@ export async function serving(child: ChildProcess, socket: string): Promise<void
   }, `${child.spawnfile} at ${socket}`)
 }
 
-type Process = { readonly pid: number; readonly parent: number; readonly cpuSeconds: number }
+type Process = { readonly pid: number; readonly parent: number }
 
 function statOf(pid: number): Process | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    // After the last parenthesis: state, ppid, …; utime, stime, cutime, cstime are fields 14 to 17 of proc(5).
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    const ticks = [11, 12, 13, 14].reduce((sum, index) => sum + Number(fields[index]), 0)
-    return { pid, parent: Number(fields[1]), cpuSeconds: ticks / TICKS_PER_SECOND }
+    // After the last parenthesis: state, ppid.
+    return { pid, parent: Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) }
   } catch {
     // ENOENT, ESRCH: it ended while we looked.
     return null
@@ -112,9 +134,30 @@ function treeOf(pid: number): Process[] {
   return found
 }
 
-/** Processor time of a process and its descendants so far, those that ended and were waited for included. */
-export function cpuSecondsOf(pid: number): number {
-  return treeOf(pid).reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0)
+/**
+ * Processor time of processes and their living descendants so far, user and system. Nanoseconds of each thread's schedstat:
+ * the ticks of /proc/PID/stat lose most of what a process for each connection uses in a second.
+ */
+export function cpuSecondsOf(pids: readonly number[]): number {
+  return pids.flatMap(treeOf).reduce((sum, { pid }) => sum + threadSeconds(pid), 0)
+}
+
+function threadSeconds(pid: number): number {
+  let seconds = 0
+  try {
+    for (const thread of readdirSync(`/proc/${pid}/task`)) {
+      seconds += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'latin1').split(' ')[0]) / 1e9
+    }
+  } catch (error) {
+    // It ended while we looked; anything else is a kernel that does not count, and must not pass for no time at all.
+    if (
+      !['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '') ||
+      existsSync(`/proc/${pid}/task`)
+    ) {
+      throw error
+    }
+  }
+  return seconds
 }
 
 /** Resident memory in MiB: of the process itself, and of its descendants. */

@@ -1,8 +1,8 @@
 // Who stands between the generator and the answerer: nobody, plain copying by others, the daemon. Each is started once for
 // a section and kept, so that what is measured is a process that has warmed up and not its start.
+import { type ChildProcess, execFileSync } from 'node:child_process'
 import { existsSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import type { ChildProcess } from 'node:child_process'
 import { pidOf, serving, start, stop, until } from './children.ts'
 import { compiled, daemonMain, type Place } from './place.ts'
 
@@ -32,11 +32,13 @@ export const contenderLabels: Readonly<Record<ContenderName, string>> = {
 }
 
 export type Contender = {
-  readonly name: ContenderName
+  readonly name: string
   /** Where the generator connects. */
   readonly socket: string
   /** Root of the contender's processes, or null when there is none. */
   readonly pid: number | null
+  /** Root of further processes that work for it. */
+  readonly alsoCounted?: number | null
   readonly auditFiles: AuditFiles | null
   /** Starts a CPU profile, or ends and writes it (`profile.ts`). Only daemons have one. */
   readonly profile: () => void
@@ -82,7 +84,7 @@ export function startContender(name: ContenderName, settings: Settings): Promise
   }
 }
 
-async function copier(name: ContenderName, socket: string, command: readonly string[]): Promise<Contender> {
+async function copier(name: string, socket: string, command: readonly string[]): Promise<Contender> {
   const child = start(command)
   await serving(child, socket)
   return { ...bare, name, socket, pid: pidOf(child), stop: () => stop(child) }
@@ -113,11 +115,11 @@ export type DaemonSettings = { readonly durability: 'write' | 'fdatasync'; reado
 
 /** @param wrap command put in front of the daemon's, such as `prlimit` */
 export async function startDaemon(
-  name: ContenderName,
+  name: string,
   { place, target, profiles }: Settings,
   settings: DaemonSettings,
   wrap: readonly string[] = [],
-): Promise<Contender> {
+): Promise<Contender & { readonly pid: number; readonly auditFiles: AuditFiles }> {
   const socket = path.join(place.sockets, `${name}.sock`)
   const config = writeDaemonConfig(place, name, socket, target, settings)
   const profiler = profiles === null ? [] : ['--import', path.join(compiled, 'profile.js')]
@@ -159,13 +161,14 @@ export function writeDaemonConfig(
   return { file, auditFiles: text ? [textFile, jsonFile] : [jsonFile] }
 }
 
-/** The files a daemon writes: how long they are, and a rotation as logrotate does it, so that a run cannot fill the disk. */
+/** The files somebody writes: how long they are, and a rotation as logrotate does it, so that a run cannot fill the disk. */
 export class AuditFiles {
-  readonly #daemon: ChildProcess
+  readonly #writer: ChildProcess | null
   readonly #paths: readonly string[]
 
-  constructor(daemon: ChildProcess, paths: readonly string[]) {
-    this.#daemon = daemon
+  /** @param writer process that opens new files on SIGHUP, or null where nobody does: then the files just grow */
+  constructor(writer: ChildProcess | null, paths: readonly string[]) {
+    this.#writer = writer
     this.#paths = paths
   }
 
@@ -174,11 +177,24 @@ export class AuditFiles {
     return this.#paths.reduce((sum, file) => sum + (existsSync(file) ? statSync(file).size : 0), 0)
   }
 
-  /** Moves the files away, lets the daemon open new ones, and removes the old. */
+  /** Lines in each file. */
+  get lines(): number[] {
+    return this.#paths.map((file) =>
+      Number.parseInt(execFileSync('wc', ['-l', file], { encoding: 'latin1' }), 10),
+    )
+  }
+
+  /** Moves the files away, lets the writer open new ones, and removes the old. */
   async rotate(): Promise<void> {
+    if (this.#writer === null) return
     for (const file of this.#paths) renameSync(file, `${file}.1`)
-    this.#daemon.kill('SIGHUP')
+    this.#writer.kill('SIGHUP')
     await until(() => this.#paths.every((file) => existsSync(file)), 'new audit files')
     for (const file of this.#paths) rmSync(`${file}.1`)
+  }
+
+  /** Removes the files of a writer that has ended. */
+  remove(): void {
+    for (const file of this.#paths) rmSync(file, { force: true })
   }
 }

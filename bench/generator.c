@@ -211,7 +211,9 @@ static void answered(struct connection *c) {
     if (took > worst) worst = took;
   }
   c->next = c->next + 1 < c->count ? c->next + 1 : 0;
-  if (!stopping && (options.requests == 0 || sent_requests < options.requests)) request(c, at);
+  // Frames of its own belong together (add, remove): a connection ends where it began.
+  int unfinished = options.own && c->next != 0;
+  if (unfinished || (!stopping && (options.requests == 0 || sent_requests < options.requests))) request(c, at);
 }
 
 static void receive(struct connection *c) {

@@ -33,8 +33,8 @@ export type Run = {
   readonly requests?: number
   /** Each connection takes frames of its own. */
   readonly own?: boolean
-  /** Root of the contender's processes, whose time is counted. */
-  readonly pid: number | null
+  /** Roots of the contender's processes, whose time is counted; none when left out. */
+  readonly pids?: readonly number[]
   readonly answererPid?: number
   /** Longest the run may take. */
   readonly limitSeconds?: number
@@ -59,7 +59,10 @@ export async function measure(run: Run): Promise<Measurement> {
   )
   const limit = run.limitSeconds ?? (run.seconds ?? 0) + (run.warmup ?? 0) + GRACE_SECONDS
   const timer = setTimeout(() => child.kill('SIGKILL'), limit * 1000)
-  const look = () => ({ contender: timeOf(run.pid), answerer: timeOf(run.answererPid ?? null) })
+  const look = () => ({
+    contender: timeOf(run.pids),
+    answerer: timeOf(run.answererPid === undefined ? [] : [run.answererPid]),
+  })
   let before = look()
   let result: Measurement | null = null
   if (child.stdout === null) throw new Error('the generator needs a pipe')
@@ -87,8 +90,8 @@ export async function measure(run: Run): Promise<Measurement> {
   return result
 }
 
-function timeOf(pid: number | null): number | null {
-  return pid === null ? null : cpuSecondsOf(pid)
+function timeOf(pids: readonly number[] = []): number | null {
+  return pids.length === 0 ? null : cpuSecondsOf(pids)
 }
 
 function difference(before: number | null, after: number | null): number | null {

@@ -31,6 +31,16 @@ export const mixedWeights: Readonly<Record<Exclude<LoadName, 'mixed'>, number>> 
   certificate: 1,
 }
 
+/** Share of a load's requests that have records by default: everything but plain reads. */
+export const auditedShare: Readonly<Record<LoadName, number>> = {
+  mixed: 1 - mixedWeights.status / 100,
+  'add-cluster': 1,
+  'add-backend': 1,
+  'remove-backend': 1,
+  status: 0,
+  certificate: 1,
+}
+
 const FRAMES = 1000
 const CERTIFICATES = 10
 /** What a certificate request is filled up to, by intermediate certificates in its chain. */
@@ -72,7 +82,8 @@ function removeCluster(index: number): Buffer {
   return encodeRequest(schema, 'remove_cluster', `shop-${numbered(index)}`)
 }
 
-function status(): Buffer {
+/** A request that only reads, as `sozu status` sends it. */
+export function status(): Buffer {
   return encodeRequest(schema, 'status', {})
 }
 
@@ -148,10 +159,10 @@ function mix(parts: Readonly<Record<Exclude<LoadName, 'mixed'>, readonly Buffer[
 export type Loads = {
   /** File of frames of each load. */
   readonly files: Readonly<Record<LoadName, string>>
-  /** Longest frame of each load, in bytes. */
-  readonly longest: Readonly<Record<LoadName, number>>
   /** Arguments for the answerer: the default answer, then those by tag. */
   readonly answers: readonly string[]
+  /** An answer that is a FAILURE. */
+  readonly failure: string
 }
 
 /** Writes all frames and answers into `directory`. */
@@ -169,8 +180,8 @@ export function writeLoads(directory: string): Loads {
     Object.fromEntries(loadNames.map((name) => [name, make(name)])) as Record<LoadName, T>
   return {
     files: byName((name) => write(directory, `${name}.frames`, Buffer.concat(all[name]))),
-    longest: byName((name) => Math.max(...all[name].map((frame) => frame.length))),
     answers: writeAnswers(directory),
+    failure: write(directory, 'failure.answer', encodeResponse(STATUS.failure, 'no')),
   }
 }
 

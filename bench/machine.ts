@@ -17,6 +17,8 @@ export type Machine = {
   readonly commit: string
   /** Runnable processes over the last minute, before the bench began: a busy machine measures itself. */
   readonly loadBefore: number
+  /** The same when it was over: the bench itself keeps two or three busy, more is somebody else. */
+  readonly loadAfter: number
 }
 
 /** @param directory where the audit files are going to be */
@@ -31,8 +33,13 @@ export function describeMachine(directory: string): Machine {
     socat: said(['socat', '-V'], /socat version (\S+)/),
     haproxy: said(['haproxy', '-v'], /HAProxy version ([\w.]+)/),
     commit: said(['git', 'describe', '--always', '--dirty=+', '--exclude=*'], /(\S+)/),
-    loadBefore: Number(readFileSync('/proc/loadavg', 'utf8').split(' ')[0]),
+    loadBefore: load(),
+    loadAfter: 0,
   }
+}
+
+export function load(): number {
+  return Number(readFileSync('/proc/loadavg', 'utf8').split(' ')[0])
 }
 
 export function freeGib(directory: string): number {

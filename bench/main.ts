@@ -3,13 +3,19 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { killAll } from './children.ts'
+import { killAll, serving, start, stop } from './children.ts'
+import { measure } from './generator.ts'
 import { writeLoads } from './loads.ts'
-import { describeMachine } from './machine.ts'
-import { type Options, parseOptions, sectionNames, usage } from './options.ts'
+import { runLines } from './lines.ts'
+import { describeMachine, load } from './machine.ts'
+import { runMemory } from './memory.ts'
+import { type Options, parseOptions, type SectionName, sectionNames, usage } from './options.ts'
 import { binaries, makePlace, removePlace, repository, results, work } from './place.ts'
 import { type Report, renderReport } from './report.ts'
-import { runThroughput } from './throughput.ts'
+import { runSink } from './sink.ts'
+import { runSozu } from './sozu.ts'
+import { runStart } from './start.ts'
+import { runThroughput, type Setting } from './throughput.ts'
 
 function compile(): void {
   mkdirSync(binaries, { recursive: true })
@@ -40,11 +46,39 @@ async function bench(options: Options): Promise<Report> {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130))
   const machine = describeMachine(place.disk)
   const setting = { place, loads: writeLoads(place.disk), say }
-  const wanted = (name: (typeof sectionNames)[number]): boolean => options.sections.includes(name)
-  const throughput = wanted('throughput') ? await runThroughput(options, setting) : null
+  await refusesFailures(setting)
+  const run = async <T>(name: SectionName, section: Section<T>): Promise<T | null> =>
+    options.sections.includes(name) ? section(options, setting) : null
+  const sections = {
+    startUp: await run('start', runStart),
+    memory: await run('memory', runMemory),
+    throughput: await run('throughput', runThroughput),
+    sozu: await run('sozu', runSozu),
+    sink: await run('sink', runSink),
+    lines: await run('lines', runLines),
+  }
+  const { rounds, seconds } = options
   const minutes = (performance.now() - began) / 60_000
-  return { startedAt, minutes, machine, rounds: options.rounds, seconds: options.seconds, throughput }
+  return { startedAt, minutes, machine: { ...machine, loadAfter: load() }, rounds, seconds, ...sections }
 }
+
+/** Shows, before anything is believed, that a FAILURE fails a run: fast refusals must not look like speed. */
+async function refusesFailures({ place, loads }: Setting): Promise<void> {
+  const socket = path.join(place.sockets, 'failing.sock')
+  const answerer = start([path.join(binaries, 'answerer'), socket, loads.failure])
+  try {
+    await serving(answerer, socket)
+    const failed = await measure({ socket, frames: loads.files.mixed, connections: 1, seconds: 0.1 }).then(
+      () => false,
+      () => true,
+    )
+    if (!failed) throw new Error('the generator takes a FAILURE for an answer')
+  } finally {
+    await stop(answerer)
+  }
+}
+
+type Section<T> = (options: Options, setting: Setting) => Promise<T | null>
 
 /** A whole run is kept with the project; a part of one is nobody's reference. */
 function directoryOf({ out, quick, sections }: Options): string {

@@ -1,9 +1,15 @@
-// Figures → Markdown. A row says the median of the rounds with the least and the most in brackets; a ratio is the median
-// of the ratios within each round. What was not measured is a dash.
-import { contenderLabels, type ContenderName } from './contenders.ts'
+// Figures → Markdown. A cell says the median of the rounds with the least and the most in brackets; a ratio is the median
+// of the ratios within each round. What was not measured is a dash. Pure.
+import { type ContenderName, contenderLabels } from './contenders.ts'
+import type { LinesFigures } from './lines.ts'
 import { mixedWeights } from './loads.ts'
 import type { Machine } from './machine.ts'
+import type { Memory } from './memory.ts'
+import { type SinkFigures, type SinkRound, wayLabels } from './sink.ts'
+import { type SozuReport, sozuLabels } from './sozu.ts'
+import type { StartUp } from './start.ts'
 import { ratiosOf, type Spread, spreadOf } from './statistics.ts'
+import { judge, type Verdict } from './targets.ts'
 import type { Round, Throughput } from './throughput.ts'
 
 export type Report = {
@@ -12,86 +18,195 @@ export type Report = {
   readonly machine: Machine
   readonly rounds: number
   readonly seconds: number
+  /** Sections that did not run are null. */
   readonly throughput: readonly Throughput[] | null
+  readonly sozu: SozuReport | null
+  readonly memory: readonly Memory[] | null
+  readonly startUp: StartUp | null
+  readonly sink: readonly SinkFigures[] | null
+  readonly lines: readonly LinesFigures[] | null
 }
 
 export function renderReport(report: Report): string {
-  const { machine, rounds, seconds, throughput } = report
-  const parts = [
-    `# Bench of ${report.startedAt.slice(0, 10)}\n`,
-    `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGib} GiB; Linux ${machine.kernel}; Node ${machine.node}; audit files on ` +
-      `${machine.fileSystem}; socat ${machine.socat}, HAProxy ${machine.haproxy}; commit ${machine.commit}; load before ` +
-      `the run ${machine.loadBefore}. ${rounds} interleaved rounds of ${seconds} s each: median (least–most), ratios within ` +
-      `a round. The whole run took ${report.minutes.toFixed(1)} minutes.\n`,
-  ]
-  if (throughput !== null) parts.push(...throughput.map(renderCell))
-  return parts.join('\n')
+  const { throughput, sozu, memory, startUp, sink, lines } = report
+  const verdicts = judge(report)
+  return [
+    heading(report),
+    ...(verdicts.length > 0 ? [renderTargets(verdicts)] : []),
+    ...(throughput ?? []).map(renderThroughput),
+    ...(sozu === null ? [] : [renderSozu(sozu)]),
+    ...(memory === null ? [] : [renderMemory(memory)]),
+    ...(startUp === null ? [] : [renderStartUp(startUp)]),
+    ...(sink === null ? [] : [renderSink(sink)]),
+    ...(lines === null ? [] : [renderLines(lines)]),
+  ].join('\n')
 }
 
-function renderCell({ load, connections, contenders }: Throughput): string {
-  const roundsOf = (name: ContenderName): readonly number[] | undefined =>
-    contenders.find((contender) => contender.name === name)?.rounds.map(({ perSecond }) => perSecond)
-  const rows = contenders.map(({ name, rounds }) => {
-    const rates = rounds.map(({ perSecond }) => perSecond)
-    return [
-      contenderLabels[name],
-      spread(spreadOf(rates), 0),
-      ratio(ratiosOf(rates, roundsOf('socat'))),
-      ratio(ratiosOf(rates, roundsOf('haproxy'))),
-      of(rounds, ({ p50Us }) => p50Us),
-      of(rounds, ({ p99Us }) => p99Us),
-      of(rounds, ({ maxUs }) => maxUs),
-      of(rounds, ({ cpuSeconds, requests }) => (cpuSeconds === null ? null : (cpuSeconds / requests) * 1e6)),
-      of(rounds, ({ bytesPerRequest }) => bytesPerRequest),
-      of(rounds, busiest, 2),
-    ]
-  })
-  const head = [
-    '',
-    'requests/s',
-    '× socat',
-    '× HAProxy',
-    'p50 µs',
-    'p99 µs',
-    'max µs',
-    'CPU µs/request',
-    'audit bytes/request',
-    'busier of generator and answerer',
-  ]
-  return `## ${titleOf(load)}, ${connections} connection${connections === 1 ? '' : 's'}\n\n${table(head, rows)}\n`
+function heading({ startedAt, minutes, machine, rounds, seconds }: Report): string {
+  const { cpu, cores, memoryGib, kernel, node, fileSystem, socat, haproxy, commit } = machine
+  return `# Bench of ${startedAt.slice(0, 10)}
+
+${cpu}, ${cores} cores, ${memoryGib} GiB; Linux ${kernel}; Node ${node}; audit files on ${fileSystem}; socat ${socat}, HAProxy
+${haproxy}; commit ${commit}. Runnable processes in the minute before: ${number(machine.loadBefore, 1)}; in the last one: ${number(machine.loadAfter, 1)}.
+${rounds} interleaved rounds of ${seconds} s each; cells are median (least–most), ratios are taken within a round. The run took
+${number(minutes, 1)} minutes.
+`
 }
 
-function titleOf(load: Throughput['load']): string {
-  if (load !== 'mixed') return load
+function renderTargets(verdicts: readonly Verdict[]): string {
+  const rows = verdicts.map(({ what, target, measured, met }) => [
+    what,
+    target,
+    measured,
+    met ? 'met' : '**missed**',
+  ])
+  return section('Targets', table(['', 'target', 'measured', ''], rows))
+}
+
+type Row = { readonly label: string; readonly rounds: readonly Round[] }
+
+function renderThroughput({ load, connections, contenders }: Throughput): string {
+  const rows = contenders.map(({ name, rounds }) => ({ label: contenderLabels[name], rounds }))
+  const rounds = (name: ContenderName) => contenders.find((contender) => contender.name === name)?.rounds
+  const bases = { socat: rounds('socat'), HAProxy: rounds('haproxy') }
   const weights = Object.entries(mixedWeights).map(([name, weight]) => `${weight} % ${name}`)
-  return `mixed (${weights.join(', ')})`
+  const title = load === 'mixed' ? `mixed (${weights.join(', ')})` : load
+  return section(`${title}, ${countOf(connections)}`, rateTable(rows, bases))
 }
 
-/** Share of the measured time that the busier of the bench's own two processes was running: near 1, it is the limit. */
-function busiest({ generatorCpuSeconds, answererCpuSeconds, seconds }: Round): number {
+function renderSozu({ version, throughput, statusMs }: SozuReport): string {
+  const ratios = ratiosOf(statusMs.behind, statusMs.direct)
+  const status = [
+    ['Sōzu itself', spread(spreadOf(statusMs.direct), 1), '1'],
+    ['behind **sozu-auditd**', spread(spreadOf(statusMs.behind), 1), ratio(ratios)],
+  ]
+  const medians = spreadOf(statusMs.behind).median / spreadOf(statusMs.direct).median
+  return [
+    section(
+      `Sōzu ${version}: \`sozu status\` on the command line`,
+      `${table(['', 'wall time, ms', '× direct, pair by pair'], status)}\n\nMedian against median: ${number(medians, 3)}. ` +
+        `${statusMs.direct.length} runs each, in turn.\n\nBelow, with more than one connection, some requests wait for Sōzu's \`worker_timeout\` ` +
+        '(a second here), with and without the daemon: see the slowest.',
+    ),
+    ...throughput.map(({ load, connections, contenders }) => {
+      const rows = contenders.map(({ name, rounds }) => ({ label: sozuLabels[name], rounds }))
+      const bases = { 'Sōzu, audited': contenders.find(({ name }) => name === 'direct')?.rounds }
+      return section(`Sōzu ${version}: ${load}, ${countOf(connections)}`, rateTable(rows, bases))
+    }),
+  ].join('\n')
+}
+
+/** @param bases rounds that each row's rate is set against */
+function rateTable(
+  rows: readonly Row[],
+  bases: Readonly<Record<string, readonly Round[] | undefined>>,
+): string {
+  const rates = (rounds: readonly Round[]): number[] => rounds.map(({ perSecond }) => perSecond)
+  const head = ['', 'requests/s', ...Object.keys(bases).map((name) => `× ${name}`)]
+  const columns: [string, (round: Round) => number | null, number][] = [
+    ['p50 µs', ({ p50Us }) => p50Us, 0],
+    ['p99 µs', ({ p99Us }) => p99Us, 0],
+    ['max µs', ({ maxUs }) => maxUs, 0],
+    ['CPU µs/request', ({ cpuSeconds, requests }) => cpuSeconds && (cpuSeconds / requests) * 1e6, 1],
+    ['audit bytes/request', ({ bytesPerRequest }) => bytesPerRequest, 0],
+    ['bench busy', busy, 2],
+  ]
+  return table(
+    [...head, ...columns.map(([name]) => name)],
+    rows.map(({ label, rounds }) => [
+      label,
+      spread(spreadOf(rates(rounds)), 0),
+      ...Object.values(bases).map((base) => ratio(ratiosOf(rates(rounds), base && rates(base)))),
+      ...columns.map(([, figure, digits]) => median(rounds.map(figure), digits)),
+    ]),
+  )
+}
+
+/** Share of the time that the busier of the bench's own two processes was running: near 1, it is what was measured. */
+function busy({ generatorCpuSeconds, answererCpuSeconds, seconds }: Round): number {
   return Math.max(generatorCpuSeconds, answererCpuSeconds ?? 0) / seconds
 }
 
-function of(rounds: readonly Round[], figure: (round: Round) => number | null, digits = 0): string {
-  const values = rounds.map(figure).filter((value) => value !== null)
-  return values.length === 0 ? '–' : number(spreadOf(values).median, digits)
+function renderMemory(memory: readonly Memory[]): string {
+  const rows = memory.map(({ connections, afterSeconds, rounds }) => [
+    number(connections, 0),
+    afterSeconds === null ? '–' : `${afterSeconds} s, mixed, 64 connections`,
+    spread(spreadOf(rounds.map(({ ownMib }) => ownMib)), 1),
+    spread(spreadOf(rounds.map(({ helperMib }) => helperMib)), 1),
+  ])
+  const head = [
+    'resting connections',
+    'work before',
+    'daemon, MiB resident',
+    'its account helper, MiB resident',
+  ]
+  return section('Memory', table(head, rows))
 }
 
-export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+function renderStartUp({ connectMs, answerMs, nodeMs }: StartUp): string {
+  const rows = [
+    ['first connection taken', spread(spreadOf(connectMs), 0)],
+    ['first answer given', spread(spreadOf(answerMs), 0)],
+    ['`node -e 0`, from start to end', spread(spreadOf(nodeMs), 0)],
+  ]
+  return section(`Start (${connectMs.length} runs)`, table(['', 'ms'], rows))
+}
+
+function renderSink(sink: readonly SinkFigures[]): string {
+  const rates = (rounds: readonly SinkRound[]): number[] => rounds.map(({ linesPerSecond }) => linesPerSecond)
+  const base = sink.find(({ way }) => way === 'pino-async')?.rounds
+  const rows = sink.map(({ way, rounds }) => [
+    wayLabels[way],
+    spread(spreadOf(rates(rounds)), 0),
+    ratio(ratiosOf(rates(rounds), base && rates(base))),
+    number(spreadOf(rounds.map(({ cpuUsPerLine }) => cpuUsPerLine)).median, 2),
+    number(spreadOf(rounds.map(({ bytesPerLine }) => bytesPerLine)).median, 0),
+  ])
+  const head = ['', 'lines/s', '× pino', 'CPU µs/line', 'bytes/line']
+  return section('The sink alone (lines over all files; 64 records wait at a time)', table(head, rows))
+}
+
+function renderLines(lines: readonly LinesFigures[]): string {
+  const rates = (rounds: readonly Round[]): number[] => rounds.map(({ perSecond }) => perSecond)
+  const rows = lines.map(({ lines: count, gib, grown, fresh }) => [
+    number(count, 0),
+    number(gib, 1),
+    spread(spreadOf(rates(grown)), 0),
+    spread(spreadOf(rates(fresh)), 0),
+    ratio(ratiosOf(rates(grown), rates(fresh))),
+  ])
+  const head = ['lines in the file', 'GiB', 'requests/s', 'requests/s, new file', 'ratio']
+  return section('After many lines (add-cluster, 64 connections, `write`, JSON)', table(head, rows))
+}
+
+function section(title: string, body: string): string {
+  return `## ${title}\n\n${body}\n`
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`
   return [line(head), line(head.map((_, index) => (index === 0 ? '---' : '---:'))), ...rows.map(line)].join(
     '\n',
   )
 }
 
-export function spread({ median, min, max }: Spread, digits: number): string {
-  return `${number(median, digits)} (${number(min, digits)}–${number(max, digits)})`
+function countOf(connections: number): string {
+  return `${connections} connection${connections === 1 ? '' : 's'}`
 }
 
-export function ratio(ratios: Spread | null): string {
+function median(figures: readonly (number | null)[], digits: number): string {
+  const values = figures.filter((value) => value !== null)
+  return values.length === 0 ? '–' : number(spreadOf(values).median, digits)
+}
+
+function ratio(ratios: Spread | null): string {
   return ratios === null ? '–' : spread(ratios, 2)
 }
 
-export function number(value: number, digits: number): string {
+function spread({ median: middle, min, max }: Spread, digits: number): string {
+  return `${number(middle, digits)} (${number(min, digits)}–${number(max, digits)})`
+}
+
+function number(value: number, digits: number): string {
   return value.toLocaleString('en-GB', { minimumFractionDigits: digits, maximumFractionDigits: digits })
 }

@@ -13,9 +13,9 @@ export function spreadOf(values: readonly number[]): Spread {
   return { median: (low + high) / 2, min, max }
 }
 
-/** `values` against `base`, round by round; null when the base was not measured. */
+/** `values` against `base`, round by round; null when the base was not measured, or was nothing in some round. */
 export function ratiosOf(values: readonly number[], base: readonly number[] | undefined): Spread | null {
-  if (base === undefined || base.length !== values.length) return null
+  if (base === undefined || base.length !== values.length || base.includes(0)) return null
   return spreadOf(values.map((value, round) => value / (base[round] ?? Number.NaN)))
 }
 

@@ -3,10 +3,10 @@
 // that whatever else the machine does hits all alike. Ratios are taken within a round.
 import { existsSync } from 'node:fs'
 import path from 'node:path'
-import { pidOf, serving, start, stop, until } from './children.ts'
-import { type Contender, type ContenderName, startContender } from './contenders.ts'
+import { pidOf, serving, start, stop, undoing, until } from './children.ts'
+import { type AuditFiles, type Contender, type ContenderName, startContender } from './contenders.ts'
 import { type Measurement, measure } from './generator.ts'
-import type { Loads } from './loads.ts'
+import { auditedShare, type Loads } from './loads.ts'
 import type { Cell, Options } from './options.ts'
 import { binaries, type Place } from './place.ts'
 import { rotated } from './statistics.ts'
@@ -27,14 +27,17 @@ const FIRST_WARMUP_CONNECTIONS = 16
 
 export type Setting = { readonly place: Place; readonly loads: Loads; readonly say: (text: string) => void }
 
-export async function runThroughput(options: Options, { place, loads, say }: Setting): Promise<Throughput[]> {
-  const target = path.join(place.sockets, 'answerer.sock')
-  const answerer = start([path.join(binaries, 'answerer'), target, ...loads.answers])
-  const contenders: Contender[] = []
-  try {
+export function runThroughput(options: Options, { place, loads, say }: Setting): Promise<Throughput[]> {
+  return undoing(async (later) => {
+    const target = path.join(place.sockets, 'answerer.sock')
+    const answerer = start([path.join(binaries, 'answerer'), target, ...loads.answers])
+    later(() => stop(answerer))
     await serving(answerer, target)
+    const contenders: Contender[] = []
     for (const name of options.contenders) {
-      contenders.push(await startContender(name, { place, target, profiles: options.profiles }))
+      const contender = await startContender(name, { place, target, profiles: options.profiles })
+      later(contender.stop)
+      contenders.push(contender)
     }
     await warmUp(contenders, options, loads, say)
     if (options.profiles !== null) for (const contender of contenders) contender.profile()
@@ -46,7 +49,8 @@ export async function runThroughput(options: Options, { place, loads, say }: Set
       for (const { load, connections, contenders: entries } of found) {
         say(`round ${round + 1} of ${options.rounds}: ${load}, ${connections} connections`)
         for (const { contender, rounds } of rotated(entries, round)) {
-          rounds.push(await runOnce(contender, { load, connections }, options, loads, pidOf(answerer)))
+          const job = { frames: loads.files[load], connections, audited: auditedShare[load] }
+          rounds.push(await runOnce(contender, job, options, pidOf(answerer)))
         }
       }
     }
@@ -54,12 +58,9 @@ export async function runThroughput(options: Options, { place, loads, say }: Set
     return found.map(({ load, connections, contenders: entries }) => ({
       load,
       connections,
-      contenders: entries.map(({ contender, rounds }) => ({ name: contender.name, rounds })),
+      contenders: entries.map(({ contender, rounds }) => ({ name: contender.name as ContenderName, rounds })),
     }))
-  } finally {
-    for (const contender of contenders) await contender.stop()
-    await stop(answerer)
-  }
+  })
 }
 
 async function writeProfiles(contenders: readonly Contender[], directory: string): Promise<void> {
@@ -85,32 +86,52 @@ async function warmUp(
       frames: files.mixed,
       connections: FIRST_WARMUP_CONNECTIONS,
       seconds: quick ? 1 : FIRST_WARMUP_SECONDS,
-      pid: null,
     })
     await auditFiles?.rotate()
   }
 }
 
-async function runOnce(
-  { name, socket, pid, auditFiles }: Contender,
-  { load, connections }: Cell,
+/** What one run sends. */
+export type Job = {
+  readonly frames: string
+  readonly connections: number
+  readonly own?: boolean
+  /** Share of the requests that have records, where it is known. */
+  readonly audited?: number
+}
+
+/** Lines of the daemon's own after a rotation, at most. */
+const OWN_LINES = 10
+/** An attempt and a completion. */
+const LINES_PER_REQUEST = 2
+
+export async function runOnce(
+  { name, socket, pid, alsoCounted, auditFiles }: Contender,
+  { frames, connections, own, audited }: Job,
   { seconds, warmup }: Options,
-  { files }: Loads,
-  answererPid: number,
+  answererPid?: number,
 ): Promise<Round> {
   const before = auditFiles?.bytes ?? 0
-  const measurement = await measure({
-    socket,
-    frames: files[load],
-    connections,
-    seconds,
-    warmup,
-    pid,
-    answererPid,
-  }).catch((cause: unknown) => {
-    throw new Error(`${name}, ${load}, ${connections} connections`, { cause })
-  })
+  const pids = [pid, alsoCounted].filter((one) => typeof one === 'number')
+  const run = { socket, frames, connections, seconds, warmup, own: own === true, pids }
+  const measurement = await measure(answererPid === undefined ? run : { ...run, answererPid }).catch(
+    (cause: unknown) => {
+      throw new Error(`${name}, ${path.basename(frames)}, ${connections} connections`, { cause })
+    },
+  )
+  if (auditFiles !== null && audited !== undefined) checkLines(auditFiles, measurement.total, audited)
   const bytesPerRequest = auditFiles === null ? null : (auditFiles.bytes - before) / measurement.total
   await auditFiles?.rotate()
   return { ...measurement, bytesPerRequest }
+}
+
+/** Speed is worth nothing where records are missing: every file must have the lines of every request that was answered. */
+function checkLines(files: AuditFiles, requests: number, audited: number): void {
+  const expected = LINES_PER_REQUEST * requests * audited
+  // A mixed load is cut off anywhere in its round of frames.
+  const tolerance = OWN_LINES + (audited === 0 || audited === 1 ? 0 : 0.1 * expected)
+  for (const lines of files.lines) {
+    if (Math.abs(lines - expected) <= tolerance) continue
+    throw new Error(`${lines} audit lines for ${requests} requests, where there should be about ${expected}`)
+  }
 }

@@ -1,0 +1,104 @@
+// What resting connections cost: resident memory of a fresh daemon, and of its helper process apart, with so many
+// connections that have each asked once (only then does a session have its own connection to Sōzu). Limits on open files
+// are raised for it by prlimit: the daemon takes (limit - 64) / 3 connections.
+import { readFileSync, rmSync } from 'node:fs'
+import path from 'node:path'
+import { residentMib, serving, start, stop, undoing } from './children.ts'
+import { type ContenderName, type DaemonSettings, startDaemon } from './contenders.ts'
+import { measure, withIdle } from './generator.ts'
+import type { Options } from './options.ts'
+import { binaries } from './place.ts'
+import type { Setting } from './throughput.ts'
+
+export type Memory = {
+  readonly name: ContenderName
+  readonly connections: number
+  /** After so many seconds of work on 64 connections, which are closed again; null: no work but one request each. */
+  readonly afterSeconds: number | null
+  readonly rounds: readonly { readonly ownMib: number; readonly helperMib: number }[]
+}
+
+const NAME: ContenderName = 'auditd-write'
+const DAEMON: DaemonSettings = { durability: 'write', text: true }
+const COUNTS = [0, 100, 1000, 10_000]
+const QUICK_COUNTS = [0, 100, 1000]
+/** Of the daemon, for 10,000 sessions; the answerer and the generator need fewer. */
+const OPEN_FILES = 32_768
+const REST_MS = 2000
+
+export async function runMemory(options: Options, setting: Setting): Promise<Memory[]> {
+  const { say } = setting
+  const counts = (options.quick ? QUICK_COUNTS : COUNTS).filter((connections) => {
+    if (connections * 3 + 67 <= hardLimit() || process.geteuid?.() === 0) return true
+    say(`SKIPPED: ${connections} idle connections, since only root may open more than ${hardLimit()} files`)
+    return false
+  })
+  const cases = [
+    ...counts.map((connections) => ({ connections, afterSeconds: null })),
+    { connections: 0, afterSeconds: options.quick ? 2 : 10 },
+  ]
+  const found = cases.map((one) => ({ ...one, rounds: [] as { ownMib: number; helperMib: number }[] }))
+  for (let round = 0; round < (options.quick ? 1 : 3); round += 1) {
+    for (const { connections, afterSeconds, rounds } of found) {
+      say(
+        `memory: ${connections} resting connections${afterSeconds === null ? '' : `, after ${afterSeconds} s of work`}`,
+      )
+      rounds.push(await look(connections, afterSeconds, setting))
+    }
+  }
+  return found.map((one) => ({ ...one, name: NAME }))
+}
+
+function look(
+  connections: number,
+  afterSeconds: number | null,
+  { place, loads }: Setting,
+): Promise<{ ownMib: number; helperMib: number }> {
+  return undoing(async (later) => {
+    const limit = ['prlimit', `--nofile=${Math.max(OPEN_FILES, hardLimit())}`]
+    const wrap = connections * 3 + 67 > softLimit() ? limit : []
+    const target = path.join(place.sockets, 'memory.sock')
+    const answerer = start([...wrap, path.join(binaries, 'answerer'), target, ...loads.answers])
+    later(async () => rmSync(target, { force: true }))
+    later(() => stop(answerer))
+    await serving(answerer, target)
+    const { pid, socket, auditFiles, ...daemon } = await startDaemon(
+      NAME,
+      { place, target, profiles: null },
+      DAEMON,
+      wrap,
+    )
+    later(async () => auditFiles.remove())
+    later(daemon.stop)
+    if (afterSeconds !== null) {
+      await measure({ socket, frames: loads.files.mixed, connections: 64, seconds: afterSeconds })
+    }
+    const figures = { ownMib: 0, helperMib: 0 }
+    const rested = async (): Promise<void> => {
+      // Whatever the collector does after a burst of connections is done by then.
+      await new Promise((resolve) => setTimeout(resolve, REST_MS))
+      const { own, children } = residentMib(pid)
+      figures.ownMib = own
+      figures.helperMib = children
+    }
+    if (connections === 0) await rested()
+    else await withIdle(socket, loads.files['add-cluster'], connections, rested, wrap)
+    return figures
+  })
+}
+
+function hardLimit(): number {
+  return limitOf(1)
+}
+
+function softLimit(): number {
+  return limitOf(0)
+}
+
+function limitOf(column: number): number {
+  const line = /^Max open files\s+(\d+|unlimited)\s+(\d+|unlimited)/m.exec(
+    readFileSync('/proc/self/limits', 'utf8'),
+  )
+  const value = line?.[column + 1]
+  return value === undefined || value === 'unlimited' ? 1_048_576 : Number(value)
+}
