@@ -24,11 +24,22 @@ type Slot = {
 export function fitLine(record: AuditRecord, render: (laid: Laid) => string): string {
   let laid = limitReason({ record, truncated: new Map(wholes(record)) })
   for (let limit = MAX_LINE_BYTES; limit > 0.1; limit *= 0.8) {
-    const line = leastBytes(laid.record) > MAX_LINE_BYTES ? null : render(laid)
+    const line = leastBytes(laid.record) > MAX_LINE_BYTES ? null : render(inOrder(laid))
     if (line !== null && Buffer.byteLength(line) <= MAX_LINE_BYTES) return line
     laid = cutTo(laid, limit)
   }
   throw new Error('a line without client values is too long')
+}
+
+/** Names what was cut in the order of the values, not of the cutting, so that a line is rendered again as it was. */
+function inOrder({ record, truncated }: Laid): Laid {
+  if (truncated.size < 2) return { record, truncated }
+  const ordered = new Map<string, Truncation>()
+  for (const { name } of slotsOf(record)) {
+    const whole = truncated.get(name)
+    if (whole !== undefined) ordered.set(name, whole)
+  }
+  return { record, truncated: ordered }
 }
 
 /** Values that came here as no more than their beginning. */

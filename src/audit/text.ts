@@ -4,7 +4,7 @@
 //
 // A line always splits the same way: at tabs, then at `, `, then at the first `=`. Values are sanitised before they get
 // here; what this file adds is that no value holds `, ` and that the four slots of the head hold neither bracket nor space.
-import { fitLine, type Laid, rawOf, slotsOf } from './layout.ts'
+import { fitLine, type Laid, slotsOf } from './layout.ts'
 import { type AuditRecord, formatTimestamp, type LineContext } from './record.ts'
 import { type Clean, sanitiseSlot, sanitiseText } from './sanitise.ts'
 
@@ -86,10 +86,12 @@ function column(value: string | number | boolean): string {
  * our own word for "not known", and those whose `, ` became a `; ` that could be taken for one of their own.
  */
 function textRawOf({ record, truncated }: Laid): ReadonlyMap<string, string> {
-  const raw = new Map(rawOf(record))
+  const raw = new Map<string, string>()
   for (const { name, value } of slotsOf(record)) {
-    if (value.raw !== null || truncated.has(name) || !isAmbiguous(name, value.text)) continue
-    raw.set(name, Buffer.from(value.text, 'utf8').toString('base64'))
+    if (value.raw !== null) raw.set(name, value.raw.toString('base64'))
+    else if (!truncated.has(name) && isAmbiguous(name, value.text)) {
+      raw.set(name, Buffer.from(value.text, 'utf8').toString('base64'))
+    }
   }
   return raw
 }
