@@ -1,0 +1,126 @@
+// The files an audit file was before it was rotated away, newest first: what logrotate makes of its name (`name.1`,
+// `name-20261122`, `name-20261122-1700000000`, each also as `.gz`, or in front of the extension), and other renames
+// (`name.old`). Within one way of naming the names say which is newer; between two ways the time of the last write does.
+// Names alone decide what is looked at; whether it may be read is told when it is opened, by who owns it.
+import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync } from 'node:fs'
+import path from 'node:path'
+import { errnoOf } from '../errors.ts'
+
+export type Predecessor = {
+  readonly name: string
+  readonly path: string
+  /** How it is compressed, null when it is not; only `gz` can be read. */
+  readonly compression: string | null
+}
+
+/** A file open for reading, and what tells it apart from others under whatever name. */
+export type OpenedFile = { readonly fd: number; readonly size: number; readonly identity: string }
+
+// O_NONBLOCK: opening a FIFO must fail by our own check, not hang.
+const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
+
+/**
+ * Opens an audit file of former times for reading.
+ * @throws the system error of the open, or an Error for what we do not trust: not a regular file, or somebody else's
+ */
+export function openTrusted(file: string): OpenedFile {
+  const fd = openSync(file, FLAGS)
+  try {
+    const stats = fstatSync(fd)
+    if (!stats.isFile()) throw new Error('it is not a regular file')
+    if (stats.uid !== 0 && stats.uid !== process.geteuid?.())
+      throw new Error(`it belongs to uid ${stats.uid}`)
+    return { fd, size: stats.size, identity: identityOf(stats) }
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
+
+/**
+ * The newest predecessor of the audit file at `file` that has not been read, or null when there is none. The directory is
+ * looked at anew each time: a rotation meanwhile renames what is still to come.
+ * @param read identities of the files already read
+ */
+export function newestPredecessor(file: string, read: ReadonlySet<string>): Predecessor | null {
+  const newest = new Map<string, Candidate>()
+  for (const candidate of candidatesOf(file)) {
+    if (read.has(candidate.identity)) continue
+    const rival = newest.get(candidate.scheme)
+    if (rival === undefined || compare(candidate, rival) < 0) newest.set(candidate.scheme, candidate)
+  }
+  const [first] = [...newest.values()].sort((a, b) => b.modifiedMs - a.modifiedMs)
+  return first ?? null
+}
+
+/** A name as a place in one way of naming: of numbers the smaller is newer, of dates the later. */
+type Place = { readonly scheme: string; readonly position: string; readonly compression: string | null }
+type Candidate = Predecessor & Place & { readonly modifiedMs: number; readonly identity: string }
+
+function* candidatesOf(file: string): Generator<Candidate> {
+  const directory = path.dirname(file)
+  for (const name of namesIn(directory)) {
+    const place = placeOf(name, path.basename(file))
+    if (place === null) continue
+    const stats = lstatSync(path.join(directory, name), { throwIfNoEntry: false })
+    // Gone meanwhile, or something no rotation makes of a file.
+    if (stats === undefined || stats.isDirectory()) continue
+    const { mtimeMs: modifiedMs } = stats
+    yield { name, path: path.join(directory, name), ...place, modifiedMs, identity: identityOf(stats) }
+  }
+}
+
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory)
+  } catch (error) {
+    // ENOENT: a first start makes the directory.
+    if (errnoOf(error) !== 'ENOENT') throw error
+    return []
+  }
+}
+
+const compressions = /\.(gz|bz2|xz|zst|lz4|Z)$/
+
+/** Where `name` stands among the rotated files of `base`, null when it is none. */
+export function placeOf(name: string, base: string): Place | null {
+  const compression = compressions.exec(name)?.[1] ?? null
+  const plain = compression === null ? name : name.slice(0, -compression.length - 1)
+  const { name: stem, ext } = path.parse(base)
+  const added = between(plain, base, '')
+  const inserted = ext === '' ? null : between(plain, stem, ext)
+  for (const part of [added, inserted]) {
+    const numbered = /^\.(\d{1,6})$/.exec(part ?? '')?.[1]
+    if (numbered !== undefined) return { scheme: 'number', position: numbered, compression }
+    if (/^[-._]\d{4}[\dT:._-]*$/.test(part ?? ''))
+      return { scheme: `date ${shapeOf(part)}`, position: part ?? '', compression }
+  }
+  if (added === null || !/^[-._~]/.test(added)) return null
+  return { scheme: 'other', position: '', compression }
+}
+
+function between(name: string, start: string, end: string): string | null {
+  const isLonger = name.length > start.length + end.length
+  return isLonger && name.startsWith(start) && name.endsWith(end)
+    ? name.slice(start.length, name.length - end.length)
+    : null
+}
+
+/** `-20261122` and `-1700000000` do not compare; two of one shape do, digit by digit, as logrotate demands of a date format. */
+function shapeOf(part: string | null): string {
+  return (part ?? '').replaceAll(/\d/g, '0')
+}
+
+/** Less than zero when `a` is the newer one. */
+function compare(a: Candidate, b: Candidate): number {
+  if (a.scheme === 'number' && Number(a.position) !== Number(b.position))
+    return Number(a.position) - Number(b.position)
+  if (a.scheme.startsWith('date') && a.position !== b.position) return a.position > b.position ? -1 : 1
+  if (a.modifiedMs !== b.modifiedMs) return b.modifiedMs - a.modifiedMs
+  // While a file is compressed both are there.
+  return Number(a.compression !== null) - Number(b.compression !== null) || (a.name < b.name ? -1 : 1)
+}
+
+function identityOf({ dev, ino }: { dev: number; ino: number }): string {
+  return `${dev}:${ino}`
+}
