@@ -1,6 +1,6 @@
 // The two forms lines have, as the search after a crash needs them: reading, and a glance that spares reading most lines. Of
 // a line that can be read a glance says what reading would say. It relies on what no value can hold, whoever chose it: in
-// JSON a quotation mark that is not escaped, in text a tab or a `, `. So the stage that comes last is the line's own, and
+// JSON a quotation mark that is not escaped, in text a tab, a `, `, or, in the head, a bracket. So the stage that comes last is the line's own, and
 // so is the first request ulid; a line that begins twice is not judged.
 import { readJson } from './read-json.ts'
 import { readText } from './read-text.ts'
@@ -8,7 +8,7 @@ import type { AuditRecord } from './record.ts'
 
 /**
  * What a line is to the search: an attempt, what ends one, one that tells nothing about either (`other`), or one that must be
- * read to be known (`unsure`): the daemon's own lines, and what cannot be read as a line of ours at all.
+ * read to be known (`unsure`): the daemon's own lines, what looks like two lines in one, and what is none of ours.
  */
 export type Glance = {
   readonly kind: 'attempt' | 'outcome' | 'other' | 'unsure'
@@ -59,6 +59,7 @@ export const textForm: LineForm = {
     if (kind === 'other') return OTHER
     const tab = line.indexOf('\t')
     if (!line.startsWith(textMiddle, tab - 1) || line.lastIndexOf('\t') !== tab + 6) return UNSURE
+    if (line.lastIndexOf('[', tab) !== 0) return UNSURE
     if (line.charAt(TEXT_ULID_AT - 1) !== ' ' || line.charAt(TEXT_ULID_AT + 26) !== ' ') return UNSURE
     return { kind, ulidAt: TEXT_ULID_AT }
   },

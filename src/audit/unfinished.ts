@@ -71,7 +71,11 @@ export class UnfinishedSearch {
 
   #takeUnsure(line: string): boolean {
     const record = this.#read(Buffer.from(line, 'latin1'))
-    return record !== null && isMark(record)
+    if (record === null) return false
+    const { stage, requestUlid } = record
+    if (stage === 'completion' || stage === 'refusal') this.#finish(requestUlid, 0)
+    if (stage === 'attempt') this.#begin(line, line.indexOf(requestUlid))
+    return isMark(record)
   }
 
   #finish(line: string, ulidAt: number): void {

@@ -1,0 +1,272 @@
+// The search for attempts without an outcome: what a glance says is what reading says, no value can pass for a line, and what
+// is found is what is there after the last mark, in whatever order.
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { hostileContext, hostileRecord, hostileText } from '../../test/support/hostile-record.ts'
+import { renderJson } from './json.ts'
+import { jsonForm, textForm } from './line-form.ts'
+import { type AuditRecord, type Detail, noExtras, type Stage } from './record.ts'
+import { cleanPiece, ownText } from './sanitise.ts'
+import { renderText } from './text.ts'
+import { outcomeUnknown, UnfinishedSearch } from './unfinished.ts'
+
+const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }
+const ulidOf = (index: number): string => `01JX3T8M70PQRSTVWX${String(index).padStart(8, '0')}`
+
+function recordOf(
+  stage: Stage,
+  index: number,
+  verb = 'cluster_added',
+  detail: Detail | null = null,
+): AuditRecord {
+  return {
+    ts: 1_781_082_900_000_000n + BigInt(index),
+    stage,
+    sessionUlid: '01JX3T8M6N0V2K5W7Y9ZABCDEF',
+    requestUlid: ulidOf(index),
+    actor: {
+      uid: 1000,
+      gid: 1000,
+      pid: 4242,
+      user: cleanPiece('alice'),
+      comm: cleanPiece('sozu'),
+      role: 'user',
+      binding: 'pidfd',
+    },
+    clientId: 7,
+    connectTs: 1_781_082_900_120_001n,
+    verb,
+    target: cleanPiece('cluster:my_app'),
+    result: 'ok',
+    clusterId: cleanPiece('my_app'),
+    backendId: null,
+    bootGeneration: 3,
+    sozuVersion: '2.1.0',
+    buildGitSha: null,
+    extras: { ...noExtras, requestSha256: '01b05e701e311c2e', detail },
+  }
+}
+
+const forms = [
+  ['text', textForm, renderText],
+  ['json', jsonForm, renderJson],
+] as const
+const asBytes = (line: string): string => Buffer.from(line, 'utf8').toString('latin1')
+const kindOf = {
+  attempt: 'attempt',
+  completion: 'outcome',
+  refusal: 'outcome',
+  access: 'other',
+  daemon: 'unsure',
+} as const
+
+describe.each(forms)('a glance at a %s line', (_, form, render) => {
+  it('says what reading says, whatever the values hold', () => {
+    fc.assert(
+      fc.property(hostileRecord, hostileContext, (record, lineContext) => {
+        const line = asBytes(render(record, lineContext))
+        const { kind, ulidAt } = form.glance(line)
+        // Our own key, not a value: it makes the line look like two.
+        if (line.startsWith('{') && line.includes('{"ts":"', 1)) expect(kind).toMatch(/unsure|other/)
+        else expect(kind).toBe(kindOf[record.stage])
+        if (kind === 'attempt' || kind === 'outcome') {
+          expect(line.slice(ulidAt, ulidAt + 26)).toBe(record.requestUlid)
+        }
+      }),
+      { numRuns: 1000 },
+    )
+  })
+
+  it('takes no part of a line, and no two run together, for an outcome', () => {
+    const attempt = asBytes(render(recordOf('attempt', 1), context))
+    const outcome = asBytes(render(recordOf('completion', 2), context))
+    for (let at = 0; at < attempt.length; at += 1) {
+      expect(form.glance(`${attempt.slice(0, at)}${outcome}`).kind === 'outcome', `${at}`).toBe(at === 0)
+      expect(form.glance(outcome.slice(at + 1)).kind, `${at}`).toBe('unsure')
+      if (at < outcome.length - 1) expect(form.glance(`${outcome.slice(0, at)}\n`).kind).not.toBe('outcome')
+    }
+  })
+
+  it('takes no value for an outcome, even one in a line of its own', () => {
+    fc.assert(
+      fc.property(hostileText, (text) => {
+        for (const line of asBytes(`${text}\n`).split('\n')) {
+          expect(form.glance(`${line}\n`).kind).toBe('unsure')
+        }
+      }),
+    )
+  })
+})
+
+describe.each(forms)('a search through %s lines', (_, form, render) => {
+  const lineOf = (...parts: Parameters<typeof recordOf>): string =>
+    asBytes(render(recordOf(...parts), context))
+  /** @param lines oldest first */
+  const found = (lines: readonly string[]): string[] => {
+    const search = new UnfinishedSearch(form)
+    for (const line of lines.toReversed()) if (search.take(line)) break
+    return search.result().unfinished.map(({ requestUlid }) => requestUlid)
+  }
+
+  it('gives the attempts that have neither completion nor refusal, oldest first', () => {
+    expect(
+      found([
+        lineOf('attempt', 1),
+        lineOf('attempt', 2),
+        lineOf('attempt', 3),
+        lineOf('refusal', 2),
+        lineOf('attempt', 4),
+        lineOf('completion', 3),
+        lineOf('access', 5),
+        lineOf('refusal', 6),
+        lineOf('completion', 7),
+      ]),
+    ).toEqual([ulidOf(1), ulidOf(4)])
+  })
+
+  it('gives them as they were written', () => {
+    const search = new UnfinishedSearch(form)
+    const record = { ...recordOf('attempt', 1), target: cleanPiece('cluster:a\nb, é') }
+    search.take(asBytes(render(record, context)))
+    expect(search.result()).toEqual({ unfinished: [record], unreadable: 0 })
+  })
+
+  it('counts a line that was written twice once, and an outcome for both', () => {
+    expect(
+      found([
+        lineOf('attempt', 1),
+        lineOf('attempt', 2),
+        lineOf('attempt', 1),
+        lineOf('attempt', 2),
+        lineOf('completion', 2),
+        lineOf('completion', 2),
+      ]),
+    ).toEqual([ulidOf(1)])
+  })
+
+  it.each([
+    ['a start', 'audit_started', null],
+    ['an opening with nothing in flight', 'audit_log_opened', { in_flight: 0 }],
+    ['an end with nothing in flight', 'audit_stopped', { in_flight: 0, sessions_cut: 1 }],
+  ])('ends at %s', (_name, verb, detail) => {
+    const mark = lineOf('daemon', 9, verb, detail)
+    expect(found([lineOf('attempt', 1), mark, lineOf('attempt', 2)])).toEqual([ulidOf(2)])
+  })
+
+  it.each([
+    ['an opening with something in flight', 'daemon', 'audit_log_opened', { in_flight: 1 }],
+    ['an opening of an older release', 'daemon', 'audit_log_opened', { fresh: true }],
+    ['an opening that says it in another way', 'daemon', 'audit_log_opened', { in_flight: ownText('none') }],
+    ['an end of an older release', 'daemon', 'audit_stopped', { sessions_cut: 0 }],
+    ['another line of the daemon', 'daemon', 'audit_recovered', { in_flight: 0 }],
+    ['an access of that name', 'access', 'audit_started', { in_flight: 0 }],
+    ['a refusal of that name', 'refusal', 'audit_started', { in_flight: 0 }],
+    ['a completion of that name', 'completion', 'audit_started', { in_flight: 0 }],
+    ['an attempt of that name', 'attempt', 'audit_started', { in_flight: 0 }],
+  ] as const)('goes on at %s', (_name, stage, verb, detail) => {
+    const lines = [lineOf('attempt', 1), lineOf(stage, 9, verb, detail), lineOf('completion', 9)]
+    expect(found(lines)).toEqual([ulidOf(1)])
+  })
+
+  it('names attempts it cannot read, and passes over everything else that is no line', () => {
+    const search = new UnfinishedSearch(form)
+    const newer = lineOf('attempt', 1).replace('my_app', 'my_app\u0000')
+    for (const line of [newer, 'garbage\n', '\n', '{}\n', '[]\n', lineOf('attempt', 2).slice(9)]) {
+      expect(search.take(line)).toBe(false)
+    }
+    expect(search.result()).toEqual({ unfinished: [], unreadable: 1 })
+  })
+
+  it('reads what a glance is not sure of', () => {
+    const unsure = { ...form, glance: () => ({ kind: 'unsure', ulidAt: 0 }) as const }
+    const search = new UnfinishedSearch(unsure)
+    const stages = ['completion', 'refusal', 'access'] as const
+    for (const [index, stage] of stages.entries()) search.take(lineOf(stage, index))
+    for (let index = 0; index < 4; index += 1) expect(search.take(lineOf('attempt', index))).toBe(false)
+    expect(search.take(lineOf('daemon', 9, 'audit_started'))).toBe(true)
+    const { unfinished } = search.result()
+    expect(unfinished.map(({ requestUlid }) => requestUlid)).toEqual([ulidOf(2), ulidOf(3)])
+  })
+
+  it('takes no line that is not UTF-8', () => {
+    const search = new UnfinishedSearch(form)
+    search.take(lineOf('attempt', 1).replace('my_app', 'my\u00e9app'))
+    expect(search.result()).toEqual({ unfinished: [], unreadable: 1 })
+  })
+
+  it('finds the same in lines that come oldest first', () => {
+    const step = fc.tuple(fc.constantFrom('attempt', 'completion', 'refusal', 'access', 'mark'), fc.nat(12))
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 40 }), fc.array(step, { maxLength: 20 }), (older, newer) => {
+        const rendered = (steps: typeof older): string[] =>
+          steps.map(([stage, index]) =>
+            stage === 'mark' ? lineOf('daemon', 99, 'audit_started') : lineOf(stage, index),
+          )
+        const search = new UnfinishedSearch(form)
+        let marked = rendered(newer)
+          .toReversed()
+          .some((line) => search.take(line))
+        if (!marked) {
+          const part = search.forward()
+          for (const line of rendered(older)) if (part.take(line)) part.forget()
+          search.adopt(part)
+          marked = older.some(([stage]) => stage === 'mark')
+        }
+        const all = [...older, ...newer]
+        const since = all.slice(all.findLastIndex(([stage]) => stage === 'mark') + 1)
+        const looked = newer.some(([stage]) => stage === 'mark') ? since : all
+        const ended = new Set(
+          looked.filter(([stage]) => stage === 'completion' || stage === 'refusal').map(([, index]) => index),
+        )
+        const expected = new Set(
+          since
+            .filter(([stage, index]) => stage === 'attempt' && !ended.has(index))
+            .map(([, index]) => ulidOf(index)),
+        )
+        expect(new Set(search.result().unfinished.map(({ requestUlid }) => requestUlid))).toEqual(expected)
+      }),
+      { numRuns: 200 },
+    )
+  })
+})
+
+describe('the completion of an attempt that has none', () => {
+  const detail = { headers: 2, late: true, path: cleanPiece('/a b') }
+  const attempt = { ...recordOf('attempt', 1, 'cluster_added', detail) }
+  const completion = outcomeUnknown(attempt, 1_781_082_999_000_000n)
+
+  it('says which request it was, when it was found, and that nobody knows', () => {
+    const { ts, stage, result, extras, ...same } = completion
+    expect(attempt).toMatchObject(same)
+    expect([ts, stage, result]).toEqual([1_781_082_999_000_000n, 'completion', 'err'])
+    expect(extras).toEqual({
+      ...noExtras,
+      errorCode: 'outcome_unknown',
+      reason: { text: expect.stringMatching(/ended before .* recorded; .* unknown$/), raw: null },
+      requestSha256: '01b05e701e311c2e',
+      detail: { headers: 2, path: cleanPiece('/a b'), found_at_start: true },
+    })
+  })
+
+  it('is a line in both forms, and ends the attempt', () => {
+    for (const [, form, render] of forms) {
+      const search = new UnfinishedSearch(form)
+      search.take(asBytes(render(completion, context)))
+      search.take(asBytes(render(attempt, context)))
+      expect(search.result()).toEqual({ unfinished: [], unreadable: 0 })
+    }
+  })
+
+  it('of whatever attempt was read is a line that fits and can be read', () => {
+    fc.assert(
+      fc.property(hostileRecord, (record) => {
+        for (const [, form, render] of forms) {
+          const read = form.read(render({ ...record, stage: 'attempt' }, context))
+          const line = render(outcomeUnknown(read ?? record, 1n), context)
+          expect(Buffer.byteLength(line)).toBeLessThanOrEqual(8000)
+          expect(form.read(line)?.requestUlid).toBe(record.requestUlid)
+        }
+      }),
+    )
+  })
+})
