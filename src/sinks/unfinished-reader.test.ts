@@ -1,0 +1,247 @@
+// After any life of the daemon, in files of any names: exactly the attempts without outcome are found, and what could not be
+// looked at is said.
+import {
+  appendFileSync,
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { gzipSync } from 'node:zlib'
+import fc from 'fast-check'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { AuditHistory, type Step, steps } from '../../test/support/audit-history.ts'
+import { lookAlikes } from '../../test/support/hostile-record.ts'
+import { jsonForm, textForm } from '../audit/line-form.ts'
+import { readUnfinished, type Unfinished } from './unfinished-reader.ts'
+
+const forms = { text: textForm, json: jsonForm }
+let directory = ''
+let file = ''
+
+beforeEach(() => {
+  directory = mkdtempSync(path.join(tmpdir(), 'unfinished-'))
+  file = path.join(directory, 'audit.log')
+})
+
+afterEach(() => rmSync(directory, { recursive: true }))
+
+const found = ({ unfinished }: Unfinished): string[] =>
+  unfinished.map(({ requestUlid }) => requestUlid).sort()
+const attempt: Step = { does: 'attempt', target: 'cluster:a' }
+const completion: Step = { does: 'completion', which: 0 }
+const rotate: Step = { does: 'rotate', how: 'number' }
+
+function live(...taken: Step[]): AuditHistory {
+  const history = new AuditHistory(file, { form: 'json' })
+  for (const step of taken) history.take(step)
+  return history
+}
+
+describe.each(['text', 'json'] as const)('a history of %s lines', (form) => {
+  it.each([
+    ['this release', false],
+    ['a release that neither counts nor completes', true],
+  ])(
+    'of %s: exactly what is unfinished is found, whatever was rotated, torn and crashed',
+    async (_, older) => {
+      await fc.assert(
+        fc.asyncProperty(
+          steps,
+          fc.boolean(),
+          fc.nat(40),
+          fc.boolean(),
+          async (taken, compress, tail, away) => {
+            rmSync(directory, { recursive: true })
+            mkdirSync(directory)
+            const history = new AuditHistory(file, { form, older, compress })
+            for (const step of taken) history.take(step)
+            const expected = { found: history.unfinished.sort(), incomplete: null }
+            if (tail > 0) history.tear(lookAlikes.join('').slice(0, tail))
+            const { size } = history
+            if (away) history.moveAway('number')
+            const result = await readUnfinished(file, size, forms[form])
+            expect({ found: found(result), incomplete: result.incomplete }).toEqual(expected)
+          },
+        ),
+        { numRuns: 150 },
+      )
+    },
+  )
+})
+
+describe('the attempts found', () => {
+  it('are those of before the last rotation too, in the order of their time', async () => {
+    const history = live(attempt, attempt, rotate, attempt, rotate, rotate, attempt, completion)
+    const result = await readUnfinished(file, history.size, jsonForm)
+    expect(result.unfinished.map(({ requestUlid }) => requestUlid)).toEqual(history.unfinished)
+    expect(history.unfinished).toHaveLength(3)
+  })
+
+  it('are none where there is no file, an empty one, or an empty one before it', async () => {
+    expect(await readUnfinished(file, 0, jsonForm)).toEqual({ unfinished: [], incomplete: null })
+    writeFileSync(file, '')
+    writeFileSync(`${file}.1`, '')
+    expect(await readUnfinished(file, 0, jsonForm)).toEqual({ unfinished: [], incomplete: null })
+    const away = path.join(directory, 'none', 'audit.log')
+    expect(await readUnfinished(away, 0, jsonForm)).toEqual({ unfinished: [], incomplete: null })
+  })
+
+  it('are not those of lines after the given end', async () => {
+    const history = live(attempt)
+    const { size } = history
+    history.take(attempt)
+    expect((await readUnfinished(file, size, jsonForm)).unfinished).toHaveLength(1)
+  })
+})
+
+describe('what is read', () => {
+  const sizeOfMuch = 3_000_000
+  const much = (): void => appendFileSync(file, `${'x'.repeat(99)}\n`.repeat(sizeOfMuch / 100))
+
+  it('is the end of the file only, when the last run ended in order or opened the file with nothing in flight', async () => {
+    for (const last of [{ does: 'restart' }, rotate] as const) {
+      const history = live(attempt, completion)
+      much()
+      history.take(last)
+      const { size } = history
+      expect(size > sizeOfMuch).toBe(last !== rotate)
+      expect(await readUnfinished(file, size, jsonForm, 1)).toEqual({ unfinished: [], incomplete: null })
+    }
+  })
+
+  it('is bounded, and what is beyond the bound is said to be missing', async () => {
+    const history = live(attempt)
+    much()
+    history.take(attempt)
+    const result = await readUnfinished(file, history.size, jsonForm, 1_000_000)
+    expect(found(result)).toEqual(history.unfinished.slice(1))
+    expect(result.incomplete).toBe(`too much to read: the search ended in ${file}`)
+    writeFileSync(`${file}.1.gz`, gzipSync(readFileSync(file)))
+    writeFileSync(file, '')
+    const compressed = await readUnfinished(file, 0, jsonForm, 1_000_000)
+    expect(compressed).toEqual({
+      unfinished: [],
+      incomplete: `too much to read: the search ended in ${file}.1.gz`,
+    })
+  })
+
+  it('is a bounded number of attempts', async () => {
+    const history = live(attempt)
+    const lines = readFileSync(file, 'utf8').split('\n')
+    const line = lines.find((text) => text.includes('"stage":"attempt"')) ?? ''
+    const [ulid = ''] = history.unfinished
+    for (let block = 0; block < 60; block += 1) {
+      const block1000 = Array.from(
+        { length: 1000 },
+        (_, index) =>
+          `${line.replace(ulid, `01JX3T8M70PQRSTVWY${String(block * 1000 + index).padStart(8, '0')}`)}\n`,
+      )
+      appendFileSync(file, block1000.join(''))
+    }
+    const result = await readUnfinished(file, history.size, jsonForm)
+    expect(result.unfinished).toHaveLength(50_000)
+    expect(result.incomplete).toBe(`too many attempts without outcome: the search ended in ${file}`)
+  })
+})
+
+describe('what cannot be looked at', () => {
+  /** Two unfinished attempts: one in what was rotated away, one in the file. */
+  function split(): AuditHistory {
+    return live(attempt, rotate, attempt)
+  }
+
+  async function expectHalf(history: AuditHistory, incomplete: unknown): Promise<void> {
+    const result = await readUnfinished(file, history.size, jsonForm)
+    expect(found(result)).toEqual(history.unfinished.slice(1))
+    expect(result.incomplete).toEqual(incomplete)
+  }
+
+  it('is said: a file that is gone', async () => {
+    const history = split()
+    rmSync(`${file}.1`)
+    await expectHalf(history, `no file from before the first line of ${file}`)
+  })
+
+  it('is said: a link, which is not followed', async () => {
+    const history = split()
+    renameSync(`${file}.1`, path.join(directory, 'elsewhere'))
+    symlinkSync(path.join(directory, 'elsewhere'), `${file}.1`)
+    await expectHalf(history, `cannot read ${file}.1: ELOOP`)
+  })
+
+  it('is said: a damaged or unfinished gzip file, of which no part is judged', async () => {
+    for (const bytes of [-1, -300]) {
+      const history = split()
+      // Its own completion may be in the part that is lost.
+      const whole = gzipSync(Buffer.concat([readFileSync(`${file}.1`), Buffer.from('x\n'.repeat(100_000))]))
+      rmSync(`${file}.1`)
+      writeFileSync(`${file}.1.gz`, whole.subarray(0, bytes))
+      await expectHalf(history, expect.stringMatching(/^cannot read .*\.1\.gz: Z_BUF_ERROR$/))
+      rmSync(file)
+      rmSync(`${file}.1.gz`)
+    }
+  })
+
+  it('is said: a file compressed in another way', async () => {
+    const history = split()
+    renameSync(`${file}.1`, `${file}.1.xz`)
+    await expectHalf(history, `cannot read ${file}.1.xz: it is compressed (xz)`)
+  })
+
+  it('is said: an attempt of another release', async () => {
+    const history = live(attempt, attempt)
+    writeFileSync(
+      file,
+      readFileSync(file, 'utf8')
+        .replace('"schema":1,"auditd_version":"0.1.0"}\n', (end) => end)
+        .replace(/"binding":"pidfd"(.*"stage":"attempt")/, '"binding":"other"$1'),
+    )
+    await expectHalf(history, '1 lines look like attempts without outcome and cannot be read')
+  })
+
+  it('is nothing that lies before a mark', async () => {
+    const history = split()
+    history.take({ does: 'restart' })
+    history.take(attempt)
+    rmSync(`${file}.1`)
+    expect(await readUnfinished(file, history.size, jsonForm)).toMatchObject({
+      unfinished: [expect.anything()],
+      incomplete: null,
+    })
+  })
+
+  it.skipIf(process.geteuid?.() === 0)(
+    'is said: a directory that cannot be listed (needs another user than root)',
+    async () => {
+      const history = split()
+      const { size } = history
+      chmodSync(directory, 0o300)
+      try {
+        expect((await readUnfinished(file, size, jsonForm)).incomplete).toBe(
+          `cannot look beside ${file}: EACCES`,
+        )
+      } finally {
+        chmodSync(directory, 0o700)
+      }
+    },
+  )
+})
+
+describe('a line that is longer than any of ours', () => {
+  it('is passed over, however long, and hides nothing before it', async () => {
+    const history = live(attempt)
+    const hidden = readFileSync(file, 'utf8').split('\n').at(-2) ?? ''
+    const completed = `${'y'.repeat(9000)}${hidden.replace('"stage":"attempt"', '"stage":"completion"')}`
+    appendFileSync(file, `${'x'.repeat(2_000_000)}\n${completed}\n`)
+    const result = await readUnfinished(file, statSync(file).size, jsonForm)
+    expect(found(result)).toEqual(history.unfinished)
+  })
+})
