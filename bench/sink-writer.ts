@@ -86,7 +86,21 @@ function fileOf(name: string): string {
 
 function fileSink(name: string, render: (record: AuditRecord) => string): Sink {
   const opened = (): AuditRecord => ({ ...recordOf(0), stage: 'daemon', verb: 'audit_log_opened' })
-  return new FileSink({ name, path: fileOf(name), groupId: null, render, opened })
+  return new FileSink({
+    name,
+    required: true,
+    form: 'json',
+    path: fileOf(name),
+    groupId: null,
+    reserveBytes: 1_048_576,
+    lowSpaceBytes: 0,
+    render,
+    opened,
+    outcomeUnknown: (attempt) => attempt,
+    onTampering: () => undefined,
+    onSpace: () => undefined,
+    threads: new URL('../../../../dist/sinks/', import.meta.url),
+  })
 }
 
 /** Writes for `duration` seconds, then sees to it that everything is written; returns the number of lines. */

@@ -6,12 +6,13 @@ import { hostname } from 'node:os'
 import path from 'node:path'
 import { ulid } from 'ulid'
 import { DaemonRecords } from './audit/daemon-records.ts'
-import { Journal, type Sink } from './audit/journal.ts'
+import { type FinishReport, Journal, type Sink } from './audit/journal.ts'
 import { renderJson } from './audit/json.ts'
 import { type AuditRecord, type Detail, type LineContext, sha256 } from './audit/record.ts'
 import { RefusalLimiter } from './audit/refusals.ts'
 import { cleanPiece, ownText, sanitiseText } from './audit/sanitise.ts'
 import { renderText } from './audit/text.ts'
+import { outcomeUnknown } from './audit/unfinished.ts'
 import { missingFields } from './audit/verbs.ts'
 import {
   canonicalConfig,
@@ -51,8 +52,6 @@ export type DaemonOptions = {
   /** Called with an error nobody expected; it must end the process. */
   readonly onBug: (error: unknown) => void
 }
-
-type FinishReport = { readonly finished: number; readonly incomplete: string | null }
 
 /** Descriptors a session uses at most: client, upstream, and a connection that asks for a listener's state. */
 const FDS_PER_SESSION = 3
@@ -216,7 +215,9 @@ export class Daemon {
     if (this.#ticking !== null) clearInterval(this.#ticking)
     await this.#reportSuppressed(true)
     await this.#note(
-      this.#records.create('audit_stopped', `signal:${signal}`, { detail: { sessions_cut: cut } }),
+      this.#records.create('audit_stopped', `signal:${signal}`, {
+        detail: { sessions_cut: cut, in_flight: this.#journal.standing },
+      }),
     )
     await this.#journal.close()
     this.#accounts.stop()
@@ -431,6 +432,7 @@ export class Daemon {
       reserveBytes: this.#config.reserveBytes,
       lowSpaceBytes: this.#config.lowSpaceBytes,
       opened: (report: Opened) => this.#records.opened(report),
+      outcomeUnknown: (attempt: AuditRecord) => outcomeUnknown(attempt, clockRealtime()),
       onTampering: (sink: string, what: Tampering, movedAside: string | null) =>
         this.#noteTampering(sink, what, movedAside),
       onSpace: (sink: string, freeBytes: number, low: boolean) => this.#noteSpace(sink, freeBytes, low),
@@ -439,7 +441,6 @@ export class Daemon {
     if (auditLogsTarget !== null) {
       const render = (record: AuditRecord): string => renderText(record, context)
       const required = this.#config.auditLogsTargetRequired
-      const unfinished = () => []
       sinks.push(
         new FileSink({
           ...common,
@@ -448,14 +449,12 @@ export class Daemon {
           path: auditLogsTarget,
           required,
           render,
-          unfinished,
         }),
       )
     }
     if (auditLogsJsonTarget !== null) {
       const render = (record: AuditRecord): string => renderJson(record, context)
       const required = this.#config.auditLogsJsonTargetRequired
-      const unfinished = () => []
       sinks.push(
         new FileSink({
           ...common,
@@ -464,7 +463,6 @@ export class Daemon {
           path: auditLogsJsonTarget,
           required,
           render,
-          unfinished,
         }),
       )
     }

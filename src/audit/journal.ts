@@ -17,6 +17,9 @@ export type WriteOptions = {
   readonly onWritten: () => void
 }
 
+/** What an earlier run left: attempts that got their completion now, and what could not be looked at, if anything. */
+export type FinishReport = { readonly finished: number; readonly incomplete: string | null }
+
 /** Where lines go. Never called again before the last call settled; a failed sink is opened anew before its next use. */
 export interface Sink {
   readonly name: string
@@ -35,10 +38,9 @@ export interface Sink {
   /**
    * Once, after the first opening: gives attempts of an earlier run that have no completion the one they still need.
    * @param standing how many attempts stand in this sink without a completion, from here on
-   * @returns how many it was, and what of the past could not be looked at, if anything
    * @throws JournalError
    */
-  finish?(standing: () => number): Promise<{ finished: number; incomplete: string | null }>
+  finish?(standing: () => number): Promise<FinishReport>
   /**
    * Resolves when the system took every byte, and with `sync` has it on stable storage; `full` when nothing was written,
    * because that would take the space kept back.
@@ -121,15 +123,20 @@ export class Journal {
   /**
    * Opens every sink, and has each finish what an earlier run left.
    * @returns how many attempts of an earlier run got their completion, by sink, and what could not be looked at
-   * @throws JournalError of the first sink that does not open
+   * @throws JournalError of the first required sink that does not open
    */
-  async open(): Promise<ReadonlyMap<string, { finished: number; incomplete: string | null }>> {
+  async open(): Promise<ReadonlyMap<string, FinishReport>> {
     const opening = this.#lanes.map(async (lane) => [lane.sink.name, await lane.open()] as const)
     return new Map(await Promise.all(opening))
   }
 
   get state(): JournalState {
     return this.#state
+  }
+
+  /** Attempts that have no completion yet in at least one sink. */
+  get standing(): number {
+    return Math.max(0, ...this.#lanes.map((lane) => lane.standing))
   }
 
   /**

@@ -2,7 +2,7 @@
 // is queued while an operation runs is written by the next one (group commit). A lane whose operation missed its deadline
 // is out at once, whatever that operation does later; the sink is only touched again after the operation came back.
 import { JournalError } from '../errors.ts'
-import type { Sink } from './journal.ts'
+import type { FinishReport, Sink } from './journal.ts'
 import type { AuditRecord, Stage } from './record.ts'
 
 /** A record on its way into every sink. */
@@ -54,6 +54,8 @@ const START_MS = 10_000
 /** Attempts of an earlier run are looked for at most this long. */
 const FINISH_MS = 60_000
 
+const NOTHING_LEFT: FinishReport = { finished: 0, incomplete: null }
+
 type Owed = { readonly line: string; readonly stage: Stage; readonly requestUlid: string }
 
 export class Lane {
@@ -74,6 +76,9 @@ export class Lane {
   readonly #standing = new Set<string>()
   #lost = 0
   #retry: NodeJS.Timeout | null = null
+  /** Nothing is written before the first opening is over. */
+  #opened = false
+  #finished = false
   #closed = false
 
   constructor(sink: Sink, options: LaneOptions) {
@@ -91,13 +96,34 @@ export class Lane {
     return this.#owed.length + this.#lost
   }
 
-  /** @throws JournalError when the sink does not open in time */
-  async open(): Promise<{ finished: number; incomplete: string | null }> {
-    await this.#run(() => this.sink.open(), Math.max(this.#options.deadlineMs, START_MS))
-    const standing = (): number => this.#standing.size
+  /** Attempts without a completion in the sink, as far as this run knows. */
+  get standing(): number {
+    return this.#standing.size + this.owed
+  }
+
+  /** @throws JournalError when a required sink does not open in time; an optional one is then out, and tried again */
+  async open(): Promise<FinishReport> {
+    try {
+      await this.#run(() => this.sink.open(), Math.max(this.#options.deadlineMs, START_MS))
+      return await this.#finish()
+    } catch (error) {
+      // JournalError: no reason not to start, unless the sink is required.
+      if (this.sink.required || !(error instanceof JournalError)) throw error
+      this.#out({ error, full: false, unacknowledged: [] }, nothing)
+      return NOTHING_LEFT
+    } finally {
+      this.#opened = true
+      this.#wake()
+    }
+  }
+
+  /** Once: has the sink complete what an earlier run left in it. */
+  async #finish(): Promise<FinishReport> {
     const { finish } = this.sink
-    if (finish === undefined) return { finished: 0, incomplete: null }
-    return this.#run(() => finish.call(this.sink, standing), FINISH_MS)
+    if (this.#finished || finish === undefined) return NOTHING_LEFT
+    const report = await this.#run(() => finish.call(this.sink, () => this.#standing.size), FINISH_MS)
+    this.#finished = true
+    return report
   }
 
   /** Queues one record; what comes of it is told by `onConfirmed` or `onDenied`. */
@@ -136,7 +162,7 @@ export class Lane {
   }
 
   #wake(): void {
-    this.#pumping ??= this.#pump()
+    if (this.#opened) this.#pumping ??= this.#pump()
   }
 
   /** The one place where the sink is used: one operation after the other. */
@@ -334,6 +360,7 @@ export class Lane {
   async #isReady({ full }: Outage): Promise<boolean> {
     if (!full) {
       await this.#run(() => this.sink.open())
+      await this.#finish()
       return true
     }
     return this.#run(async () => (await this.sink.hasRoom?.()) ?? true)

@@ -9,16 +9,11 @@ import { AuditFile, type AuditFileOptions, type Found, type Written } from './au
 export type Order =
   | { readonly do: 'open'; readonly again: boolean }
   | { readonly do: 'write'; readonly lines: string; readonly sync: boolean; readonly spare: boolean }
-  | { readonly do: 'read_back'; readonly endOffset: number }
   | { readonly do: 'room' }
   | { readonly do: 'free' }
   | { readonly do: 'close' }
 
-export type ReadBack = { readonly lines: readonly string[]; readonly incomplete: string | null }
-
-export type Answer = Found | Written | ReadBack | boolean | number | null
-
-export type ThreadOptions = AuditFileOptions & { readonly form: 'text' | 'json' }
+export type Answer = Found | Written | boolean | number | null
 
 /** What the thread says: an answer, an error, or that the lines of a write are written and now being synced. */
 export type Reply =
@@ -28,8 +23,7 @@ export type Reply =
 
 const port = parentPort
 if (port === null) throw new Error('file-writer is a thread of the daemon, not a program')
-const options = workerData as ThreadOptions
-const file = new AuditFile(options)
+const file = new AuditFile(workerData as AuditFileOptions)
 const onWritten = (): void => port.postMessage('written')
 
 port.on('message', (order: Order) => {
@@ -50,8 +44,6 @@ function carryOut(order: Order): Answer {
       return file.write(order.lines, { sync: order.sync, spare: order.spare, onWritten })
     case 'open':
       return file.open(order.again)
-    case 'read_back':
-      return { lines: [], incomplete: null }
     case 'room':
       return file.hasRoom()
     case 'free':

@@ -1,13 +1,16 @@
 // An audit file as the journal sees it: lines go to a thread of its own, which owns the descriptor and does everything that
 // can block. What the thread finds out about the file is told here in records: a new file's first line, tampering, a disk
 // that fills up.
-import { fileURLToPath } from 'node:url'
+import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import type { Sink, WriteOptions } from '../audit/journal.ts'
+import type { FinishReport, Sink, WriteOptions } from '../audit/journal.ts'
 import type { AuditRecord } from '../audit/record.ts'
 import { JournalError } from '../errors.ts'
 import type { AuditFileOptions, Found, Tampering, Written } from './audit-file.ts'
-import type { Answer, Order, ReadBack, Reply, ThreadOptions } from './file-writer.ts'
+import type { Answer, Order, Reply } from './file-writer.ts'
+import { newestPredecessor } from './predecessor.ts'
+import type { Unfinished } from './unfinished-reader.ts'
+import type { UnfinishedOrder } from './unfinished-thread.ts'
 
 /** What a new or re-opened file's first line says. */
 export type Opened = Found & {
@@ -25,13 +28,13 @@ export type FileSinkOptions = AuditFileOptions & {
   readonly render: (record: AuditRecord) => string
   /** The record that opens the file. */
   readonly opened: (opened: Opened) => AuditRecord
-  /** Completions for attempts of an earlier run that have none, from their lines. */
-  readonly unfinished: (lines: readonly string[]) => readonly AuditRecord[]
+  /** The completion of an attempt of an earlier run that has none. */
+  readonly outcomeUnknown: (attempt: AuditRecord) => AuditRecord
   readonly onTampering: (sink: string, what: Tampering, movedAside: string | null) => void
   /** Told when the space left falls below the mark, and when it is back above it. */
   readonly onSpace: (sink: string, freeBytes: number, low: boolean) => void
-  /** The compiled thread. */
-  readonly threadPath?: string
+  /** Where the compiled threads are. */
+  readonly threads?: URL
 }
 
 /** How often in one write the file may be taken away before that counts as a failure. */
@@ -74,16 +77,23 @@ export class FileSink implements Sink {
     if (found.movedAside !== null) this.#options.onTampering(this.name, 'replaced', found.movedAside)
   }
 
-  async finish(standing: () => number): Promise<{ finished: number; incomplete: string | null }> {
-    const { path, form, unfinished } = this.#options
+  async finish(standing: () => number): Promise<FinishReport> {
     this.#standing = standing
-    const order: Order = { do: 'read_back', endOffset: this.#found?.size ?? 0 }
-    const { lines, incomplete } = (await this.#ask(order)) as ReadBack
-    const completions = unfinished(lines)
-    if (completions.length < lines.length)
-      throw new JournalError('sink_open_failed', `${path} has ${form} lines that cannot be read back`)
-    await this.#writeOwn(completions)
-    return { finished: completions.length, incomplete }
+    const { unfinished, incomplete } = await this.#readBack()
+    await this.#writeOwn(unfinished.map((attempt) => this.#options.outcomeUnknown(withBuffers(attempt))))
+    return { finished: unfinished.length, incomplete }
+  }
+
+  /** What an earlier run left; where there was none, there is nothing to look at. */
+  async #readBack(): Promise<Unfinished> {
+    const { path, form } = this.#options
+    const { fresh, size } = this.#found ?? { fresh: true, size: 0 }
+    if (fresh && newestPredecessor(path, new Set()) === null) return { unfinished: [], incomplete: null }
+    const workerData: UnfinishedOrder = { path, end: size, form }
+    const thread = new Worker(this.#threadPath('unfinished-thread.js'), { workerData })
+    const [found] = (await once(thread, 'message')) as [Unfinished]
+    await thread.terminate()
+    return found
   }
 
   async write(lines: string, { sync, spare, onWritten }: WriteOptions): Promise<'written' | 'full'> {
@@ -141,9 +151,9 @@ export class FileSink implements Sink {
   }
 
   #start(): Worker {
-    const { path, groupId, reserveBytes, form, threadPath } = this.#options
-    const workerData: ThreadOptions = { path, groupId, reserveBytes, form }
-    const thread = new Worker(threadPath ?? fileURLToPath(new URL('./file-writer.js', import.meta.url)), {
+    const { path, groupId, reserveBytes } = this.#options
+    const workerData: AuditFileOptions = { path, groupId, reserveBytes }
+    const thread = new Worker(this.#threadPath('file-writer.js'), {
       workerData,
       resourceLimits: THREAD_LIMITS,
     })
@@ -157,6 +167,17 @@ export class FileSink implements Sink {
     })
     return thread
   }
+
+  #threadPath(name: string): URL {
+    return new URL(name, this.#options.threads ?? import.meta.url)
+  }
+}
+
+/** Buffers come as plain bytes from another thread. */
+function withBuffers<T>(value: T): T {
+  if (value instanceof Uint8Array) return Buffer.from(value) as T
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, withBuffers(item)])) as T
 }
 
 function nothing(): void {

@@ -1,9 +1,7 @@
 // A file sink as the daemon has it, its thread the compiled one; whoever tests it names what differs.
-import { fileURLToPath } from 'node:url'
-import type { AuditRecord } from '../../src/audit/record.ts'
 import { FileSink, type FileSinkOptions } from '../../src/sinks/file.ts'
 
-const threadPath = fileURLToPath(new URL('../../dist/sinks/file-writer.js', import.meta.url))
+const threads = new URL('../../dist/sinks/', import.meta.url)
 
 /** What happened to the sink's file, as it was told. */
 export type Told = { readonly tampering: string[]; readonly space: boolean[] }
@@ -19,10 +17,10 @@ export function createFileSink(options: Needed & Partial<FileSinkOptions>): { si
     groupId: null,
     reserveBytes: 0,
     lowSpaceBytes: 0,
-    unfinished: (): AuditRecord[] => [],
+    outcomeUnknown: (attempt) => attempt,
     onTampering: (_, what) => told.tampering.push(what),
     onSpace: (_sink, _free, low) => told.space.push(low),
-    threadPath,
+    threads,
     ...options,
   })
   return { sink, told }
