@@ -4,7 +4,6 @@ import { readFileSync, statSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { hostname } from 'node:os'
 import path from 'node:path'
-import { ulid } from 'ulid'
 import { DaemonRecords } from './audit/daemon-records.ts'
 import { type FinishReport, Journal, type Sink } from './audit/journal.ts'
 import { renderJson } from './audit/json.ts'
@@ -25,6 +24,7 @@ import { loadConfig, readTrustedFile } from './config/load.ts'
 import { ConfigError, errnoOf, JournalError, PeerError } from './errors.ts'
 import type { Log } from './log.ts'
 import { clockRealtime } from './native.ts'
+import { newUlid } from './new-ulid.ts'
 import { Accounts } from './peer/accounts.ts'
 import { roleOf, UNKNOWN_ACTOR } from './peer/actor.ts'
 import { idOf } from './peer/names.ts'
@@ -118,7 +118,7 @@ export class Daemon {
     this.#records = new DaemonRecords({
       actor: ownActor(ownUser),
       clock: clockRealtime,
-      newUlid: ulid,
+      newUlid,
       bootGeneration: () => sozu.bootGeneration,
     })
     this.#journal = new Journal({
@@ -140,7 +140,7 @@ export class Daemon {
       refusals: this.#refusals,
       inputBudget: new InputBudget(MAX_INPUT_BYTES),
       clock: clockRealtime,
-      newUlid: ulid,
+      newUlid,
     }
     this.#maxSessions = Math.max(1, Math.floor((openFilesLimit() - FDS_RESERVED) / FDS_PER_SESSION))
   }
@@ -316,7 +316,7 @@ export class Daemon {
       stage: 'refusal',
       actor,
       clientId,
-      sessionUlid: ulid(),
+      sessionUlid: newUlid(),
       connectTs: record.ts,
     })
   }

@@ -1,6 +1,6 @@
 // The one value that is rendered. Everything in it is already sanitised (see sanitise.ts); text.ts and json.ts only lay
 // it out. A field the record does not have is null, never a default.
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { Clean } from './sanitise.ts'
 
 export type Stage = 'attempt' | 'completion' | 'access' | 'refusal' | 'daemon'
@@ -115,20 +115,25 @@ export const MAX_LINE_BYTES = 8000
 /** Longest reason, in characters. */
 export const MAX_REASON_CHARACTERS = 256
 
+/** The last second formatted, since lines come by the thousand in one. */
+let lastSecond = { second: -1, text: '' }
+
 /** UTC RFC 3339 with six digits, from microseconds since the epoch; truncated, never rounded. */
 export function formatTimestamp(usec: bigint): string {
-  const clamped = usec < 0n ? 0n : usec
-  const milliseconds = clamped / 1000n
-  const rest = (clamped % 1000n).toString().padStart(3, '0')
-  return `${new Date(Number(milliseconds)).toISOString().slice(0, 23)}${rest}Z`
+  // Exact: a double holds microseconds until the year 2255.
+  const exact = usec < 0n ? 0 : Number(usec)
+  const second = Math.floor(exact / 1_000_000)
+  if (second !== lastSecond.second)
+    lastSecond = { second, text: new Date(second * 1000).toISOString().slice(0, 20) }
+  return `${lastSecond.text}${String(exact - second * 1_000_000).padStart(6, '0')}Z`
 }
 
 /** First 16 hex digits of SHA-256 over a request's payload. */
 export function requestSha256(payload: Uint8Array): string {
-  return sha256(payload).slice(0, 16)
+  return hash('sha256', payload).slice(0, 16)
 }
 
 /** SHA-256 as 64 hex digits. */
 export function sha256(bytes: Uint8Array | string): string {
-  return createHash('sha256').update(bytes).digest('hex')
+  return hash('sha256', bytes)
 }

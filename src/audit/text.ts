@@ -5,11 +5,17 @@
 // A line always splits the same way: at tabs, then at `, `, then at the first `=`. Values are sanitised before they get
 // here; what this file adds is that no value holds `, ` and that the four slots of the head hold neither bracket nor space.
 import { fitLine, type Laid, slotsOf } from './layout.ts'
+import { plainTextLine } from './plain-line.ts'
 import { type AuditRecord, formatTimestamp, type LineContext } from './record.ts'
 import { type Clean, sanitiseSlot, sanitiseText } from './sanitise.ts'
 
 /** One line ending in LF, at most 8,000 bytes. */
 export function renderText(record: AuditRecord, context: LineContext): string {
+  return plainTextLine(record, context) ?? fullTextLine(record, context)
+}
+
+/** The line of any record, however hostile its values. */
+export function fullTextLine(record: AuditRecord, context: LineContext): string {
   return fitLine(record, (laid) => layOut(laid, context))
 }
 

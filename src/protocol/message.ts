@@ -143,12 +143,14 @@ function eventKindOf(content: Buffer): number | null {
   return kind
 }
 
+const NO_BYTES = Buffer.alloc(0)
+
 /** Walks the fields of one message without judging them; for what comes from Sōzu, never for what comes from a client. */
 class FieldReader {
   tag = 0
   wireType = 0
   value = 0
-  bytes: Buffer = Buffer.alloc(0)
+  bytes: Buffer = NO_BYTES
   #offset = 0
   readonly #buffer: Buffer
 

@@ -57,7 +57,7 @@ describe('a client', () => {
     await until(() => client.gone)
   })
 
-  it('is read no further than its next frame', async () => {
+  it('is read no further than its next frame and one chunk', async () => {
     const { client, other } = await pair()
     other.write(encodeFrame(Buffer.from('a')))
     await client.next()
@@ -70,7 +70,8 @@ describe('a client', () => {
     }
     write()
     await new Promise((resolve) => setTimeout(resolve, 50))
-    expect(client.unfinished.bytes).toBe(0)
+    // One chunk, which is what it takes to notice.
+    expect(client.unfinished.bytes).toBeLessThanOrEqual(65_536)
     expect(other.writableLength).toBeGreaterThan(0)
   })
 

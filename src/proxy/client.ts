@@ -65,7 +65,9 @@ export class Client {
     socket.pause()
     socket.on('data', (chunk: Buffer) => {
       this.#decoder.push(chunk)
-      this.#advance()
+      if (this.#waiting !== null) this.#advance()
+      // Only now: pausing and resuming for every request would cost more than reading one chunk too many.
+      else socket.pause()
     })
     socket.on('end', () => {
       this.#inputEnded = true
@@ -149,10 +151,7 @@ export class Client {
 
   #advance(): void {
     const waiting = this.#waiting
-    if (waiting === null) {
-      this.socket.pause()
-      return
-    }
+    if (waiting === null) return
     try {
       const frame = this.#decoder.next()
       if (frame !== null) {
@@ -161,7 +160,7 @@ export class Client {
       } else if (this.#inputEnded || this.#gone) this.#settle(() => waiting.resolve(null))
       else {
         this.#count(this.#decoder.bufferedBytes)
-        this.socket.resume()
+        if (this.socket.isPaused()) this.socket.resume()
       }
     } catch (error) {
       // ProtocolError: the prefix is no length we accept.
@@ -180,7 +179,6 @@ export class Client {
 
   #settle(tell: () => void): void {
     this.#waiting = null
-    this.socket.pause()
     tell()
   }
 

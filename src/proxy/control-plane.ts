@@ -21,7 +21,7 @@ export type ControlPlaneOptions = {
 
 export class ControlPlane {
   readonly #options: ControlPlaneOptions
-  #workers: { readonly count: Promise<number | null>; readonly askedAtMs: number } | null = null
+  #workers: { readonly askedAtMs: number; count: Promise<number | null> | number | null } | null = null
 
   constructor(options: ControlPlaneOptions) {
     this.#options = options
@@ -37,11 +37,20 @@ export class ControlPlane {
     return lists?.[`${kind}_listeners`]?.[address] ?? null
   }
 
-  /** How many workers Sōzu sends requests to, as of a second ago at most; null when it does not say. */
-  workers(): Promise<number | null> {
+  /**
+   * How many workers Sōzu sends requests to, as of a second ago at most; null when it does not say. At once when that is
+   * known already: a promise for each request would cost more than the rest of this.
+   */
+  workers(): Promise<number | null> | number | null {
     const nowMs = performance.now()
     if (this.#workers === null || nowMs - this.#workers.askedAtMs > WORKERS_MAX_AGE_MS) {
-      this.#workers = { count: this.#countWorkers(), askedAtMs: nowMs }
+      const count = this.#countWorkers()
+      const asked = { askedAtMs: nowMs, count: count as Promise<number | null> | number | null }
+      this.#workers = asked
+      return count.then((known) => {
+        asked.count = known
+        return known
+      })
     }
     return this.#workers.count
   }

@@ -6,7 +6,8 @@ import type { Socket } from 'node:net'
 import { withWorkers } from '../audit/fanout.ts'
 import { announcesSecondFinal, outcomeOf } from '../audit/outcome.ts'
 import { type RecordErrorCode, requestSha256 } from '../audit/record.ts'
-import { type Operation, operationOf, updatedListenerOf } from '../audit/verbs.ts'
+import type { ListenerState } from '../audit/listener-diff.ts'
+import { type Operation, type OperationContext, operationOf, updatedListenerOf } from '../audit/verbs.ts'
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
 import { decide } from '../policy/admission.ts'
 import { PREFIX_BYTES } from '../protocol/frame.ts'
@@ -200,6 +201,9 @@ export class Session {
     const { sozu } = this.#context
     if (!this.#relay.connected) sozu.observeSocket()
     const updated = allowed ? updatedListenerOf(request) : null
+    if (updated === null && this.#identity.settled && request.kind !== 'upgrade_main') {
+      return operationOf(request, this.#surroundings(null, null))
+    }
     const upgradesMain = allowed && request.kind === 'upgrade_main'
     const waitMs = Math.min(LISTENER_WAIT_MS, deadlineMs - performance.now())
     const [listener] = await Promise.all([
@@ -208,12 +212,12 @@ export class Session {
       // Asking anything shows which process answers, and so which executable an upgrade would start.
       upgradesMain && sozu.mainPid === null ? sozu.controlPlane.workers() : null,
     ])
-    return operationOf(request, {
-      clientId: this.clientId,
-      bootGeneration: sozu.bootGeneration,
-      sozuExecutable: upgradesMain ? sozu.executable : null,
-      listener,
-    })
+    return operationOf(request, this.#surroundings(upgradesMain ? sozu.executable : null, listener))
+  }
+
+  #surroundings(sozuExecutable: string | null, listener: ListenerState | null): OperationContext {
+    const { bootGeneration } = this.#context.sozu
+    return { clientId: this.clientId, bootGeneration, sozuExecutable, listener }
   }
 
   /** Why this request would take Sōzu down, or null. */
@@ -267,9 +271,9 @@ export class Session {
     const workers = passage.operation.access === 'mutates' ? controlPlane.workers() : null
     try {
       // Once a stop or an upgrade is under way, nobody can be asked any more.
-      if (changesWorkers.has(passage.operation.kind)) await Promise.race([workers, delay(WORKERS_WAIT_MS)])
+      if (changesWorkers.has(passage.operation.kind)) await inTime(workers, WORKERS_WAIT_MS)
       const exchange = await this.#relay.exchange(frame)
-      const workersExpected = await Promise.race([workers, delay(WORKERS_WAIT_MS).then(() => null)])
+      const workersExpected = await inTime(workers, WORKERS_WAIT_MS)
       await this.#complete(passage, exchange, workersExpected)
     } catch (error) {
       // UpstreamError: the connection ended in mid-request. Whether Sōzu acted is not known, and nobody may assume either.
@@ -339,6 +343,11 @@ function abandoned(why: string): UpstreamError {
 function newMainPid(message: string): number | null {
   const pid = /New main process has pid (\d+)/.exec(message)?.[1]
   return pid === undefined ? null : Number(pid)
+}
+
+/** `value` when it is there, or comes within `ms`; else null. */
+async function inTime<T>(value: Promise<T> | T, ms: number): Promise<T | null> {
+  return value instanceof Promise ? Promise.race([value, delay(ms).then(() => null)]) : value
 }
 
 function delay(ms: number): Promise<void> {
