@@ -58,7 +58,7 @@ export const textForm: LineForm = {
     if (kind === 'unsure') return UNSURE
     if (kind === 'other') return OTHER
     const tab = line.indexOf('\t')
-    if (!line.startsWith(textMiddle, tab - 1) || line.lastIndexOf('\t') !== tab + 6) return UNSURE
+    if (!line.startsWith(textMiddle, tab - 1) || line.indexOf('\t', tab + 7) >= 0) return UNSURE
     if (line.lastIndexOf('[', tab) !== 0) return UNSURE
     if (line.charAt(TEXT_ULID_AT - 1) !== ' ' || line.charAt(TEXT_ULID_AT + 26) !== ' ') return UNSURE
     return { kind, ulidAt: TEXT_ULID_AT }

@@ -39,22 +39,28 @@ export function scanBackward(
     budget.bytes -= length
     readFully(fd, buffer.subarray(0, length), at)
     const chunk = buffer.toString('latin1', 0, length)
-    const first = chunk.indexOf('\n')
-    if (first < 0) {
+    const ends = endsOfLines(chunk)
+    const [first] = ends
+    if (first === undefined) {
       rest = prepended(chunk, rest)
       continue
     }
-    let lineEnd = chunk.lastIndexOf('\n') + 1
-    const last = prepended(chunk.slice(lineEnd), rest)
+    const last = prepended(chunk.slice(ends.at(-1)), rest)
     if (last !== null && last !== '' && take(last)) return 'stopped'
-    while (lineEnd > first + 1) {
-      const start = chunk.lastIndexOf('\n', lineEnd - 2) + 1
+    for (let index = ends.length - 1; index > 0; index -= 1) {
+      const [start, lineEnd] = [ends[index - 1] ?? 0, ends[index] ?? 0]
       if (lineEnd - start <= MAX_LINE_BYTES && take(chunk.slice(start, lineEnd))) return 'stopped'
-      lineEnd = start
     }
-    rest = prepended(chunk.slice(0, first + 1), '')
+    rest = prepended(chunk.slice(0, first), '')
   }
   return rest !== null && rest !== '' && take(rest) ? 'stopped' : 'done'
+}
+
+/** Offsets right behind each LF. Found forwards, which is several times as fast as backwards. */
+function endsOfLines(chunk: string): number[] {
+  const ends: number[] = []
+  for (let lf = chunk.indexOf('\n'); lf >= 0; lf = chunk.indexOf('\n', lf + 1)) ends.push(lf + 1)
+  return ends
 }
 
 function prepended(chunk: string, rest: string | null): string | null {
