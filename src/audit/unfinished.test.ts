@@ -183,6 +183,9 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
     const stages = ['completion', 'refusal', 'access'] as const
     for (const [index, stage] of stages.entries()) search.take(lineOf(stage, index))
     for (let index = 0; index < 4; index += 1) expect(search.take(lineOf('attempt', index))).toBe(false)
+    for (const stage of ['access', 'completion', 'attempt'] as const) {
+      expect(search.take(lineOf(stage, 0, 'audit_started', { in_flight: 0 }))).toBe(false)
+    }
     expect(search.take(lineOf('daemon', 9, 'audit_started'))).toBe(true)
     const { unfinished } = search.result()
     expect(unfinished.map(({ requestUlid }) => requestUlid)).toEqual([ulidOf(2), ulidOf(3)])
