@@ -3,7 +3,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { STATUS } from '../src/protocol/message.ts'
-import { Rig, until } from './support/rig.ts'
+import { Rig, until, textRequired } from './support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
 const isRoot = process.getuid?.() === 0
@@ -69,7 +69,7 @@ describe('an audit file that cannot be written', () => {
   })
 
   it('does not let a flood of refused requests fill what the file is owed: ten lines a second, then a count', async () => {
-    const rig = await Rig.start()
+    const rig = await Rig.start({ config: textRequired })
     const client = await rig.client()
     limitFileSize(rig, statSync(rig.jsonPath).size + 100)
     await client.request('add_cluster', cluster('first'))
@@ -168,7 +168,7 @@ describe('a frozen disk', () => {
     async () => {
       const rig = await Rig.start({ daemon: false })
       const mount = mountImage(rig.dir)
-      rig.configure({ audit_logs_json_target: `${mount.path}/audit.jsonl` })
+      rig.configure({ audit_logs_json_target: `${mount.path}/audit.jsonl`, ...textRequired })
       await rig.startDaemon()
       const client = await rig.client()
       expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)

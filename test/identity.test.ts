@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, expect, it } from 'vitest'
 import { encodeRequest } from '../src/protocol/message.ts'
-import { type Line, Rig, schema } from './support/rig.ts'
+import { type Line, Rig, schema, textRequired } from './support/rig.ts'
 
 const isRoot = process.getuid?.() === 0
 
@@ -68,7 +68,7 @@ describe('the actor', () => {
   })
 
   it('cannot forge a column, a line or another name with its process name', async () => {
-    const rig = await Rig.start()
+    const rig = await Rig.start({ config: textRequired })
     const comm = Buffer.concat([Buffer.from('a\n, uid=0'), Buffer.from([0x1b, 0xff])])
     const { actor, extras } = await askAs(rig, { comm }, 'a')
     expect(actor.comm).toBe('a?? uid?0??')
@@ -77,7 +77,7 @@ describe('the actor', () => {
   })
 
   it('that calls itself "unknown" is not taken for one we know nothing of', async () => {
-    const rig = await Rig.start()
+    const rig = await Rig.start({ config: textRequired })
     await askAs(rig, { comm: Buffer.from('unknown') }, 'a')
     expect(rig.textLines().at(-1)).toContain(`raw.comm=${Buffer.from('unknown').toString('base64')}`)
   })

@@ -18,14 +18,14 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { encodeFrame } from '../src/protocol/frame.ts'
 import { STATUS } from '../src/protocol/message.ts'
 import { openNotifySocket } from './support/notify-socket.ts'
-import { Rig, until } from './support/rig.ts'
+import { Rig, until, textRequired } from './support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
 const main = fileURLToPath(new URL('../dist/main.js', import.meta.url))
 
 describe('the files of a fresh start', () => {
   it('open with a line that differs from file to file, then say what the daemon runs with', async () => {
-    const rig = await Rig.start()
+    const rig = await Rig.start({ config: textRequired })
     expect(rig.lines().map(({ verb }) => verb)).toEqual(['audit_log_opened', 'audit_started'])
     const [first] = rig.textLines()
     expect(first).toMatch(/verb=audit_log_opened.*detail\.fresh=true/)
@@ -290,7 +290,7 @@ describe('the wire schema', () => {
 describe('the console mirror', () => {
   it('shows the lines of the text file as they come', async () => {
     const rig = await Rig.start({ daemon: false })
-    rig.configure({ console: 'always' })
+    rig.configure({ console: 'always', ...textRequired })
     const daemon = rig.spawnDaemon()
     let shown = ''
     daemon.child.stdout?.on('data', (chunk) => {

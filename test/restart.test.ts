@@ -3,7 +3,7 @@
 import { gzipSync } from 'node:zlib'
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { type Line, Rig } from './support/rig.ts'
+import { type Line, Rig, until } from './support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
 
@@ -95,7 +95,10 @@ describe('an optional file that cannot be opened', () => {
     expect(rig.lines().map(({ verb }) => verb)).toContain('audit_degraded')
     rmSync(blocked)
     await rig.daemon.until(({ msg }) => msg === 'audit_recovered')
-    const text = readFileSync(`${blocked}/audit.log`, 'utf8')
+    const text = await until(() => {
+      const lines = readFileSync(`${blocked}/audit.log`, 'utf8')
+      return lines.includes('verb=audit_recovered') && lines
+    }, 'the last line')
     expect(text.match(/verb=(\w+)/g)).toEqual([
       'verb=audit_log_opened',
       'verb=audit_degraded',

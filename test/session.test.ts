@@ -3,7 +3,7 @@ import { realpathSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { encodeFrame } from '../src/protocol/frame.ts'
 import { encodeContent, encodeResponse, STATUS } from '../src/protocol/message.ts'
-import { Rig, schema, until } from './support/rig.ts'
+import { Rig, schema, until, textRequired } from './support/rig.ts'
 
 const address = { ip: { v4: 0x7f000001 }, port: 8080 }
 const cluster = (cluster_id: string) => ({ cluster_id, sticky_session: false, https_redirect: false })
@@ -54,7 +54,7 @@ describe('one request', () => {
   })
 
   it('has the same lines in the text file as in the JSON file, in the same order', async () => {
-    const rig = await Rig.start()
+    const rig = await Rig.start({ config: textRequired })
     const client = await rig.client()
     await client.request('add_cluster', cluster('a'))
     await client.request('remove_cluster', 'zzz')
@@ -167,7 +167,7 @@ describe('bad input', () => {
   })
 
   it('in a cluster id forges neither column nor line nor head nor colour in any file', async () => {
-    const rig = await Rig.start()
+    const rig = await Rig.start({ config: textRequired })
     const client = await rig.client()
     const forged =
       'x]\tAUDIT\tCommand(verb=cluster_removed, result=ok)\n[01J 01J - -]\u001b[2K\u2028, actor_uid=0'

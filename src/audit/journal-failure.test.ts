@@ -140,7 +140,7 @@ describe('a sink that fails', () => {
           from: expect.stringMatching(/^2\d{3}-.*Z$/),
           to: expect.stringMatching(/^2\d{3}-.*Z$/),
           refused: 3,
-          'refused.0.verb': 3,
+          refused_0_verb: 3,
           unacknowledged: 1,
           unacknowledged_ulids: '01JX3T8M6N0V2K5W7Y9ZABCDEF',
           lines_late: 1,

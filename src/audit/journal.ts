@@ -238,7 +238,7 @@ export class Journal {
   }
 
   #countRefused({ actor, verb }: AuditRecord): void {
-    const key = `${actor.uid ?? 'unknown'}.${verb}`
+    const key = `${actor.uid ?? 'unknown'}_${verb}`
     this.#refused.set(key, (this.#refused.get(key) ?? 0) + 1)
   }
 
@@ -293,7 +293,7 @@ export class Journal {
     this.#refused.clear()
     const counts: Record<string, number> = { refused: byKey.reduce((sum, [, count]) => sum + count, 0) }
     for (const [index, [key, count]] of byKey.entries()) {
-      const name = index < MAX_REFUSED_NAMED ? `refused.${key}` : 'refused.others'
+      const name = index < MAX_REFUSED_NAMED ? `refused_${key}` : 'refused_others'
       counts[name] = (counts[name] ?? 0) + count
     }
     return counts

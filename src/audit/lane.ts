@@ -47,6 +47,7 @@ const MAX_OWED = 10_000
 const MAX_OWED_REFUSALS = 8000
 /** Records written and not yet synced that are kept at most, in case the sync fails. */
 const MAX_UNCONFIRMED = 500
+const OPTIONAL_GATHER_MS = 2
 /** Lines written in one go when a sink is given what it is owed. */
 const PAY_BACK_LINES = 500
 /** At the start nobody waits for an answer yet. */
@@ -121,7 +122,7 @@ export class Lane {
   async #finish(): Promise<FinishReport> {
     const { finish } = this.sink
     if (this.#finished || finish === undefined) return NOTHING_LEFT
-    const report = await this.#run(() => finish.call(this.sink, () => this.#standing.size), FINISH_MS)
+    const report = await this.#run(() => finish.call(this.sink, () => this.standing), FINISH_MS)
     this.#finished = true
     return report
   }
@@ -167,16 +168,24 @@ export class Lane {
 
   /** The one place where the sink is used: one operation after the other. */
   async #pump(): Promise<void> {
-    // After everything that is ready to run now, so that what it appends is one write.
-    await new Promise((resolve) => setImmediate(resolve))
-    while (this.#queue.length > 0 || this.#checkDue || this.#retryDue) {
+    do {
+      await this.#gather()
       const batch = this.#queue
       this.#queue = []
       if (batch.length > 0) await this.#commit(batch)
       if (this.#retryDue) await this.#recover()
       if (this.#checkDue) await this.#check()
-    }
+    } while (this.#queue.length > 0 || this.#checkDue || this.#retryDue)
     this.#pumping = null
+  }
+
+  /** Lets everything that is ready to run go first, so that what it appends is one write: each costs a wake-up of a thread. */
+  #gather(): Promise<void> {
+    return new Promise((resolve) => {
+      // Nobody waits for an optional sink, so that its lines may gather a little longer.
+      if (this.sink.required) setImmediate(resolve)
+      else setTimeout(resolve, OPTIONAL_GATHER_MS)
+    })
   }
 
   async #check(): Promise<void> {
@@ -202,6 +211,8 @@ export class Lane {
         // After a failed sync the kernel may have dropped what it had taken: better twice in the file than not at all.
         if (written) for (const record of this.#unconfirmed.splice(0)) this.#owe(record)
         if (written) for (const { admission, record } of batch) if (!admission) this.#owe(record)
+        // An attempt may stand in the sink all the same, until its refusal does.
+        for (const { record } of batch) if (record.stage === 'attempt') this.#standing.add(record.requestUlid)
         this.#denyAll(written ? batch.filter(isAdmission) : batch)
       },
       batch.filter(isAdmission).map(({ record }) => record.requestUlid),

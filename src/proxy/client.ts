@@ -50,6 +50,8 @@ export class Client {
   #waiting: Waiting | null = null
   #inputEnded = false
   #gone = false
+  /** The client has closed, or half-closed: only the kernel knows which. */
+  #ended = false
   #onGone: (() => void) | null = null
 
   /** Resolves when the socket is closed and its descriptor given back. */
@@ -71,6 +73,7 @@ export class Client {
     })
     socket.on('end', () => {
       this.#inputEnded = true
+      this.#ended = true
       this.#advance()
     })
     // ECONNRESET, EPIPE: the client went away; 'close' follows and says all we need.
@@ -78,8 +81,17 @@ export class Client {
     socket.on('close', () => this.#leave())
   }
 
-  /** The client has closed its connection (a half-close is not that), or was closed for not reading. */
+  /**
+   * The client has closed its connection (a half-close is not that), or was closed for not reading. Asks the kernel only
+   * when there is a reason to: while we read, whoever closes is noticed.
+   */
   get gone(): boolean {
+    if (!this.#gone && (this.#ended || this.socket.isPaused())) return this.hasHungUp
+    return this.#gone
+  }
+
+  /** The same, at this very moment. */
+  get hasHungUp(): boolean {
     if (!this.#gone && clientHasHungUp(this.socket)) this.#leave()
     return this.#gone
   }
@@ -115,7 +127,7 @@ export class Client {
   /** Resolves when the client has really gone; it is noticed when somebody reads `gone`. */
   untilGone(): Promise<void> {
     return new Promise((resolve) => {
-      if (this.gone) return resolve()
+      if (this.hasHungUp) return resolve()
       this.#onGone = resolve
     })
   }

@@ -61,6 +61,7 @@ export class Session {
   readonly #records: SessionRecords
   readonly #relay: Relay
   #inFlight = false
+  #requests = 0
   #goneAtMs: number | null = null
   #stopping = false
 
@@ -78,6 +79,7 @@ export class Session {
     try {
       for (let frame = await this.#next(); frame !== null; frame = await this.#next()) {
         this.#inFlight = true
+        this.#requests += 1
         await this.#handle(frame)
         this.#inFlight = false
       }
@@ -164,7 +166,8 @@ export class Session {
       const why = `${request.kind} is a request that Sōzu never answers; it was not forwarded`
       return this.#refuse(operation, 'unanswerable', why, { sha256 })
     }
-    if (this.#client.gone) {
+    // A client that sends one request and leaves may be gone before anybody reads that it is.
+    if (this.#requests === 1 ? this.#client.hasHungUp : this.#client.gone) {
       // Sōzu drops what a client did not wait for; so do we, but not without a word.
       const why = 'the client closed its connection before the request was recorded; it was not forwarded'
       return this.#refuse(operation, 'other', why, { sha256 })

@@ -70,17 +70,23 @@ export class FileSink implements Sink {
   }
 
   async open(): Promise<void> {
-    const again = this.#found !== null
-    const found = (await this.#ask({ do: 'open', again })) as Found
-    this.#found = found
-    await this.#writeOwn([this.#options.opened({ ...found, inFlight: this.#standing?.() ?? null })])
-    if (found.movedAside !== null) this.#options.onTampering(this.name, 'replaced', found.movedAside)
+    for (let moves = 0; moves < MAX_MOVES; moves += 1) {
+      const again = this.#found !== null
+      const found = (await this.#ask({ do: 'open', again })) as Found
+      this.#found = found
+      if (found.movedAside !== null) this.#options.onTampering(this.name, 'replaced', found.movedAside)
+      const opened = this.#options.opened({ ...found, inFlight: this.#standing?.() ?? null })
+      if (await this.#writeOwn([opened])) return
+    }
+    throw new JournalError('sink_open_failed', `${this.#options.path} is taken away again and again`)
   }
 
   async finish(standing: () => number): Promise<FinishReport> {
     this.#standing = standing
     const { unfinished, incomplete } = await this.#readBack()
-    await this.#writeOwn(unfinished.map((attempt) => this.#options.outcomeUnknown(withBuffers(attempt))))
+    const completions = unfinished.map((attempt) => this.#options.outcomeUnknown(withBuffers(attempt)))
+    // A file that is rotated away just now is followed by another one, whose predecessor it is.
+    while (!(await this.#writeOwn(completions))) await this.open()
     return { finished: unfinished.length, incomplete }
   }
 
@@ -130,14 +136,14 @@ export class FileSink implements Sink {
     this.#thread = null
   }
 
-  /** Lines about the file itself, which must be in it whatever room is left. */
-  async #writeOwn(records: readonly AuditRecord[]): Promise<void> {
-    if (records.length === 0) return
+  /** Lines about the file itself, which must be in it whatever room is left. @returns false when another file is due */
+  async #writeOwn(records: readonly AuditRecord[]): Promise<boolean> {
+    if (records.length === 0) return true
     const lines = records.map((record) => this.render(record)).join('')
-    const order: Order = { do: 'write', lines, sync: false, spare: true }
-    const written = (await this.#ask(order)) as Written
-    if (written.end !== 'written')
-      throw new JournalError('sink_open_failed', `${this.#options.path} was taken away while it was opened`)
+    const written = (await this.#ask({ do: 'write', lines, sync: false, spare: true })) as Written
+    if (written.end === 'moved' && written.why !== null)
+      this.#options.onTampering(this.name, written.why, null)
+    return written.end === 'written'
   }
 
   /** Sends one order and waits for what comes of it. The journal never gives a second one before that. */

@@ -19,6 +19,9 @@ export const schema: Schema = compileSchema(
   'sozu-2.1.0.json',
 )
 
+/** For tests that read the text file right after an answer: when it is optional, its lines may come a little later. */
+export const textRequired = { audit_logs_target_required: true } as const
+
 /** A JSON audit line, as far as tests look at it. */
 export type Line = {
   readonly ts: string
