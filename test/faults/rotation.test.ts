@@ -1,0 +1,272 @@
+// Rotation at full load: by real logrotate with the packaged file, by rename and SIGHUP, by rename alone. The files, laid
+// end to end, must say what the clients did: each request once, in its client's order, attempt before completion.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import path from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { Rig, until } from '../support/rig.ts'
+import {
+  contentOf,
+  differences,
+  type Entry,
+  entriesOf,
+  type Format,
+  twoStories,
+  unrecorded,
+} from './support/ledger.ts'
+import { type Asked, Load } from './support/load.ts'
+
+/** Debian's account and group `daemon`, in place of sozu-auditd. */
+const ACCOUNT = 1
+const CLIENTS = 16
+const LOGROTATE_RUNS = 40
+const RENAMES_BETWEEN = 4
+
+describe('rotation at full load', () => {
+  it('200 times, by logrotate, rename and SIGHUP, and rename alone, loses, doubles, splits and reorders no line', async () => {
+    const place = await Place.start()
+    const load = Load.start({ path: place.rig.listenPath, clients: CLIENTS })
+    for (let run = 0; run < LOGROTATE_RUNS; run += 1) {
+      await place.logrotate()
+      for (let step = 0; step < RENAMES_BETWEEN; step += 1) await place.rename(step % 2 === 0)
+    }
+    const asked = await load.stop()
+    await place.rig.daemon.kill('SIGTERM')
+
+    expect(place.rotations).toBe(LOGROTATE_RUNS * (1 + RENAMES_BETWEEN))
+    // Each run of logrotate but the last had the files of the run before compressed.
+    for (const { compressed } of place.files()) expect(compressed).toBe(LOGROTATE_RUNS - 1)
+    const [text, json] = [place.entries('text'), place.entries('json')]
+    expect(differences(asked, text)).toEqual([])
+    expect(differences(asked, json)).toEqual([])
+    expect(twoStories(text, json)).toEqual([])
+    expect(unrecorded(place.rig.standin.received(), json)).toEqual([])
+    console.log(`rotation: ${asked.length} requests, ${place.rotations} rotations`)
+  })
+
+  it('is judged by a reader that sees what copytruncate loses', async () => {
+    const place = await Place.start()
+    const client = await place.rig.client()
+    const load = Load.start({ path: place.rig.listenPath, clients: 2 })
+    await until(() => load.asked.length > 100, 'some load')
+    place.copy()
+    // What a copytruncate under load always has: a request between the copy and the cut.
+    const seen = load.asked.length
+    await until(() => load.asked.length > seen + 10, 'requests after the copy')
+    place.cut()
+    client.close()
+    const asked = await load.stop()
+    await place.rig.daemon.kill('SIGTERM')
+    for (const format of ['text', 'json'] as const) {
+      expect(differences(asked, place.entries(format)).join('\n')).toContain('the lines are: none')
+    }
+  })
+})
+
+describe('the reader of the files', () => {
+  const asked: readonly Asked[] = [
+    { client: 0, verb: 'cluster_added', target: 'cluster:a', answer: 'ok', message: '' },
+    { client: 0, verb: 'cluster_removed', target: 'cluster:b', answer: 'failure', message: 'not found' },
+  ]
+  const line = (stage: string, verb: string, target: string, result: string, request: string): Entry => ({
+    stage,
+    verb,
+    target,
+    result,
+    session: 'S',
+    request,
+    sha256: null,
+    errorCode: null,
+  })
+  const [first, second, third, fourth] = [
+    line('attempt', 'cluster_added', 'cluster:a', 'ok', 'A'),
+    line('completion', 'cluster_added', 'cluster:a', 'ok', 'A'),
+    line('attempt', 'cluster_removed', 'cluster:b', 'ok', 'B'),
+    line('completion', 'cluster_removed', 'cluster:b', 'err', 'B'),
+  ] as const
+
+  it('has nothing to say when the lines are what the clients did', () => {
+    expect(differences(asked, [first, second, third, fourth])).toEqual([])
+  })
+
+  it.each([
+    ['lost', [first, second, third]],
+    ['doubled', [first, second, second, third, fourth]],
+    ['swapped within a request', [second, first, third, fourth]],
+    ['swapped between requests', [third, fourth, first, second]],
+    ['wrong about the outcome', [first, { ...second, result: 'err' }, third, fourth]],
+    ['under another request', [first, { ...second, request: 'C' }, third, fourth]],
+    ['about nothing anybody asked', [first, second, third, fourth, { ...first, target: 'cluster:c' }]],
+  ])('names a line that is %s', (_, lines) => {
+    expect(differences(asked, lines)).not.toEqual([])
+  })
+
+  it('names the line where the two files differ', () => {
+    expect(twoStories([first, second], [first, second])).toEqual([])
+    expect(twoStories([first, second], [second, first])).not.toEqual([])
+    expect(twoStories([first], [first, second])).not.toEqual([])
+  })
+
+  it.each(['text', 'json'] as const)(
+    'does not read a %s line that is torn or split in two',
+    async (format) => {
+      const place = await Place.start()
+      await (await place.rig.client()).request('add_cluster', { cluster_id: 'a' })
+      const content = readFileSync(place.path(format), 'utf8')
+      expect(entriesOf(content, format).length).toBeGreaterThan(3)
+      expect(() => entriesOf(content.slice(0, -1), format)).toThrow()
+      const middle = content.length - 200
+      expect(() => entriesOf(`${content.slice(0, middle)}\n${content.slice(middle)}`, format)).toThrow()
+    },
+  )
+})
+
+/** A daemon under an account of its own, and everything that rotates its files, in one place. */
+class Place {
+  readonly rig: Rig
+  rotations = 0
+  /** Names of the files of both formats, oldest first, without the live ones. */
+  readonly #old: Record<Format, string[]> = { text: [], json: [] }
+
+  private constructor(rig: Rig) {
+    this.rig = rig
+  }
+
+  static async start(): Promise<Place> {
+    const rig = await Rig.start({ daemon: false })
+    const place = new Place(rig)
+    mkdirSync(place.directory, { mode: 0o750 })
+    for (const file of [rig.dir, rig.configPath, rig.commandPath, place.directory]) {
+      chownSync(file, ACCOUNT, ACCOUNT)
+    }
+    const daemon = rig.spawnDaemon([
+      'setpriv',
+      `--reuid=${ACCOUNT}`,
+      `--regid=${ACCOUNT}`,
+      '--clear-groups',
+      '--',
+    ])
+    await daemon.until(({ msg }) => msg === 'ready')
+    place.#installLogrotate()
+    return place
+  }
+
+  get directory(): string {
+    return path.dirname(this.rig.jsonPath)
+  }
+
+  path(format: Format): string {
+    return format === 'json' ? this.rig.jsonPath : this.rig.textPath
+  }
+
+  /** All lines of one format, oldest file first; each file must say first that it was opened, and nowhere else. */
+  entries(format: Format): Entry[] {
+    const names = [...this.#old[format], path.basename(this.path(format))]
+    return names.flatMap((name) => {
+      const entries = entriesOf(contentOf(path.join(this.directory, name)), format)
+      const opened = entries.flatMap(({ verb }, index) => (verb === 'audit_log_opened' ? [index] : []))
+      expect([name, opened]).toEqual([name, [0]])
+      return entries
+    })
+  }
+
+  /** How many old files of each format there are, and how many of them are compressed; none that nobody expects. */
+  files(): { format: Format; compressed: number }[] {
+    const present = readdirSync(this.directory)
+    const known = [
+      ...this.#old.text,
+      ...this.#old.json,
+      ...['text', 'json'].map((f) => path.basename(this.path(f as Format))),
+    ]
+    expect(present.map((name) => name.replace(/\.gz$/, '')).sort()).toEqual(known.sort())
+    return (['text', 'json'] as const).map((format) => ({
+      format,
+      compressed: present.filter(
+        (name) => name.startsWith(`${path.basename(this.path(format))}-`) && name.endsWith('.gz'),
+      ).length,
+    }))
+  }
+
+  /** One run of logrotate. Its names hold the second, so that there cannot be two in one. */
+  async logrotate(): Promise<void> {
+    await this.#untilOpened()
+    const before = new Set(readdirSync(this.directory))
+    const second = Math.floor(Date.now() / 1000)
+    const child = spawn(
+      'logrotate',
+      ['-f', '-s', path.join(this.rig.dir, 'state'), path.join(this.rig.dir, 'rotation')],
+      {
+        env: { PATH: `${this.rig.dir}/bin:${process.env['PATH']}` },
+      },
+    )
+    let said = ''
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (said += String(chunk)))
+    const [status] = await once(child, 'close')
+    expect([status, said]).toEqual([0, ''])
+    for (const format of ['text', 'json'] as const) {
+      const name = path.basename(this.path(format))
+      const fresh = readdirSync(this.directory).filter(
+        (file) => file.startsWith(`${name}-`) && !file.endsWith('.gz') && !before.has(file),
+      )
+      expect(fresh).toHaveLength(1)
+      this.#old[format].push(...fresh)
+    }
+    this.rotations += 1
+    // 50 ms more, since the clock that logrotate reads may lag behind ours.
+    await until(() => Date.now() > (second + 1) * 1000 + 50, 'the next second')
+  }
+
+  /** Both files renamed, with or without a word to the daemon. */
+  async rename(signal: boolean): Promise<void> {
+    await this.#untilOpened()
+    this.rotations += 1
+    for (const format of ['text', 'json'] as const) {
+      const target = `${this.path(format)}.${this.rotations}`
+      renameSync(this.path(format), target)
+      this.#old[format].push(path.basename(target))
+    }
+    if (signal) this.rig.daemon.child.kill('SIGHUP')
+  }
+
+  copy(): void {
+    for (const format of ['text', 'json'] as const) {
+      const target = `${this.path(format)}.copy`
+      copyFileSync(this.path(format), target)
+      this.#old[format].push(path.basename(target))
+    }
+  }
+
+  cut(): void {
+    for (const format of ['text', 'json'] as const) truncateSync(this.path(format))
+  }
+
+  async #untilOpened(): Promise<void> {
+    await until(() => existsSync(this.rig.textPath) && existsSync(this.rig.jsonPath), 'the new files')
+  }
+
+  /** The packaged file, for this place and this account; systemctl does here what systemd does on a reload. */
+  #installLogrotate(): void {
+    const packaged = readFileSync(new URL('../../systemd/logrotate/sozu-auditd', import.meta.url), 'utf8')
+    const adapted = packaged
+      .replaceAll('/var/log/sozu-auditd', this.directory)
+      .replace('su sozu-auditd sozu-auditd\n', 'su daemon daemon\n')
+    writeFileSync(path.join(this.rig.dir, 'rotation'), adapted, { mode: 0o644 })
+    mkdirSync(path.join(this.rig.dir, 'bin'))
+    const systemctl = path.join(this.rig.dir, 'bin', 'systemctl')
+    const reload = `case "$1" in --quiet) exit 0 ;; reload) exec kill -HUP ${this.rig.daemon.pid} ;; esac\nexit 1\n`
+    writeFileSync(systemctl, `#!/bin/sh\n${reload}`)
+    chmodSync(systemctl, 0o755)
+  }
+}

@@ -1,0 +1,156 @@
+// Lays the audit files beside what the clients remember, and names every difference: a line lost, doubled, split, out of
+// order, or about nothing anybody asked. It shares no code with the writer: the two formats are read here as
+// docs/observability.md describes them. Compressed files are read as well.
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
+import { gunzipSync } from 'node:zlib'
+import { validateLine } from '../../support/record-schema.ts'
+import type { Asked } from './load.ts'
+
+/** A line, as far as it is compared. */
+export type Entry = {
+  readonly stage: string
+  readonly verb: string
+  readonly target: string
+  readonly result: string
+  readonly session: string
+  readonly request: string
+  readonly sha256: string | null
+  readonly errorCode: string | null
+}
+
+export type Format = 'text' | 'json'
+
+/** The file at `file`, or its compressed form. */
+export function contentOf(file: string): string {
+  if (existsSync(file)) return readFileSync(file, 'utf8')
+  return gunzipSync(readFileSync(`${file}.gz`)).toString('utf8')
+}
+
+/**
+ * The lines of one file.
+ * @throws Error for a line that is torn, split, or not one of its format
+ */
+export function entriesOf(content: string, format: Format): Entry[] {
+  const lines = content.split('\n')
+  if (lines.pop() !== '') throw new Error(`a ${format} file ends inside a line`)
+  return lines.map(format === 'json' ? jsonEntry : textEntry)
+}
+
+function jsonEntry(line: string): Entry {
+  validateLine(line)
+  const { stage, verb, target, result, session_ulid, request_ulid, extras } = JSON.parse(line)
+  return {
+    stage,
+    verb,
+    target,
+    result,
+    session: session_ulid,
+    request: request_ulid,
+    sha256: extras.request_sha256,
+    errorCode: extras.error_code,
+  }
+}
+
+const textLine = /^\[([0-9A-Z]{26}) ([0-9A-Z]{26}) [^\s[\]]+ [^\s[\]]+\]\tAUDIT\tCommand\((ts=[^\t]*)\)$/
+
+function textEntry(line: string): Entry {
+  const [, session, request, columns] = textLine.exec(line) ?? []
+  if (session === undefined || request === undefined || columns === undefined) {
+    throw new Error(`not a text line: ${line}`)
+  }
+  const pairs = columns.split(', ').map((column) => {
+    const cut = column.indexOf('=')
+    return [column.slice(0, cut), column.slice(cut + 1)] as const
+  })
+  const values = new Map(pairs)
+  const value = (key: string): string => {
+    const found = values.get(key)
+    if (found === undefined) throw new Error(`text line without ${key}: ${line}`)
+    return found
+  }
+  if (values.size !== pairs.length) throw new Error(`text line with a column twice: ${line}`)
+  // The last column: a line cut short cannot have it.
+  if (pairs.at(-1)?.[0] !== 'auditd_version') throw new Error(`text line without its end: ${line}`)
+  return {
+    stage: value('stage'),
+    verb: value('verb'),
+    target: value('target'),
+    result: value('result'),
+    session,
+    request,
+    sha256: values.get('request_sha256') ?? null,
+    errorCode: values.get('error_code') ?? null,
+  }
+}
+
+/** Every difference between what the clients did and what the lines of one format say, in words; empty when there is none. */
+export function differences(asked: readonly Asked[], entries: readonly Entry[]): string[] {
+  const found: string[] = []
+  const byRequest = new Map<string, (Entry & { readonly position: number })[]>()
+  for (const [position, entry] of entries.entries()) {
+    if (entry.stage === 'daemon') continue
+    const key = `${entry.verb} ${entry.target}`
+    byRequest.set(key, [...(byRequest.get(key) ?? []), { ...entry, position }])
+  }
+  const lastPosition = new Map<number, number>()
+  for (const { client, verb, target, answer, message } of asked) {
+    const key = `${verb} ${target}`
+    const lines = byRequest.get(key) ?? []
+    byRequest.delete(key)
+    const said = lines.map(({ stage, result }) => `${stage} ${result}`).join(', ')
+    if (!expected(answer, message).includes(said)) {
+      found.push(`${key}: the client had ${answer} (${message}), the lines are: ${said || 'none'}`)
+    }
+    if (new Set(lines.map(({ request }) => request)).size > 1) found.push(`${key}: two request ulids`)
+    if (new Set(lines.map(({ session }) => session)).size > 1) found.push(`${key}: two session ulids`)
+    const before = lastPosition.get(client) ?? -1
+    if (lines.some(({ position }) => position < before)) found.push(`${key}: before an earlier request`)
+    lastPosition.set(client, lines.at(-1)?.position ?? before)
+  }
+  for (const [key, lines] of byRequest) found.push(`${key}: ${lines.length} lines, and nobody asked`)
+  return found
+}
+
+/** What the lines of a request may be, given what its client was told. */
+function expected(answer: Asked['answer'], message: string): string[] {
+  if (answer === 'ok') return ['attempt ok, completion ok']
+  // Nobody was told anything: either the request was never read, or it was refused into a closed connection.
+  if (answer === 'none') return ['', 'refusal err']
+  return message.startsWith('sozu-auditd: ') ? ['refusal err'] : ['attempt ok, completion err']
+}
+
+/** Where the two files tell different stories; each opens itself at its own times, everything else is the same. */
+export function twoStories(text: readonly Entry[], json: readonly Entry[]): string[] {
+  const story = (entries: readonly Entry[]): string[] =>
+    entries
+      .filter(({ verb }) => verb !== 'audit_log_opened')
+      .map(({ stage, verb, target, request }) => `${stage} ${verb} ${target} ${request}`)
+  const [left, right] = [story(text), story(json)]
+  const differing = left.findIndex((line, index) => line !== right[index])
+  if (differing === -1 && left.length === right.length) return []
+  const at = differing === -1 ? left.length : differing
+  return [`line ${at}: the text file says ${left[at]}, the JSON file ${right[at]}`]
+}
+
+/** Requests the stand-in executed without an attempt line, and attempt lines of requests it never executed. */
+export function unrecorded(
+  received: readonly { readonly payload: string }[],
+  entries: readonly Entry[],
+): string[] {
+  const attempts = new Map<string, number>()
+  for (const { stage, sha256 } of entries) {
+    if (stage === 'attempt' && sha256 !== null) attempts.set(sha256, (attempts.get(sha256) ?? 0) + 1)
+  }
+  const found: string[] = []
+  for (const { payload } of received) {
+    const sha256 = createHash('sha256').update(Buffer.from(payload, 'hex')).digest('hex').slice(0, 16)
+    const left = attempts.get(sha256) ?? 0
+    if (left === 0) found.push(`executed without an attempt line: ${payload}`)
+    else attempts.set(sha256, left - 1)
+  }
+  for (const [sha256, left] of attempts) {
+    if (left > 0) found.push(`attempt line of a request that was not executed: ${sha256}`)
+  }
+  return found
+}
