@@ -1,0 +1,63 @@
+// Restarts under load behind a listening socket that somebody else holds, as systemd does: nobody is refused a connection,
+// and every request is told by the files as its client saw it, or was never read at all.
+import { describe, expect, it } from 'vitest'
+import { type LogLine, Rig, until } from '../support/rig.ts'
+import { compileC } from './support/c-program.ts'
+import { contentOf, differences, entriesOf, twoStories, unrecorded } from './support/ledger.ts'
+import { Load } from './support/load.ts'
+
+const RESTARTS = 20
+const CLIENTS = 16
+
+describe('restarts under load behind an inherited socket', () => {
+  it('20 times: no connect is refused, and no request that was answered or executed is missing', async () => {
+    const rig = await Rig.start({ daemon: false, without: ['listen_socket'] })
+    rig.spawnDaemon([compileC('socket-holder'), rig.listenPath])
+    await until(() => logged(rig, 'ready').length === 1, 'the first daemon')
+    const load = Load.start({ path: rig.listenPath, clients: CLIENTS, perConnection: 20 })
+    for (let restart = 1; restart <= RESTARTS; restart += 1) {
+      const before = load.asked.length
+      await until(() => load.asked.length > before + 20 * CLIENTS, 'load on this daemon')
+      stopPresent(rig)
+      await until(() => logged(rig, 'ready').length === restart + 1, 'the next daemon')
+    }
+    const asked = await load.stop()
+    stopPresent(rig)
+    await until(() => logged(rig, 'ended').length === RESTARTS + 1, 'the end of the last daemon')
+
+    expect(load.refusedConnects).toEqual([])
+    for (const { code } of logged(rig, 'ended')) expect(code).toBe(0)
+    const text = entriesOf(contentOf(rig.textPath), 'text')
+    const json = entriesOf(contentOf(rig.jsonPath), 'json')
+    // A request without an answer has no line, or that of its refusal.
+    expect(differences(asked, text)).toEqual([])
+    expect(differences(asked, json)).toEqual([])
+    expect(twoStories(text, json)).toEqual([])
+    expect(unrecorded(rig.standin.received(), json)).toEqual([])
+    for (const verb of ['audit_started', 'audit_stopped']) {
+      expect(json.filter((entry) => entry.verb === verb)).toHaveLength(RESTARTS + 1)
+    }
+    const unanswered = asked.filter(({ answer }) => answer === 'none').length
+    console.log(
+      `restarts: ${asked.length} requests, ${load.connections} connections, ${unanswered} requests unanswered`,
+    )
+  })
+
+  it('are watched by clients that notice a connect that is refused: without a holder there are some', async () => {
+    const rig = await Rig.start()
+    const load = Load.start({ path: rig.listenPath, clients: 2, perConnection: 5 })
+    await until(() => load.asked.length > 20, 'load')
+    await rig.daemon.kill('SIGTERM')
+    await until(() => load.refusedConnects.length > 0, 'a refused connect')
+    await rig.startDaemon()
+    await load.stop()
+  })
+})
+
+function logged(rig: Rig, what: string): LogLine[] {
+  return rig.daemon.log.filter(({ msg }) => msg === what)
+}
+
+function stopPresent(rig: Rig): void {
+  process.kill(Number(logged(rig, 'started by the holder').at(-1)?.['pid']), 'SIGTERM')
+}
