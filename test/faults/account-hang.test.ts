@@ -1,0 +1,207 @@
+// An account database that hangs for half a minute: it costs names, and nothing else. The hang is a real one, in the C
+// library's name service switch of the helper process, inside a mount namespace.
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { STATUS } from '../../src/protocol/message.ts'
+import { type Line, Rig, schema, until } from '../support/rig.ts'
+import { TestClient } from '../support/test-client.ts'
+import { compileC } from './support/c-program.ts'
+
+const HANG_MS = 30_000
+/** A module that the C library ships, that nobody uses, and that ours stands in for. */
+const MODULE = 'hesiod'
+/** Debian's account `daemon`. */
+const KNOWN_UID = 1
+
+describe('an account database that hangs', () => {
+  it('for 30 seconds keeps nobody waiting: lines of newcomers say user null, and names come back afterwards', async () => {
+    const place = await Place.start()
+    const old = await place.rig.client()
+    await old.request('add_cluster', { cluster_id: 'before' })
+    const before = await place.measure(old, () => sleep(3000))
+
+    place.hang()
+    const askedBefore = place.asked
+    const answerMs: number[] = []
+    const during = await place.measure(old, async () => {
+      const end = performance.now() + HANG_MS
+      for (let uid = 20_000; performance.now() < end; uid += 1) {
+        const started = performance.now()
+        expect((await place.requestAs(uid, `hung-${uid}`)).status).toBe(STATUS.ok)
+        answerMs.push(performance.now() - started)
+        // The next newcomer, whatever became of the lookup of this one.
+        await sleep(100)
+      }
+    })
+    // A known account, too: what cannot be asked is not guessed.
+    await place.requestAs(KNOWN_UID, 'hung-known')
+    // Those who were known already stay known.
+    await old.request('add_cluster', { cluster_id: 'old' })
+    expect(place.asked - askedBefore).toBeGreaterThan(3)
+    place.heal()
+    const healed = performance.now()
+    for (let next = 0; (await place.userOf(KNOWN_UID, `healed-${next}`)) === null; next += 1) {
+      // The helper is started again every 30 seconds at the latest.
+      expect(performance.now() - healed).toBeLessThan(35_000)
+      await sleep(500)
+    }
+    const healedMs = performance.now() - healed
+    expect(await place.userOf(KNOWN_UID, 'healed')).toBe('daemon')
+
+    const hung = place.rig.requests().filter(({ target }) => target.startsWith('cluster:hung-'))
+    expect(hung).toHaveLength(2 * (answerMs.length + 1))
+    for (const { actor } of hung) expect(actor).toMatchObject({ user: null, uid: expect.any(Number) })
+    for (const target of ['before', 'old']) {
+      expect(place.line(target).actor).toMatchObject({ uid: 0, user: 'root' })
+    }
+    console.log('account database:', { before, during, slowest: Math.max(...answerMs), healedMs })
+    expect(Math.max(...answerMs)).toBeLessThan(500)
+    // Twenty milliseconds; where the machine itself is slower than that, no more than twice what it shows without a hang.
+    expect(during.outside.p99).toBeLessThan(Math.max(20, 2 * before.outside.p99))
+    expect(during.inside.p99).toBeLessThan(Math.max(20, 2 * before.inside.p99))
+  })
+
+  it('at the start keeps nobody waiting either: the daemon serves, and its own lines say user null', async () => {
+    const place = await Place.start({ hanging: true })
+    expect((await place.requestAs(KNOWN_UID, 'a')).status).toBe(STATUS.ok)
+    expect(place.asked).toBeGreaterThan(0)
+    const started = place.rig.lines().find(({ verb }) => verb === 'audit_started')
+    expect(started?.actor).toMatchObject({ uid: 0, user: null })
+    expect(place.line('a').actor).toMatchObject({ uid: KNOWN_UID, user: null })
+  })
+})
+
+describe('the measurement', () => {
+  it('shows an event loop that is held up, from inside and from outside', async () => {
+    const place = await Place.start()
+    const client = await place.rig.client()
+    const seen = await place.measure(client, async () => {
+      for (let stop = 0; stop < 20; stop += 1) {
+        place.rig.daemon.child.kill('SIGSTOP')
+        await sleep(60)
+        place.rig.daemon.child.kill('SIGCONT')
+        await sleep(20)
+      }
+    })
+    expect(seen.outside.p99).toBeGreaterThan(40)
+    expect(seen.inside.p99).toBeGreaterThan(40)
+  })
+})
+
+type Delay = { readonly count: number; readonly p50: number; readonly p99: number; readonly max: number }
+
+/** A daemon in a mount namespace whose account database has a gate. */
+class Place {
+  readonly rig: Rig
+  readonly #gate: string
+  readonly #delayFile: string
+
+  private constructor(rig: Rig, gate: string, delayFile: string) {
+    this.rig = rig
+    this.#gate = gate
+    this.#delayFile = delayFile
+  }
+
+  static async start({ hanging = false } = {}): Promise<Place> {
+    const directory = mkdtempSync(path.join(tmpdir(), 'auditd-nss-'))
+    onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
+    const gate = path.join(directory, 'gate')
+    const delayFile = path.join(directory, 'delay')
+    const library = compileC('nss-gate', '-shared', '-fPIC', `-DMODULE=${MODULE}`, `-DGATE="${gate}"`)
+    const configuration = path.join(directory, 'nsswitch.conf')
+    writeFileSync(configuration, `passwd: ${MODULE} files\ngroup: files\n`, { mode: 0o644 })
+    const script = `mount --bind ${library} ${modulePath()} && mount --bind ${configuration} /etc/nsswitch.conf && exec "$0" "$@"`
+    if (hanging) writeFileSync(gate, '')
+    const preload = fileURLToPath(new URL('support/loop-delay.cjs', import.meta.url))
+    const rig = await Rig.start({
+      config: { listen_socket_mode: '0666' },
+      wrap: ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', script],
+      environment: { NODE_OPTIONS: `--require ${preload}`, LOOP_DELAY_FILE: delayFile },
+    })
+    return new Place(rig, gate, delayFile)
+  }
+
+  hang(): void {
+    writeFileSync(this.#gate, '')
+  }
+
+  heal(): void {
+    rmSync(this.#gate)
+  }
+
+  /** How many questions the account database has been asked. */
+  get asked(): number {
+    return statSync(`${this.#gate}.asked`, { throwIfNoEntry: false })?.size ?? 0
+  }
+
+  /** One request of a new connection of `uid`. */
+  async requestAs(uid: number, cluster: string): Promise<{ readonly status: number }> {
+    process.seteuid?.(uid)
+    // The kernel takes down who connects in connect(2), which Node calls before this returns.
+    const connecting = TestClient.connect(this.rig.listenPath, schema, {})
+    process.seteuid?.(0)
+    const client = await connecting
+    const answer = await client.request('add_cluster', { cluster_id: cluster })
+    client.close()
+    return answer
+  }
+
+  async userOf(uid: number, cluster: string): Promise<string | null> {
+    await this.requestAs(uid, cluster)
+    return this.line(cluster).actor.user
+  }
+
+  line(cluster: string): Line {
+    const found = this.rig.requests().find(({ target }) => target === `cluster:${cluster}`)
+    if (found === undefined) throw new Error(`no line about ${cluster}`)
+    return found
+  }
+
+  /** How late the daemon's event loop was during `activity`: by what `client` had to wait for reads, and by its own word. */
+  async measure(
+    client: TestClient,
+    activity: () => Promise<unknown>,
+  ): Promise<{ readonly outside: Delay; readonly inside: Delay }> {
+    await this.#ownWord()
+    let over = false
+    const waited: number[] = []
+    const asking = (async () => {
+      while (!over) {
+        const started = performance.now()
+        await client.request('status')
+        waited.push(performance.now() - started)
+        await sleep(1)
+      }
+    })()
+    await activity()
+    over = true
+    await asking
+    waited.sort((a, b) => a - b)
+    const at = (share: number): number => waited[Math.floor((waited.length - 1) * share)] ?? 0
+    const outside = { count: waited.length, p50: at(0.5), p99: at(0.99), max: at(1) }
+    return { outside, inside: await this.#ownWord() }
+  }
+
+  /** What the daemon saw since this was asked last. */
+  async #ownWord(): Promise<Delay> {
+    rmSync(this.#delayFile, { force: true })
+    this.rig.daemon.child.kill('SIGUSR2')
+    await until(() => existsSync(this.#delayFile), "the daemon's own measurement")
+    return JSON.parse(readFileSync(this.#delayFile, 'utf8')) as Delay
+  }
+}
+
+/** Where the C library keeps the module that ours stands in for. */
+function modulePath(): string {
+  const name = `libnss_${MODULE}.so.2`
+  const found = readdirSync('/usr/lib', { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => path.join('/usr/lib', entry.name, name))
+    .find((file) => existsSync(file))
+  if (found === undefined) throw new Error(`the C library has no ${name}`)
+  return found
+}
