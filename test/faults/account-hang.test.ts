@@ -12,6 +12,8 @@ import { TestClient } from '../support/test-client.ts'
 import { compileC } from './support/c-program.ts'
 
 const HANG_MS = 30_000
+/** Connections of accounts never seen before that are always under way. */
+const NEWCOMERS = 4
 /** A module that the C library ships, that nobody uses, and that ours stands in for. */
 const MODULE = 'hesiod'
 /** Debian's account `daemon`. */
@@ -29,19 +31,21 @@ describe('an account database that hangs', () => {
     const answerMs: number[] = []
     const during = await place.measure(old, async () => {
       const end = performance.now() + HANG_MS
-      for (let uid = 20_000; performance.now() < end; uid += 1) {
-        const started = performance.now()
-        expect((await place.requestAs(uid, `hung-${uid}`)).status).toBe(STATUS.ok)
-        answerMs.push(performance.now() - started)
-        // The next newcomer, whatever became of the lookup of this one.
-        await sleep(100)
-      }
+      const newcomers = Array.from({ length: NEWCOMERS }, async (_, lane) => {
+        for (let uid = 20_000 + lane; performance.now() < end; uid += NEWCOMERS) {
+          const started = performance.now()
+          expect((await place.requestAs(uid, `hung-${uid}`)).status).toBe(STATUS.ok)
+          answerMs.push(performance.now() - started)
+          await sleep(50)
+        }
+      })
+      await Promise.all(newcomers)
     })
     // A known account, too: what cannot be asked is not guessed.
     await place.requestAs(KNOWN_UID, 'hung-known')
     // Those who were known already stay known.
     await old.request('add_cluster', { cluster_id: 'old' })
-    expect(place.asked - askedBefore).toBeGreaterThan(3)
+    expect(place.asked - askedBefore).toBeGreaterThan(1)
     place.heal()
     const healed = performance.now()
     for (let next = 0; (await place.userOf(KNOWN_UID, `healed-${next}`)) === null; next += 1) {
@@ -92,7 +96,8 @@ describe('the measurement', () => {
   })
 })
 
-type Delay = { readonly count: number; readonly p50: number; readonly p99: number; readonly max: number }
+/** What anybody who comes at a random moment has to wait, in milliseconds. */
+type Delay = { readonly p99: number; readonly max: number }
 
 /** A daemon in a mount namespace whose account database has a gate. */
 class Place {
@@ -168,6 +173,7 @@ class Place {
   ): Promise<{ readonly outside: Delay; readonly inside: Delay }> {
     await this.#ownWord()
     let over = false
+    const begun = performance.now()
     const waited: number[] = []
     const asking = (async () => {
       while (!over) {
@@ -180,10 +186,7 @@ class Place {
     await activity()
     over = true
     await asking
-    waited.sort((a, b) => a - b)
-    const at = (share: number): number => waited[Math.floor((waited.length - 1) * share)] ?? 0
-    const outside = { count: waited.length, p50: at(0.5), p99: at(0.99), max: at(1) }
-    return { outside, inside: await this.#ownWord() }
+    return { outside: delayOf(waited, performance.now() - begun), inside: await this.#ownWord() }
   }
 
   /** What the daemon saw since this was asked last. */
@@ -191,8 +194,21 @@ class Place {
     rmSync(this.#delayFile, { force: true })
     this.rig.daemon.child.kill('SIGUSR2')
     await until(() => existsSync(this.#delayFile), "the daemon's own measurement")
-    return JSON.parse(readFileSync(this.#delayFile, 'utf8')) as Delay
+    const { totalMs, waits } = JSON.parse(readFileSync(this.#delayFile, 'utf8'))
+    return delayOf(waits, totalMs)
   }
+}
+
+/**
+ * Not the percentile of the waits: one long wait would count as little as a short one, although more who come are in it.
+ * @param totalMs the time in which the waits lay
+ */
+function delayOf(waits: readonly number[], totalMs: number): Delay {
+  const longerThan = (ms: number): number =>
+    waits.reduce((sum, wait) => sum + Math.max(0, wait - ms), 0) / totalMs
+  let p99 = 0
+  while (longerThan(p99) > 0.01) p99 += 0.1
+  return { p99, max: Math.max(...waits) }
 }
 
 /** Where the C library keeps the module that ours stands in for. */
