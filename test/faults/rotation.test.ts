@@ -184,7 +184,8 @@ class Place {
 
   /** How many old files of each format there are, and how many of them are compressed; none that nobody expects. */
   files(): { format: Format; compressed: number }[] {
-    const present = readdirSync(this.directory)
+    const locks = /^\.audit\.(log|jsonl)\.lock$/
+    const present = readdirSync(this.directory).filter((name) => !locks.test(name))
     const known = [
       ...this.#old.text,
       ...this.#old.json,
