@@ -11,6 +11,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
@@ -33,6 +34,7 @@ const ACCOUNT = 1
 const CLIENTS = 16
 const LOGROTATE_RUNS = 40
 const RENAMES_BETWEEN = 4
+const AT_ONCE = 10
 
 describe('rotation at full load', () => {
   it('200 times, by logrotate, rename and SIGHUP, and rename alone, loses, doubles, splits and reorders no line', async () => {
@@ -54,6 +56,24 @@ describe('rotation at full load', () => {
     expect(twoStories(text, json)).toEqual([])
     expect(unrecorded(place.rig.standin.received(), json)).toEqual([])
     console.log(`rotation: ${asked.length} requests, ${place.rotations} rotations`)
+  })
+
+  it('of a file that has only just been created costs no line and no request', async () => {
+    const place = await Place.start()
+    const load = Load.start({ path: place.rig.listenPath, clients: CLIENTS })
+    for (let time = 0; time < 2 * AT_ONCE; time += 1) {
+      const seen = load.asked.length
+      await until(() => load.asked.length > seen + CLIENTS, 'load')
+      const format = time % 2 === 0 ? 'json' : 'text'
+      for (let again = 0; again < 3; again += 1) await place.renameAtOnce(format)
+    }
+    const asked = await load.stop()
+    await place.rig.daemon.kill('SIGTERM')
+    const [text, json] = [place.entries('text', true), place.entries('json', true)]
+    expect(json.filter(({ verb }) => verb === 'audit_degraded')).toEqual([])
+    expect(asked.filter(({ message }) => message.startsWith('sozu-auditd: '))).toEqual([])
+    expect(differences(asked, text)).toEqual([])
+    expect(differences(asked, json)).toEqual([])
   })
 
   it('is judged by a reader that sees what copytruncate loses', async () => {
@@ -172,10 +192,12 @@ class Place {
   }
 
   /** All lines of one format, oldest file first; each file must say first that it was opened, and nowhere else. */
-  entries(format: Format): Entry[] {
+  entries(format: Format, emptyToo = false): Entry[] {
     const names = [...this.#old[format], path.basename(this.path(format))]
     return names.flatMap((name) => {
       const entries = entriesOf(contentOf(path.join(this.directory, name)), format)
+      // Taken away before it had a first line.
+      if (entries.length === 0 && emptyToo) return []
       const opened = entries.flatMap(({ verb }, index) => (verb === 'audit_log_opened' ? [index] : []))
       expect([name, opened]).toEqual([name, [0]])
       return entries
@@ -241,6 +263,15 @@ class Place {
     if (signal) this.rig.daemon.child.kill('SIGHUP')
   }
 
+  /** Renames one file the moment it appears: before its first line is written, as likely as not. */
+  async renameAtOnce(format: Format): Promise<void> {
+    const target = `${this.path(format)}.${this.rotations + 1}`
+    while (!existsSync(this.path(format))) await new Promise((resolve) => setImmediate(resolve))
+    renameSync(this.path(format), target)
+    this.rotations += 1
+    this.#old[format].push(path.basename(target))
+  }
+
   copy(): void {
     for (const format of ['text', 'json'] as const) {
       const target = `${this.path(format)}.copy`
@@ -253,8 +284,10 @@ class Place {
     for (const format of ['text', 'json'] as const) truncateSync(this.path(format))
   }
 
+  /** A rotation is of files that have been opened, which their first line says. */
   async #untilOpened(): Promise<void> {
-    await until(() => existsSync(this.rig.textPath) && existsSync(this.rig.jsonPath), 'the new files')
+    const opened = (file: string): boolean => (statSync(file, { throwIfNoEntry: false })?.size ?? 0) > 0
+    await until(() => opened(this.rig.textPath) && opened(this.rig.jsonPath), 'the new files')
   }
 
   /** The packaged file, for this place and this account; systemctl does here what systemd does on a reload. */
