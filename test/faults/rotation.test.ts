@@ -230,7 +230,6 @@ class Place {
   async logrotate(): Promise<void> {
     await this.#untilOpened()
     const before = new Set(readdirSync(this.directory))
-    const second = Math.floor(Date.now() / 1000)
     const child = spawn(
       'logrotate',
       ['-f', '-s', path.join(this.rig.dir, 'state'), path.join(this.rig.dir, 'rotation')],
@@ -251,6 +250,7 @@ class Place {
       this.#old[format].push(...fresh)
     }
     this.rotations += 1
+    const second = Number(this.#old.json.at(-1)?.split('-').at(-1))
     // 50 ms more, since the clock that logrotate reads may lag behind ours.
     await until(() => Date.now() > (second + 1) * 1000 + 50, 'the next second')
   }
