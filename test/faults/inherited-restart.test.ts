@@ -7,6 +7,7 @@ import { contentOf, differences, entriesOf, twoStories, unrecorded } from './sup
 import { Load } from './support/load.ts'
 
 const RESTARTS = 20
+const KILLS = 5
 const CLIENTS = 16
 
 describe('restarts under load behind an inherited socket', () => {
@@ -18,11 +19,11 @@ describe('restarts under load behind an inherited socket', () => {
     for (let restart = 1; restart <= RESTARTS; restart += 1) {
       const before = load.asked.length
       await until(() => load.asked.length > before + 20 * CLIENTS, 'load on this daemon')
-      stopPresent(rig)
+      process.kill(presentPid(rig), 'SIGTERM')
       await until(() => logged(rig, 'ready').length === restart + 1, 'the next daemon')
     }
     const asked = await load.stop()
-    stopPresent(rig)
+    process.kill(presentPid(rig), 'SIGTERM')
     await until(() => logged(rig, 'ended').length === RESTARTS + 1, 'the end of the last daemon')
 
     expect(load.refusedConnects).toEqual([])
@@ -43,6 +44,30 @@ describe('restarts under load behind an inherited socket', () => {
     )
   })
 
+  it('by SIGKILL, 5 times: what was in flight has a completion that says that its outcome is unknown', async () => {
+    const rig = await Rig.start({ daemon: false, without: ['listen_socket'] })
+    rig.spawnDaemon([compileC('socket-holder'), rig.listenPath])
+    await until(() => logged(rig, 'ready').length === 1, 'the first daemon')
+    const load = Load.start({ path: rig.listenPath, clients: CLIENTS, perConnection: 20 })
+    for (let kill = 1; kill <= KILLS; kill += 1) {
+      const before = load.asked.length
+      await until(() => load.asked.length > before + 20 * CLIENTS, 'load on this daemon')
+      process.kill(presentPid(rig), 'SIGKILL')
+      await until(() => logged(rig, 'ready').length === kill + 1, 'the next daemon')
+    }
+    const asked = await load.stop()
+    process.kill(presentPid(rig), 'SIGTERM')
+    await until(() => logged(rig, 'ended').length === KILLS + 1, 'the end of the last daemon')
+
+    expect(load.refusedConnects).toEqual([])
+    const json = entriesOf(contentOf(rig.jsonPath), 'json')
+    expect(differences(asked, json, { crashes: true })).toEqual([])
+    // An attempt may be of a request that never reached Sōzu; the reverse may not be.
+    const executed = unrecorded(rig.standin.received(), json).filter((what) => what.startsWith('executed'))
+    expect(executed).toEqual([])
+    expect(json.filter(({ errorCode }) => errorCode === 'outcome_unknown').length).toBeGreaterThan(0)
+  })
+
   it('are watched by clients that notice a connect that is refused: without a holder there are some', async () => {
     const rig = await Rig.start()
     const load = Load.start({ path: rig.listenPath, clients: 2, perConnection: 5 })
@@ -58,6 +83,6 @@ function logged(rig: Rig, what: string): LogLine[] {
   return rig.daemon.log.filter(({ msg }) => msg === what)
 }
 
-function stopPresent(rig: Rig): void {
-  process.kill(Number(logged(rig, 'started by the holder').at(-1)?.['pid']), 'SIGTERM')
+function presentPid(rig: Rig): number {
+  return Number(logged(rig, 'started by the holder').at(-1)?.['pid'])
 }
