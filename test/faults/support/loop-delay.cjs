@@ -1,9 +1,10 @@
 // Loaded into the daemon by NODE_OPTIONS=--require: how long its event loop kept others waiting, from the inside. SIGUSR2
 // writes what was seen since the last one to the file LOOP_DELAY_FILE (the time, and each wait in it, in milliseconds), and
-// begins anew.
+// begins anew. With LOOP_WORK_MS each turn takes that long by itself, like the turns of a process that has something to do.
 const { renameSync, writeFileSync } = require('node:fs')
 
 const file = process.env.LOOP_DELAY_FILE
+const workMs = Number(process.env.LOOP_WORK_MS ?? 0)
 let since = performance.now()
 let last = since
 let waits = []
@@ -12,6 +13,7 @@ function turn() {
   const now = performance.now()
   waits.push(now - last)
   last = now
+  while (performance.now() < now + workMs);
   setTimeout(turn, 1).unref()
 }
 turn()
