@@ -3,6 +3,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
+  appendFileSync,
   chmodSync,
   chownSync,
   linkSync,
@@ -102,6 +103,11 @@ const deeds: readonly Deed[] = [
     deed: 'cuts the file inside a line',
     what: 'truncated',
     commit: (file) => truncateSync(file, statSync(file).size - 10),
+  },
+  {
+    deed: 'writes a line of his own into the file',
+    what: 'extended',
+    commit: (file) => appendFileSync(file, FOREIGN),
   },
   {
     deed: 'opens the file to everybody',
