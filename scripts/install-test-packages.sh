@@ -4,7 +4,7 @@
 set -euo pipefail
 suite=${1-tests}
 
-# program:package
+# program:package (gencat stands for the C headers, which gcc only recommends)
 needed=(
   systemd-analyze:systemd
   systemd-socket-activate:systemd
@@ -17,8 +17,8 @@ needed=(
 if [ "$(id -u)" -eq 0 ]; then needed+=(fsfreeze:util-linux mkfs.ext4:e2fsprogs strace:strace); fi
 case $suite in
   tests) ;;
-  faults) needed+=(nbdkit:nbdkit nbdfuse:libnbd-bin fusermount3:fuse3 gcc:gcc unshare:util-linux) ;;
-  bench) needed=(socat:socat haproxy:haproxy gcc:gcc) ;;
+  faults) needed+=(nbdkit:nbdkit nbdfuse:libnbd-bin fusermount3:fuse3 gcc:gcc gencat:libc6-dev unshare:util-linux) ;;
+  bench) needed=(socat:socat haproxy:haproxy gcc:gcc gencat:libc6-dev) ;;
   *) echo "usage: $0 [faults|bench]" >&2; exit 2 ;;
 esac
 export PATH="$PATH:/usr/sbin:/sbin"
