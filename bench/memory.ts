@@ -1,6 +1,7 @@
 // What resting connections cost: resident memory of a fresh daemon, and of its helper process apart, with so many
-// connections that have each asked once (only then does a session have its own connection to Sōzu). Limits on open files
-// are raised for it by prlimit: the daemon takes (limit - 64) / 3 connections.
+// connections that have each asked once (only then does a session have its own connection to Sōzu). Where it is needed
+// and allowed, prlimit raises the limit on open files.
+import { spawnSync } from 'node:child_process'
 import { readFileSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { residentMib, serving, start, stop, undoing } from './children.ts'
@@ -22,17 +23,14 @@ const NAME: ContenderName = 'auditd-write'
 const DAEMON: DaemonSettings = { durability: 'write', text: true }
 const COUNTS = [0, 100, 1000, 10_000]
 const QUICK_COUNTS = [0, 100, 1000]
-/** Of the daemon, for 10,000 sessions; the answerer and the generator need fewer. */
-const OPEN_FILES = 32_768
+/** The daemon takes (limit - 64) / 3 connections; the answerer and the generator need fewer. */
+const FILES_PER_CONNECTION = 3
+const FILES_RESERVED = 64
 const REST_MS = 2000
 
 export async function runMemory(options: Options, setting: Setting): Promise<Memory[]> {
   const { say } = setting
-  const counts = (options.quick ? QUICK_COUNTS : COUNTS).filter((connections) => {
-    if (connections * 3 + 67 <= hardLimit() || process.geteuid?.() === 0) return true
-    say(`SKIPPED: ${connections} idle connections, since only root may open more than ${hardLimit()} files`)
-    return false
-  })
+  const counts = [...new Set((options.quick ? QUICK_COUNTS : COUNTS).map((count) => possible(count, say)))]
   const cases = [
     ...counts.map((connections) => ({ connections, afterSeconds: null })),
     { connections: 0, afterSeconds: options.quick ? 2 : 10 },
@@ -55,8 +53,7 @@ function look(
   { place, loads }: Setting,
 ): Promise<{ ownMib: number; helperMib: number }> {
   return undoing(async (later) => {
-    const limit = ['prlimit', `--nofile=${Math.max(OPEN_FILES, hardLimit())}`]
-    const wrap = connections * 3 + 67 > softLimit() ? limit : []
+    const wrap = filesFor(connections) > softLimit() ? ['prlimit', `--nofile=${filesFor(connections)}`] : []
     const target = path.join(place.sockets, 'memory.sock')
     const answerer = start([...wrap, path.join(binaries, 'answerer'), target, ...loads.answers])
     later(async () => rmSync(target, { force: true }))
@@ -87,18 +84,24 @@ function look(
   })
 }
 
-function hardLimit(): number {
-  return limitOf(1)
+/** As many connections as asked for, or as open files admit here. */
+function possible(connections: number, say: (text: string) => void): number {
+  const limit = ['prlimit', `--nofile=${filesFor(connections)}`, 'true']
+  const [file = '', ...args] = limit
+  if (filesFor(connections) <= softLimit() || spawnSync(file, args).status === 0) return connections
+  const fewer = Math.floor((softLimit() - filesFor(0)) / FILES_PER_CONNECTION / 1000) * 1000
+  say(
+    `SKIPPED: ${connections} resting connections (the limit on open files cannot be raised); ${fewer} instead`,
+  )
+  return fewer
+}
+
+/** Open files the daemon needs for so many connections, by its own rule. */
+function filesFor(connections: number): number {
+  return FILES_RESERVED + FILES_PER_CONNECTION * (connections + 1)
 }
 
 function softLimit(): number {
-  return limitOf(0)
-}
-
-function limitOf(column: number): number {
-  const line = /^Max open files\s+(\d+|unlimited)\s+(\d+|unlimited)/m.exec(
-    readFileSync('/proc/self/limits', 'utf8'),
-  )
-  const value = line?.[column + 1]
+  const value = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1]
   return value === undefined || value === 'unlimited' ? 1_048_576 : Number(value)
 }
