@@ -1,6 +1,6 @@
 // The processes the bench starts, and what the kernel says of them. Every one is known by its pid and ended by it, whatever
 // way the bench itself ends; nothing here waits without a bound.
-import { type ChildProcess, spawn, type SpawnOptions } from 'node:child_process'
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 

@@ -1,7 +1,8 @@
 // Runs generator.c once and reads what it says. The contender's processor time is taken over the same window; the
 // generator keeps its connections until then, so that a process for each connection is still there to be counted.
-import { createInterface } from 'node:readline'
+
 import path from 'node:path'
+import { createInterface } from 'node:readline'
 import { complaintOf, cpuSecondsOf, ended, start, stop } from './children.ts'
 import { binaries } from './place.ts'
 

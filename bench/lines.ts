@@ -7,8 +7,8 @@ import { measure } from './generator.ts'
 import { freeGib } from './machine.ts'
 import type { Options } from './options.ts'
 import { binaries } from './place.ts'
+import { type Round, runOnce, type Setting } from './run.ts'
 import { rotated } from './statistics.ts'
-import { type Round, runOnce, type Setting } from './throughput.ts'
 
 export type LinesFigures = {
   /** Lines in the file when the measurement began, counted. */
@@ -30,10 +30,8 @@ type Daemon = Contender & { readonly auditFiles: AuditFiles }
 type Load = { readonly frames: string; readonly connections: number }
 
 /** @returns null where the disk has too little room */
-export async function runLines(
-  options: Options,
-  { place, loads, say }: Setting,
-): Promise<LinesFigures[] | null> {
+export async function runLines(options: Options, setting: Setting): Promise<LinesFigures[] | null> {
+  const { place, loads, say } = setting
   const millions = [0, ...options.lines].sort((a, b) => a - b)
   const [free, needed] = [freeGib(place.disk), (millions.at(-1) ?? 0) * FREE_GIB_PER_MILLION]
   if (free < needed) {
@@ -61,7 +59,7 @@ export async function runLines(
     for (const wanted of millions) {
       say(`growing to ${wanted} million lines`)
       await grow(grown, load, wanted * 1e6)
-      found.push(await compare(grown, fresh, load, options))
+      found.push(await compare([grown, fresh], load, options, setting))
     }
     return found
   })
@@ -78,7 +76,12 @@ function linesOf({ lines: [lines = 0] }: AuditFiles): number {
   return lines
 }
 
-async function compare(grown: Daemon, fresh: Daemon, load: Load, options: Options): Promise<LinesFigures> {
+async function compare(
+  [grown, fresh]: readonly [Daemon, Daemon],
+  load: Load,
+  options: Options,
+  setting: Setting,
+): Promise<LinesFigures> {
   const lines = linesOf(grown.auditFiles)
   const { bytes } = grown.auditFiles
   const rounds = { grown: [] as Round[], fresh: [] as Round[] }
@@ -86,7 +89,7 @@ async function compare(grown: Daemon, fresh: Daemon, load: Load, options: Option
     for (const name of rotated(['grown', 'fresh'] as const, round)) {
       // Only the fresh one's files are rotated away after the run.
       const contender = name === 'fresh' ? fresh : { ...grown, auditFiles: null }
-      rounds[name].push(await runOnce(contender, load, options))
+      rounds[name].push(await runOnce(contender, load, options, setting))
     }
   }
   return { lines, gib: bytes / 2 ** 30, ...rounds }

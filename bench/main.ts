@@ -5,17 +5,18 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { killAll, serving, start, stop } from './children.ts'
 import { measure } from './generator.ts'
-import { writeLoads } from './loads.ts'
 import { runLines } from './lines.ts'
+import { writeLoads } from './loads.ts'
 import { describeMachine, load } from './machine.ts'
 import { runMemory } from './memory.ts'
 import { type Options, parseOptions, type SectionName, sectionNames, usage } from './options.ts'
 import { binaries, makePlace, removePlace, repository, results, work } from './place.ts'
 import { type Report, renderReport } from './report.ts'
+import type { Setting } from './run.ts'
 import { runSink } from './sink.ts'
 import { runSozu } from './sozu.ts'
 import { runStart } from './start.ts'
-import { runThroughput, type Setting } from './throughput.ts'
+import { runThroughput } from './throughput.ts'
 
 function compile(): void {
   mkdirSync(binaries, { recursive: true })
@@ -45,7 +46,12 @@ async function bench(options: Options): Promise<Report> {
   })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(130))
   const machine = describeMachine(place.disk)
-  const setting = { place, loads: writeLoads(place.disk), say }
+  const failures: string[] = []
+  const failed = (what: string): void => {
+    say(`FAILED, and repeated: ${what}`)
+    failures.push(what)
+  }
+  const setting = { place, loads: writeLoads(place.disk), say, failed }
   await refusesFailures(setting)
   const run = async <T>(name: SectionName, section: Section<T>): Promise<T | null> =>
     options.sections.includes(name) ? section(options, setting) : null
@@ -59,7 +65,15 @@ async function bench(options: Options): Promise<Report> {
   }
   const { rounds, seconds } = options
   const minutes = (performance.now() - began) / 60_000
-  return { startedAt, minutes, machine: { ...machine, loadAfter: load() }, rounds, seconds, ...sections }
+  return {
+    startedAt,
+    minutes,
+    machine: { ...machine, loadAfter: load() },
+    rounds,
+    seconds,
+    failures,
+    ...sections,
+  }
 }
 
 /** Shows, before anything is believed, that a FAILURE fails a run: fast refusals must not look like speed. */
@@ -101,4 +115,5 @@ if (options === null) {
   writeFileSync(path.join(directory, `${name}.md`), markdown)
   process.stdout.write(markdown)
   process.stderr.write(`written to ${path.relative(repository, path.join(directory, name))}.{json,md}\n`)
+  if (report.failures.length > 0) process.exitCode = 1
 }

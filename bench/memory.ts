@@ -9,7 +9,7 @@ import { type ContenderName, type DaemonSettings, startDaemon } from './contende
 import { measure, withIdle } from './generator.ts'
 import type { Options } from './options.ts'
 import { binaries } from './place.ts'
-import type { Setting } from './throughput.ts'
+import type { Setting } from './run.ts'
 
 export type Memory = {
   readonly name: ContenderName

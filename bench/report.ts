@@ -5,12 +5,13 @@ import type { LinesFigures } from './lines.ts'
 import { mixedWeights } from './loads.ts'
 import type { Machine } from './machine.ts'
 import type { Memory } from './memory.ts'
+import type { Round } from './run.ts'
 import { type SinkFigures, type SinkRound, wayLabels } from './sink.ts'
 import { type SozuReport, sozuLabels } from './sozu.ts'
 import type { StartUp } from './start.ts'
 import { ratiosOf, type Spread, spreadOf } from './statistics.ts'
 import { judge, type Verdict } from './targets.ts'
-import type { Round, Throughput } from './throughput.ts'
+import type { Throughput } from './throughput.ts'
 
 export type Report = {
   readonly startedAt: string
@@ -18,6 +19,8 @@ export type Report = {
   readonly machine: Machine
   readonly rounds: number
   readonly seconds: number
+  /** Runs that did not count and were repeated: what and why. */
+  readonly failures: readonly string[]
   /** Sections that did not run are null. */
   readonly throughput: readonly Throughput[] | null
   readonly sozu: SozuReport | null
@@ -32,6 +35,7 @@ export function renderReport(report: Report): string {
   const verdicts = judge(report)
   return [
     heading(report),
+    ...(report.failures.length > 0 ? [renderFailures(report.failures)] : []),
     ...(verdicts.length > 0 ? [renderTargets(verdicts)] : []),
     ...(throughput ?? []).map(renderThroughput),
     ...(sozu === null ? [] : [renderSozu(sozu)]),
@@ -51,6 +55,10 @@ ${haproxy}; commit ${commit}. Runnable processes in the minute before: ${number(
 ${rounds} interleaved rounds of ${seconds} s each; cells are median (least–most), ratios are taken within a round. The run took
 ${number(minutes, 1)} minutes.
 `
+}
+
+function renderFailures(failures: readonly string[]): string {
+  return section('Runs that failed and were repeated', failures.map((failure) => `- ${failure}`).join('\n'))
 }
 
 function renderTargets(verdicts: readonly Verdict[]): string {

@@ -1,12 +1,13 @@
 // The journal and its files alone, without sockets, against pino with sonic-boom writing the same lines, and against the
 // bare write of the same bytes. Each way is a process of its own (sink-writer.ts); ways take turns within a round.
-import path from 'node:path'
+
 import { rmSync } from 'node:fs'
+import path from 'node:path'
 import { complaintOf, ended, start } from './children.ts'
 import type { Options } from './options.ts'
 import { compiled } from './place.ts'
+import type { Setting } from './run.ts'
 import { rotated } from './statistics.ts'
-import type { Setting } from './throughput.ts'
 
 export const wayLabels = {
   'journal-both': 'journal, text + JSON, rendered, `write`',

@@ -9,8 +9,8 @@ import { AuditFiles, type Contender, startDaemon } from './contenders.ts'
 import { writeAddRemove } from './loads.ts'
 import type { Options } from './options.ts'
 import { type Place, repository } from './place.ts'
+import { type Round, runOnce, type Setting } from './run.ts'
 import { rotated } from './statistics.ts'
-import { type Round, runOnce, type Setting } from './throughput.ts'
 
 export const sozuLabels = {
   direct: 'Sōzu itself, its audit log on (text + JSON)',
@@ -142,8 +142,9 @@ function timeStatus(
 async function measureAll(
   contenders: readonly Contender[],
   options: Options,
-  { place, loads, say }: Setting,
+  setting: Setting,
 ): Promise<SozuThroughput[]> {
+  const { place, loads, say } = setting
   const cells = CONNECTIONS.flatMap((connections) => [
     { load: 'status', connections, frames: loads.files.status, own: false },
     {
@@ -161,7 +162,7 @@ async function measureAll(
     for (const { load, connections, frames, own, contenders: entries } of found) {
       say(`Sōzu, round ${round + 1}: ${load}, ${connections} connections`)
       for (const { contender, rounds } of rotated(entries, round)) {
-        rounds.push(await runOnce(contender, { frames, connections, own }, options))
+        rounds.push(await runOnce(contender, { frames, connections, own }, options, setting))
       }
     }
   }

@@ -8,7 +8,7 @@ import { writeDaemonConfig } from './contenders.ts'
 import { status } from './loads.ts'
 import type { Options } from './options.ts'
 import { binaries, daemonMain } from './place.ts'
-import type { Setting } from './throughput.ts'
+import type { Setting } from './run.ts'
 
 export type StartUp = {
   readonly connectMs: readonly number[]

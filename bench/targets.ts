@@ -3,8 +3,8 @@
 import type { ContenderName } from './contenders.ts'
 import type { LoadName } from './loads.ts'
 import type { Report } from './report.ts'
+import type { Round } from './run.ts'
 import { ratiosOf, type Spread, spreadOf } from './statistics.ts'
-import type { Round } from './throughput.ts'
 
 export type Verdict = {
   readonly what: string

@@ -4,18 +4,13 @@
 import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { pidOf, serving, start, stop, undoing, until } from './children.ts'
-import { type AuditFiles, type Contender, type ContenderName, startContender } from './contenders.ts'
-import { type Measurement, measure } from './generator.ts'
+import { type Contender, type ContenderName, startContender } from './contenders.ts'
+import { measure } from './generator.ts'
 import { auditedShare, type Loads } from './loads.ts'
 import type { Cell, Options } from './options.ts'
-import { binaries, type Place } from './place.ts'
+import { binaries } from './place.ts'
+import { type Round, runOnce, type Setting } from './run.ts'
 import { rotated } from './statistics.ts'
-
-/** One run of one contender. */
-export type Round = Measurement & {
-  /** Bytes the audit files grew by, for each request answered; null where there are none. */
-  readonly bytesPerRequest: number | null
-}
 
 export type Throughput = Cell & {
   readonly contenders: readonly { readonly name: ContenderName; readonly rounds: readonly Round[] }[]
@@ -25,9 +20,8 @@ export type Throughput = Cell & {
 const FIRST_WARMUP_SECONDS = 2
 const FIRST_WARMUP_CONNECTIONS = 16
 
-export type Setting = { readonly place: Place; readonly loads: Loads; readonly say: (text: string) => void }
-
-export function runThroughput(options: Options, { place, loads, say }: Setting): Promise<Throughput[]> {
+export function runThroughput(options: Options, setting: Setting): Promise<Throughput[]> {
+  const { place, loads, say } = setting
   return undoing(async (later) => {
     const target = path.join(place.sockets, 'answerer.sock')
     const answerer = start([path.join(binaries, 'answerer'), target, ...loads.answers])
@@ -50,7 +44,7 @@ export function runThroughput(options: Options, { place, loads, say }: Setting):
         say(`round ${round + 1} of ${options.rounds}: ${load}, ${connections} connections`)
         for (const { contender, rounds } of rotated(entries, round)) {
           const job = { frames: loads.files[load], connections, audited: auditedShare[load] }
-          rounds.push(await runOnce(contender, job, options, pidOf(answerer)))
+          rounds.push(await runOnce(contender, job, options, setting, pidOf(answerer)))
         }
       }
     }
@@ -88,50 +82,5 @@ async function warmUp(
       seconds: quick ? 1 : FIRST_WARMUP_SECONDS,
     })
     await auditFiles?.rotate()
-  }
-}
-
-/** What one run sends. */
-export type Job = {
-  readonly frames: string
-  readonly connections: number
-  readonly own?: boolean
-  /** Share of the requests that have records, where it is known. */
-  readonly audited?: number
-}
-
-/** Lines of the daemon's own after a rotation, at most. */
-const OWN_LINES = 10
-/** An attempt and a completion. */
-const LINES_PER_REQUEST = 2
-
-export async function runOnce(
-  { name, socket, pid, alsoCounted, auditFiles }: Contender,
-  { frames, connections, own, audited }: Job,
-  { seconds, warmup }: Options,
-  answererPid?: number,
-): Promise<Round> {
-  const before = auditFiles?.bytes ?? 0
-  const pids = [pid, alsoCounted].filter((one) => typeof one === 'number')
-  const run = { socket, frames, connections, seconds, warmup, own: own === true, pids }
-  const measurement = await measure(answererPid === undefined ? run : { ...run, answererPid }).catch(
-    (cause: unknown) => {
-      throw new Error(`${name}, ${path.basename(frames)}, ${connections} connections`, { cause })
-    },
-  )
-  if (auditFiles !== null && audited !== undefined) checkLines(auditFiles, measurement.total, audited)
-  const bytesPerRequest = auditFiles === null ? null : (auditFiles.bytes - before) / measurement.total
-  await auditFiles?.rotate()
-  return { ...measurement, bytesPerRequest }
-}
-
-/** Speed is worth nothing where records are missing: every file must have the lines of every request that was answered. */
-function checkLines(files: AuditFiles, requests: number, audited: number): void {
-  const expected = LINES_PER_REQUEST * requests * audited
-  // A mixed load is cut off anywhere in its round of frames.
-  const uncertain = audited === 0 || audited === 1 ? 0 : 0.1 * expected
-  for (const lines of files.lines) {
-    if (lines >= expected - uncertain && lines <= expected + uncertain + OWN_LINES) continue
-    throw new Error(`${lines} audit lines for ${requests} requests, where there should be about ${expected}`)
   }
 }
