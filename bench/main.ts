@@ -48,13 +48,22 @@ async function bench(options: Options): Promise<Report> {
   const machine = describeMachine(place.disk)
   const failures: string[] = []
   const failed = (what: string): void => {
-    say(`FAILED, and repeated: ${what}`)
+    say(`FAILED: ${what}`)
     failures.push(what)
   }
   const setting = { place, loads: writeLoads(place.disk), say, failed }
   await refusesFailures(setting)
-  const run = async <T>(name: SectionName, section: Section<T>): Promise<T | null> =>
-    options.sections.includes(name) ? section(options, setting) : null
+  const run = async <T>(name: SectionName, section: Section<T>): Promise<T | null> => {
+    if (!options.sections.includes(name)) return null
+    try {
+      return await section(options, setting)
+    } catch (error) {
+      // A section that cannot be measured must not cost what the others found.
+      failures.push(`${name}: given up`)
+      process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`)
+      return null
+    }
+  }
   const sections = {
     startUp: await run('start', runStart),
     memory: await run('memory', runMemory),

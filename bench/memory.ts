@@ -9,7 +9,7 @@ import { type ContenderName, type DaemonSettings, startDaemon } from './contende
 import { measure, withIdle } from './generator.ts'
 import type { Options } from './options.ts'
 import { binaries } from './place.ts'
-import type { Setting } from './run.ts'
+import { insisting, type Setting } from './run.ts'
 
 export type Memory = {
   readonly name: ContenderName
@@ -38,10 +38,9 @@ export async function runMemory(options: Options, setting: Setting): Promise<Mem
   const found = cases.map((one) => ({ ...one, rounds: [] as { ownMib: number; helperMib: number }[] }))
   for (let round = 0; round < (options.quick ? 1 : 3); round += 1) {
     for (const { connections, afterSeconds, rounds } of found) {
-      say(
-        `memory: ${connections} resting connections${afterSeconds === null ? '' : `, after ${afterSeconds} s of work`}`,
-      )
-      rounds.push(await look(connections, afterSeconds, setting))
+      const what = `memory: ${connections} resting connections${afterSeconds === null ? '' : `, after ${afterSeconds} s of work`}`
+      say(what)
+      rounds.push(await insisting(what, setting, () => look(connections, afterSeconds, setting)))
     }
   }
   return found.map((one) => ({ ...one, name: NAME }))

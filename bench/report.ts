@@ -19,7 +19,7 @@ export type Report = {
   readonly machine: Machine
   readonly rounds: number
   readonly seconds: number
-  /** Runs that did not count and were repeated: what and why. */
+  /** Runs that did not count: what and why. */
   readonly failures: readonly string[]
   /** Sections that did not run are null. */
   readonly throughput: readonly Throughput[] | null
@@ -58,7 +58,10 @@ ${number(minutes, 1)} minutes.
 }
 
 function renderFailures(failures: readonly string[]): string {
-  return section('Runs that failed and were repeated', failures.map((failure) => `- ${failure}`).join('\n'))
+  return section(
+    'Runs that failed (each is repeated twice at most)',
+    failures.map((failure) => `- ${failure}`).join('\n'),
+  )
 }
 
 function renderTargets(verdicts: readonly Verdict[]): string {

@@ -41,25 +41,43 @@ const LINES_PER_REQUEST = 2
 /** A file that requests do not wait for may be so much behind. */
 const LINES_WAIT_MS = 20_000
 
+/**
+ * Does `attempt` again where it fails, a few times at most.
+ * @param recover what must be in order before the next attempt
+ * @throws Error when no attempt counts
+ */
+export async function insisting<T>(
+  what: string,
+  { failed }: Setting,
+  attempt: () => Promise<T>,
+  recover: () => Promise<void> = async () => undefined,
+): Promise<T> {
+  for (let count = 1; ; count += 1) {
+    try {
+      return await attempt()
+    } catch (error) {
+      // Whatever it was: said now, named in the report, and thrown when it does not go away.
+      failed(`${what}: ${error instanceof Error ? error.message : String(error)}`)
+      if (count === ATTEMPTS) throw new Error(`${what}: failed ${ATTEMPTS} times`, { cause: error })
+      await recover()
+    }
+  }
+}
+
 /** @throws Error when no attempt counts */
-export async function runOnce(
+export function runOnce(
   contender: Contender,
   job: Job,
   options: Options,
-  { failed }: Setting,
+  setting: Setting,
   answererPid?: number,
 ): Promise<Round> {
-  const what = `${contender.name}, ${path.basename(job.frames)}, ${job.connections} connections`
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await attemptRun(contender, job, options, answererPid)
-    } catch (error) {
-      // Whatever it was: said now, counted in the report, and thrown when it does not go away.
-      failed(`${what}: ${error instanceof Error ? error.message : String(error)}`)
-      if (attempt === ATTEMPTS) throw new Error(`${what}: failed ${ATTEMPTS} times`, { cause: error })
-      await recovered(contender, job)
-    }
-  }
+  return insisting(
+    `${contender.name}, ${path.basename(job.frames)}, ${job.connections} connections`,
+    setting,
+    () => attemptRun(contender, job, options, answererPid),
+    () => recovered(contender, job),
+  )
 }
 
 async function attemptRun(

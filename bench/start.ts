@@ -8,7 +8,7 @@ import { writeDaemonConfig } from './contenders.ts'
 import { status } from './loads.ts'
 import type { Options } from './options.ts'
 import { binaries, daemonMain } from './place.ts'
-import type { Setting } from './run.ts'
+import { insisting, type Setting } from './run.ts'
 
 export type StartUp = {
   readonly connectMs: readonly number[]
@@ -21,7 +21,8 @@ const RUNS = 11
 const QUICK_RUNS = 5
 const LIMIT_MS = 10_000
 
-export function runStart({ quick }: Options, { place, loads, say }: Setting): Promise<StartUp> {
+export function runStart({ quick }: Options, setting: Setting): Promise<StartUp> {
+  const { place, loads, say } = setting
   say('start-up')
   return undoing(async (later) => {
     const target = path.join(place.sockets, 'start-target.sock')
@@ -36,7 +37,7 @@ export function runStart({ quick }: Options, { place, loads, say }: Setting): Pr
     const found = { connectMs: [] as number[], answerMs: [] as number[], nodeMs: [] as number[] }
     for (let run = 0; run < (quick ? QUICK_RUNS : RUNS); run += 1) {
       found.nodeMs.push(nodeAlone())
-      const { connectMs, answerMs } = await timeDaemon(file, socket)
+      const { connectMs, answerMs } = await insisting('start-up', setting, () => timeDaemon(file, socket))
       found.connectMs.push(connectMs)
       found.answerMs.push(answerMs)
     }
