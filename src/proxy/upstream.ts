@@ -20,6 +20,9 @@ export type UpstreamHandlers = {
   readonly onIdleClose: () => void
 }
 
+/** What Node reads into: otherwise it would take 64 KiB for each answer of a hundred bytes. */
+const readBuffer = Buffer.allocUnsafeSlow(65_536)
+
 type InFlight = {
   readonly onProgress: (answer: Answer) => void
   readonly resolve: (final: Answer) => void
@@ -37,7 +40,6 @@ export class Upstream {
     this.socket = socket
     this.#decoder = new FrameDecoder(maxFrameBytes)
     this.#handlers = handlers
-    socket.on('data', (chunk) => this.#read(chunk))
     socket.on('error', (error) => this.#end(closed(errnoOf(error))))
     socket.on('close', () => this.#end(closed('end of file')))
   }
@@ -52,7 +54,18 @@ export class Upstream {
     deadlineMs: number,
     handlers: UpstreamHandlers,
   ): Promise<Upstream> {
-    const socket = connect({ path })
+    let upstream: Upstream | null = null
+    const socket = connect({
+      path,
+      // One buffer for all connections: what was read is copied out before anything else is.
+      onread: {
+        buffer: readBuffer,
+        callback: (bytes) => {
+          if (upstream !== null) upstream.#read(Buffer.from(readBuffer.subarray(0, bytes)))
+          return true
+        },
+      },
+    })
     await new Promise<void>((resolve, reject) => {
       const fail = (why: string): void => {
         socket.destroy()
@@ -69,7 +82,8 @@ export class Upstream {
         fail(errnoOf(error))
       })
     })
-    return new Upstream(socket, maxFrameBytes, handlers)
+    upstream = new Upstream(socket, maxFrameBytes, handlers)
+    return upstream
   }
 
   get closed(): boolean {
