@@ -48,8 +48,6 @@ const MAX_OWED_REFUSALS = 8000
 /** Records written and not yet synced that are kept at most, in case the sync fails. */
 const MAX_UNCONFIRMED = 500
 const OPTIONAL_GATHER_MS = 2
-/** Turns of the event loop for which a batch may grow, while it does. */
-const MAX_GATHER_TURNS = 4
 /** Lines written in one go when a sink is given what it is owed. */
 const PAY_BACK_LINES = 500
 /** At the start nobody waits for an answer yet. */
@@ -182,17 +180,12 @@ export class Lane {
   }
 
   /** Lets everything that is ready to run go first, so that what it appends is one write: each costs a wake-up of a thread. */
-  async #gather(): Promise<void> {
-    // Nobody waits for an optional sink, so that its lines may gather a little longer.
-    if (!this.sink.required)
-      return void (await new Promise((resolve) => setTimeout(resolve, OPTIONAL_GATHER_MS)))
-    let turns = 0
-    let queued: number
-    do {
-      queued = this.#queue.length
-      turns += 1
-      await new Promise((resolve) => setImmediate(resolve))
-    } while (this.#queue.length > queued && turns < MAX_GATHER_TURNS)
+  #gather(): Promise<void> {
+    return new Promise((resolve) => {
+      // Nobody waits for an optional sink, so that its lines may gather a little longer.
+      if (this.sink.required) setImmediate(resolve)
+      else setTimeout(resolve, OPTIONAL_GATHER_MS)
+    })
   }
 
   async #check(): Promise<void> {
