@@ -1,0 +1,99 @@
+// The power goes while clients are served, on a disk whose cache goes with it. What Sōzu's stand-in received by then, and
+// what it received afterwards, must be in the files that survived. That the disk does lose what was not flushed, and that
+// the judge sees it, is shown by the same cut with `durability = "write"`.
+import { renameSync } from 'node:fs'
+import path from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { Rig, until } from '../support/rig.ts'
+import { VolatileDisk } from './support/block-device.ts'
+import { DiskLoad } from './support/disk-load.ts'
+import { type Pieces, type Received, readPieces, unnamedTears, withoutAttempt } from './support/evidence.ts'
+import { whereKnown } from './support/known-keys.ts'
+
+const CUTS = 25
+const CLIENTS = 4
+
+type Cut = {
+  readonly rig: Rig
+  /** Where the surviving files are. */
+  readonly directory: string
+  /** What the stand-in had when the power went, and in the end. */
+  readonly before: readonly Received[]
+  readonly received: readonly Received[]
+  readonly json: Pieces
+  readonly text: Pieces
+}
+
+function targets(directory: string): Record<string, string> {
+  return {
+    audit_logs_target: path.join(directory, 'audit.log'),
+    audit_logs_json_target: path.join(directory, 'audit.jsonl'),
+  }
+}
+
+/** Serves clients on a disk and cuts its power in mid-work: at another request each time, and at another moment of it. */
+async function cutPower(index: number, durability: 'fdatasync' | 'write'): Promise<Cut> {
+  const disk = await VolatileDisk.mount()
+  const config = { durability, ...whereKnown({ audit_logs_target_required: true }) }
+  const rig = await Rig.start({ config: { ...config, ...targets(disk.path) } })
+  const [cutAt, rotateAt] = [1 + ((index * 37) % 90), 1 + ((index * 37) % 90) - 2]
+  let before: readonly Received[] | null = null
+  const load = await DiskLoad.start(rig, CLIENTS, 'load', () => {
+    const count = load.answers.length
+    if (index % 3 === 0 && count === rotateAt) rotate(disk.path)
+    if (count !== cutAt) return
+    // Between two answers of four clients lies every step of a request; this process need not be awake for it.
+    const moment = performance.now() + ((index * 29) % 25) / 5
+    while (performance.now() < moment);
+    before = rig.standin.received()
+    disk.cut()
+  })
+  await until(() => before !== null, 'the cut')
+  const survived = load.answers.length
+  // Afterwards nothing is acknowledged: the cut is seen by whoever asks next, unless nobody looks (`write`).
+  await until(
+    () => load.answers.some(({ ok }) => !ok) || (durability === 'write' && load.answers.length > survived),
+    'an answer after the cut',
+  )
+  await rig.daemon.kill('SIGKILL')
+  await load.stop()
+  const received = rig.standin.received()
+  const directory = await disk.survivors()
+  const [text, json] = Object.values(targets(directory)).map(readPieces)
+  if (text === undefined || json === undefined || before === null) throw new Error('nothing was read')
+  rig.configure({ ...config, ...targets(directory) })
+  return { rig, directory, before, received, json, text }
+}
+
+function rotate(directory: string): void {
+  for (const file of Object.values(targets(directory))) renameSync(file, `${file}.1`)
+}
+
+describe('a power cut', () => {
+  it.each(Array.from({ length: CUTS }, (_, index) => index + 1))(
+    '%i of 25 takes the attempt of no request that Sōzu received, and the daemon goes on where it was',
+    async (index) => {
+      const { rig, directory, received, json, text } = await cutPower(index, 'fdatasync')
+      expect(received.length).toBeGreaterThan(0)
+      expect(withoutAttempt(received, json.entries)).toEqual([])
+      expect(withoutAttempt(received, text.entries)).toEqual([])
+      await rig.startDaemon()
+      const client = await rig.client()
+      expect((await client.request('add_cluster', { cluster_id: 'after' })).message).not.toMatch(/record/)
+      for (const file of Object.values(targets(directory))) {
+        const pieces = readPieces(file)
+        expect(pieces.tail).toBe('')
+        expect(unnamedTears(pieces)).toEqual([])
+      }
+    },
+  )
+
+  it('does take them where lines are only written: this disk loses what is not flushed, and the judge sees it', async () => {
+    const losses: number[] = []
+    for (let index = 1; index <= 3; index += 1) {
+      const { before, json } = await cutPower(index, 'write')
+      losses.push(withoutAttempt(before, json.entries).length)
+    }
+    expect(Math.max(...losses)).toBeGreaterThan(0)
+  })
+})
