@@ -29,18 +29,31 @@ export type Pieces = {
   readonly tail: string
 }
 
-/** Reads an audit file, and those that were renamed from it (`audit.jsonl.1`): oldest name last. */
+/** Reads an audit file. */
 export function readPieces(file: string): Pieces {
+  const text = existsSync(file) ? readFileSync(file, 'latin1') : ''
+  return split(text, path.basename(file).includes('.jsonl') ? jsonEntry : textEntry)
+}
+
+/** Reads an audit file and those that were renamed from it, such as `audit.jsonl.1`. */
+export function readFamily(file: string): Pieces {
   const [directory, name] = [path.dirname(file), path.basename(file)]
-  if (!existsSync(directory)) return { entries: [], torn: [], tail: '' }
   const names = readdirSync(directory).filter((other) => other === name || other.startsWith(`${name}.`))
-  const texts = names.sort().map((other) => readFileSync(path.join(directory, other), 'latin1'))
-  const all = texts.map((text) => split(text, name.endsWith('.jsonl') ? jsonEntry : textEntry))
+  const all = names.map((other) => readPieces(path.join(directory, other)))
   return {
     entries: all.flatMap(({ entries }) => entries),
     torn: all.flatMap(({ torn }) => torn),
     tail: all.map(({ tail }) => tail).join(''),
   }
+}
+
+/**
+ * What a sync has vouched for since the file was last opened: whatever stands before its last attempt, which nobody was
+ * answered for before it was synced.
+ */
+export function vouchedFor({ entries }: Pieces): readonly Entry[] {
+  const opened = entries.findLastIndex(({ verb }) => verb === 'audit_log_opened')
+  return entries.slice(opened, entries.findLastIndex(({ stage }) => stage === 'attempt') + 1)
 }
 
 /** Requests that Sōzu got and the lines know nothing of: there must be none. */

@@ -1,0 +1,101 @@
+// A sync that fails, fails again, and then succeeds although the bytes never reached the disk: what the daemon acknowledges
+// must be on the device itself, page cache aside, and no descriptor may be trusted after it failed.
+import path from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { STATUS } from '../../src/protocol/message.ts'
+import { Rig, until } from '../support/rig.ts'
+import { FailingDisk, VolatileDisk } from './support/block-device.ts'
+import { DiskLoad } from './support/disk-load.ts'
+import { readFamily, readPieces, vouchedFor, withoutAttempt } from './support/evidence.ts'
+import { failedSyncs, opens, parseCalls, SyncTrace, usesAfterFailure } from './support/sync-trace.ts'
+
+const ROUNDS = 3
+const cluster = (cluster_id: string) => ({ cluster_id })
+
+describe('a disk whose syncs fail and then heal', () => {
+  it('has nothing acknowledged on a descriptor that failed, and everything that was acknowledged', async () => {
+    const disk = await FailingDisk.mount()
+    const file = path.join(disk.path, 'audit.jsonl')
+    const rig = await Rig.start({ daemon: false })
+    rig.configure({ audit_logs_json_target: file })
+    const trace = new SyncTrace(path.join(rig.dir, 'trace'))
+    const daemon = rig.spawnDaemon(trace.command)
+    await daemon.until(({ msg }) => msg === 'ready')
+    const client = await rig.client()
+    for (let round = 1; round <= ROUNDS; round += 1) {
+      for (let count = 0; count < round; count += 1) {
+        expect((await client.request('add_cluster', cluster(`before-${round}-${count}`))).status).toBe(STATUS.ok)
+      }
+      const [received, opened] = [rig.standin.received().length, opens(trace.calls(), file).length]
+
+      disk.fail()
+      const load = await DiskLoad.start(rig, 3, `failing-${round}`)
+      await until(() => opens(trace.calls(), file).length >= opened + 3, 'two more tries than the first')
+      await load.stop()
+      expect(load.answers.filter(({ ok }) => ok)).toEqual([])
+      expect(Math.max(...load.answers.map(({ elapsedMs }) => elapsedMs))).toBeLessThan(500)
+      expect(rig.standin.received()).toHaveLength(received)
+      expect(failedSyncs(trace.calls(), file).length).toBeGreaterThan(0)
+
+      disk.heal()
+      const healedMs = performance.now()
+      await until(
+        async () => (await client.request('add_cluster', cluster(`after-${round}`))).status === STATUS.ok,
+        'an acknowledged request',
+      )
+      expect(performance.now() - healedMs).toBeLessThan(2000)
+      const [degraded, recovered] = ['audit_degraded', 'audit_recovered'].map(
+        (word) => daemon.log.filter(({ msg, sink }) => msg === word && sink === 'json').length,
+      )
+      expect([degraded, recovered]).toEqual([round, round])
+      expect(usesAfterFailure(trace.calls(), file)).toEqual([])
+
+      const onDevice = readFamily(path.join(disk.reached(), 'audit.jsonl'))
+      expect(withoutAttempt(rig.standin.received(), onDevice.entries)).toHaveLength(0)
+      // Also what the file was owed: ext4 loses later, synced bytes that share a block with those whose write failed.
+      const texts = new Set(onDevice.entries.map(({ text }) => text))
+      const lost = vouchedFor(readPieces(file)).filter(({ text }) => !texts.has(text))
+      expect(lost.map(({ verb, stage }) => `${verb} (${stage})`)).toEqual([])
+    }
+  })
+
+  it('goes read-only for good when its journal fails too: nothing is acknowledged any more, and a stop is a stop', async () => {
+    const disk = await VolatileDisk.mount()
+    const rig = await Rig.start({ config: { audit_logs_json_target: path.join(disk.path, 'audit.jsonl') } })
+    const client = await rig.client()
+    expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+    disk.cut()
+    const load = await DiskLoad.start(rig, 3, 'dead')
+    const startedMs = performance.now()
+    await until(() => performance.now() - startedMs > 1500, 'several tries to open it anew')
+    await load.stop()
+    expect(load.answers.filter(({ ok }) => ok)).toEqual([])
+    expect(Math.max(...load.answers.map(({ elapsedMs }) => elapsedMs))).toBeLessThan(500)
+    expect(rig.standin.received()).toHaveLength(1)
+    const stoppedMs = performance.now()
+    await rig.daemon.kill('SIGTERM')
+    expect(performance.now() - stoppedMs).toBeLessThan(2000)
+  })
+})
+
+describe('the judge of descriptors', () => {
+  const opened = '7 100.0 openat(AT_FDCWD, ""..., O_RDWR|O_APPEND) = 23</log>\n'
+  const failed = '7 100.1 fdatasync(23</log>) = -1 EIO (Input/output error)\n'
+  const synced = '7 100.3 fdatasync(23</log>) = 0\n'
+
+  it('sees a sync repeated on the descriptor on which it failed, also across threads', () => {
+    expect(usesAfterFailure(parseCalls(opened + failed + synced), '/log')).toEqual([
+      'fdatasync on descriptor 23 after its fdatasync failed',
+    ])
+    const interrupted =
+      '8 100.1 fdatasync(23</log> <unfinished ...>\n' +
+      '7 100.2 write(23</log>, ""..., 9) = 9\n' +
+      '8 100.3 <... fdatasync resumed>) = -1 EIO (Input/output error)\n'
+    expect(usesAfterFailure(parseCalls(opened + interrupted + synced), '/log')).toHaveLength(1)
+  })
+
+  it('has nothing to say against one that was closed and opened anew', () => {
+    const closed = '7 100.2 close(23</log>) = 0\n'
+    expect(usesAfterFailure(parseCalls(opened + failed + closed + opened + synced), '/log')).toEqual([])
+  })
+})
