@@ -30,19 +30,24 @@ async function fillAndFree(disk: Disk, cycles: number): Promise<Story> {
     reserve_bytes: 1_048_576,
     low_space_bytes: 2_097_152,
   })
-  const rig = await Rig.start({ config: { audit_logs_target: text, audit_logs_json_target: json, ...settings } })
+  const rig = await Rig.start({
+    config: { audit_logs_target: text, audit_logs_json_target: json, ...settings },
+  })
   const holders = await Promise.all(Array.from({ length: HELD }, () => rig.client()))
   const asker = await rig.client()
   const recoveryMs: number[] = []
   for (let cycle = 0; cycle < cycles; cycle += 1) {
     await rig.standin.control({ do: 'pause' })
     const before = rig.standin.received().length
-    holders.forEach((client, index) => client.send('add_cluster', cluster(`held-${cycle}-${index}`)))
+    for (const [index, client] of holders.entries()) {
+      client.send('add_cluster', cluster(`held-${cycle}-${index}`))
+    }
     await until(() => rig.standin.received().length === before + HELD, 'the requests at the stand-in')
     const filler = await DiskFiller.fill(disk.path, cycle % 2 === 1)
     await rig.standin.control({ do: 'resume' })
     for (const client of holders) expect((await client.final()).status).toBe(STATUS.ok)
-    if (hasReserve) expect(withoutCompletion(rig.standin.received(), readPieces(json).entries)).toHaveLength(0)
+    if (hasReserve)
+      expect(withoutCompletion(rig.standin.received(), readPieces(json).entries)).toHaveLength(0)
     await untilRefused(rig, asker, `full-${cycle}`)
     await filler.free()
     recoveryMs.push(await untilAccepted(asker, `free-${cycle}`))

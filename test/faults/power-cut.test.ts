@@ -39,7 +39,7 @@ async function cutPower(index: number, durability: 'fdatasync' | 'write'): Promi
   const rig = await Rig.start({ config: { ...config, ...targets(disk.path) } })
   const [cutAt, rotateAt] = [1 + ((index * 37) % 90), 1 + ((index * 37) % 90) - 2]
   let before: readonly Received[] | null = null
-  const load = await DiskLoad.start(rig, CLIENTS, 'load', () => {
+  const onAnswer = (): void => {
     const count = load.answers.length
     if (index % 3 === 0 && count === rotateAt) rotate(disk.path)
     if (count !== cutAt) return
@@ -48,7 +48,8 @@ async function cutPower(index: number, durability: 'fdatasync' | 'write'): Promi
     while (performance.now() < moment);
     before = rig.standin.received()
     disk.cut()
-  })
+  }
+  const load: DiskLoad = await DiskLoad.start(rig, CLIENTS, 'load', { onAnswer })
   await until(() => before !== null, 'the cut')
   const survived = load.answers.length
   // Afterwards nothing is acknowledged: the cut is seen by whoever asks next, unless nobody looks (`write`).

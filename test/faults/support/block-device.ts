@@ -2,7 +2,16 @@
 // that can be frozen, small ones that can be filled. All are files and memory of their own; nothing of the host's disks is
 // touched. What a disk sets up it takes down with its test, passed or failed, and says so where that does not succeed.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  rmdirSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { onTestFinished } from 'vitest'
@@ -191,8 +200,10 @@ class Fixtures {
 
   constructor() {
     this.root = mkdtempSync(path.join(tmpdir(), 'auditd-disk-'))
-    this.later(() => rmSync(this.root, { recursive: true }))
+    this.later(() => rmdirSync(this.root))
     onTestFinished(() => this.end())
+    // In memory: how busy the host's own disk is must not decide how long a daemon waits for this one.
+    this.mount(this.root, '-t', 'tmpfs', '-o', 'mode=755', 'tmpfs')
   }
 
   later(undo: () => void): void {
@@ -225,7 +236,12 @@ class Fixtures {
   }
 
   spawn(command: string, ...args: string[]): { child: ChildProcess; down: Promise<void> } {
-    const child = spawn(command, args, { cwd: this.root, stdio: 'ignore' })
+    const child = spawn(command, args, {
+      cwd: this.root,
+      stdio: 'ignore',
+      // Where nbdkit keeps its cache.
+      env: { ...process.env, TMPDIR: this.root },
+    })
     const down = new Promise<void>((resolve) => {
       child.once('exit', () => resolve())
       child.once('error', () => resolve())

@@ -1,5 +1,6 @@
 // Clients that keep asking while a disk fails: each adds clusters under names of its own, one after the other, and writes
 // down how long every answer took. They end when they are told to, or when the daemon ends their connection.
+import { setTimeout } from 'node:timers/promises'
 import { STATUS } from '../../../src/protocol/message.ts'
 import type { Rig } from '../../support/rig.ts'
 import type { TestClient } from '../../support/test-client.ts'
@@ -9,40 +10,45 @@ export type Answer = {
   readonly ok: boolean
   readonly message: string
   readonly elapsedMs: number
-  /** `performance.now()` when it came. */
-  readonly atMs: number
+}
+
+type Options = {
+  /** Called as each answer comes, in the same turn. */
+  readonly onAnswer?: (answer: Answer) => void
+  /** Between an answer and the client's next request. */
+  readonly pauseMs?: number
 }
 
 export class DiskLoad {
   readonly answers: Answer[] = []
   readonly #clients: readonly TestClient[]
   readonly #prefix: string
-  readonly #onAnswer: (answer: Answer) => void
+  readonly #options: Options
   #stopping = false
   readonly #done: Promise<void>
 
   /**
-   * Starts `clients` clients; `onAnswer` is called as each answer comes, in the same turn.
+   * Starts `clients` clients.
    * @param prefix of the clusters' names, so that two loads of a test do not ask for the same
    */
-  static async start(
-    rig: Rig,
-    clients: number,
-    prefix: string,
-    onAnswer: (answer: Answer) => void = () => undefined,
-  ): Promise<DiskLoad> {
+  static async start(rig: Rig, clients: number, prefix: string, options: Options = {}): Promise<DiskLoad> {
     return new DiskLoad(
       await Promise.all(Array.from({ length: clients }, () => rig.client())),
       prefix,
-      onAnswer,
+      options,
     )
   }
 
-  private constructor(clients: readonly TestClient[], prefix: string, onAnswer: (answer: Answer) => void) {
+  private constructor(clients: readonly TestClient[], prefix: string, options: Options) {
     this.#clients = clients
     this.#prefix = prefix
-    this.#onAnswer = onAnswer
+    this.#options = options
     this.#done = Promise.all(clients.map((client, index) => this.#run(client, index))).then(() => undefined)
+  }
+
+  /** The longest that a client waited, in milliseconds. */
+  get slowestMs(): number {
+    return Math.max(...this.answers.map(({ elapsedMs }) => elapsedMs))
   }
 
   /** Resolves when every client has had the answer to its last request. */
@@ -60,11 +66,12 @@ export class DiskLoad {
       const final = await client.final().catch(() => null)
       // Null: the connection ended, as it does when the daemon is killed.
       if (final === null) return
-      const atMs = performance.now()
       const { status, message } = final
-      const answer = { name, ok: status === STATUS.ok, message, elapsedMs: atMs - startedMs, atMs }
+      const elapsedMs = performance.now() - startedMs
+      const answer = { name, ok: status === STATUS.ok, message, elapsedMs }
       this.answers.push(answer)
-      this.#onAnswer(answer)
+      this.#options.onAnswer?.(answer)
+      if (this.#options.pauseMs !== undefined) await setTimeout(this.#options.pauseMs)
     }
   }
 }

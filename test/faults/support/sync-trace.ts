@@ -39,7 +39,8 @@ export function usesAfterFailure(calls: readonly Call[], path: string): string[]
     if (call.path !== path) continue
     const before = failed.get(call.fd)
     if (call.name === 'openat' || call.name === 'close') failed.delete(call.fd)
-    else if (before !== undefined) offences.push(`${call.name} on descriptor ${call.fd} after its ${before} failed`)
+    else if (before !== undefined)
+      offences.push(`${call.name} on descriptor ${call.fd} after its ${before} failed`)
     else if (call.failed) failed.set(call.fd, call.name)
   }
   return offences
@@ -52,7 +53,9 @@ export function failedSyncs(calls: readonly Call[], path: string): Call[] {
 
 /** Times at which `path` was opened. */
 export function opens(calls: readonly Call[], path: string): number[] {
-  return calls.filter((call) => call.path === path && call.name === 'openat' && !call.failed).map(({ at }) => at)
+  return calls
+    .filter((call) => call.path === path && call.name === 'openat' && !call.failed)
+    .map(({ at }) => at)
 }
 
 /** Reads `PID TIME call(arguments) = result` lines, calls that another thread interrupted included. */

@@ -1,0 +1,208 @@
+// A disk that neither writes nor fails: whoever writes to it waits, in the kernel, for as long as it likes. That may cost
+// the file on it and nothing else. What the kernel does not allow: a thread that waits there cannot be ended, so a daemon
+// that was stopped meanwhile is a zombie until the thaw; it must have let go of everybody by then.
+import { readdirSync, readFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import path from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { configKeys } from '../../src/config/config.ts'
+import { encodeFrame } from '../../src/protocol/frame.ts'
+import { decodeRequest, STATUS } from '../../src/protocol/message.ts'
+import { Rig, schema, until } from '../support/rig.ts'
+import { Disk } from './support/block-device.ts'
+import { DiskLoad } from './support/disk-load.ts'
+import { type Entry, readPieces, withoutAttempt, withoutCompletion } from './support/evidence.ts'
+import { whereKnown } from './support/known-keys.ts'
+import { askAsStranger } from './support/stranger.ts'
+
+const FREEZES = 3
+const FROZEN_MS = 1500
+const ANSWER_MS = 500
+/** Accounts that every Debian has and the daemon has not looked up before. */
+const STRANGERS = ['daemon', 'bin', 'sys']
+const cluster = (cluster_id: string) => ({ cluster_id })
+
+type Cluster = { readonly cluster_id: string }
+type Kind = 'text' | 'json'
+/** `there` is the file on the disk that can be frozen, `here` the other. */
+type Started = { readonly rig: Rig; readonly disk: Disk; readonly here: string; readonly there: string }
+type Plight = { readonly frozen: Kind; readonly required: boolean }
+
+/** A build without the settings has no optional file. */
+const canBeOptional = (configKeys as readonly string[]).includes('audit_logs_target_required')
+const plights: Plight[] = [
+  { frozen: 'json', required: true },
+  { frozen: 'text', required: true },
+  ...(canBeOptional
+    ? [
+        { frozen: 'json' as const, required: false },
+        { frozen: 'text' as const, required: false },
+      ]
+    : []),
+]
+
+/** A daemon with one file on a disk that can be frozen, and the other on one that never is. */
+async function startOn({ frozen, required }: Plight): Promise<Started> {
+  const [disk, memory] = [Disk.ext4(16), Disk.tmpfs(16)]
+  const text = path.join(frozen === 'text' ? disk.path : memory.path, 'audit.log')
+  const json = path.join(frozen === 'json' ? disk.path : memory.path, 'audit.jsonl')
+  const config = {
+    listen_socket_mode: '0666',
+    audit_logs_target: text,
+    audit_logs_json_target: json,
+    ...whereKnown({
+      audit_logs_target_required: frozen === 'text' ? required : true,
+      audit_logs_json_target_required: frozen === 'json' ? required : true,
+    }),
+  }
+  const rig = await Rig.start({ config })
+  return frozen === 'json' ? { rig, disk, here: text, there: json } : { rig, disk, here: json, there: text }
+}
+
+/** Refusals as `file` has them, one by one or counted. */
+function refusals(file: string): number {
+  const { entries } = readPieces(file)
+  const counted = (entry: Entry): number => Number(/refusals:(\d+)/.exec(entry.text)?.[1] ?? 1)
+  return entries.filter(({ stage }) => stage === 'refusal').reduce((sum, entry) => sum + counted(entry), 0)
+}
+
+describe.each(plights)('a frozen disk with the $frozen file on it, required: $required', (plight) => {
+  it(`delays no answer beyond half a second, nor the other file, nor who a client is, ${FREEZES} times`, async () => {
+    const { rig, disk, here, there } = await startOn(plight)
+    const client = await rig.client()
+    const [taken, refused]: string[][] = [[], []]
+    const account = (name: string, ok: boolean): void => void (ok ? taken : refused)?.push(name)
+    for (let freeze = 1; freeze <= FREEZES; freeze += 1) {
+      await rig.standin.control({ do: 'pause' })
+      const held = await rig.client()
+      held.send('add_cluster', cluster(`held-${freeze}`))
+      account(`held-${freeze}`, true)
+      await until(() => names(rig).length === taken?.length, 'the request at the stand-in')
+
+      disk.freeze()
+      const frozenMs = performance.now()
+      await rig.standin.control({ do: 'resume' })
+      expect((await held.final()).status).toBe(STATUS.ok)
+      expect(performance.now() - frozenMs).toBeLessThan(ANSWER_MS)
+      const load = await DiskLoad.start(rig, 4, `frozen-${freeze}`, { pauseMs: 20 })
+      const stranger = await askAsStranger(rig, freeze, `cli-${freeze}`, `stranger-${freeze}`)
+      await until(() => performance.now() - frozenMs > FROZEN_MS, 'a freeze of some length')
+      await load.stop()
+      expect(load.slowestMs).toBeLessThan(ANSWER_MS)
+      expect(stranger.elapsedMs).toBeLessThan(ANSWER_MS)
+      expect(load.answers.filter(({ ok }) => ok === plight.required)).toEqual([])
+      for (const { name, ok } of load.answers) account(name, ok)
+      account(`stranger-${freeze}`, !plight.required)
+      expect((await client.request('status')).status).toBe(STATUS.ok)
+
+      const line = readPieces(here).entries.find(({ text }) => text.includes(`:stranger-${freeze}`))
+      expect(line?.stage).toBe(plight.required ? 'refusal' : 'attempt')
+      expect(line?.text).toMatch(whoIs({ uid: freeze, pid: stranger.pid, comm: `cli-${freeze}` }, here))
+
+      disk.thaw()
+      await rig.daemon.until(() => recoveries(rig, plight.frozen) === freeze)
+      account(`thawed-${freeze}`, true)
+      expect((await client.request('add_cluster', cluster(`thawed-${freeze}`))).status).toBe(STATUS.ok)
+      // What the frozen disk was asked to write has been written by now; that releases nothing.
+      expect(names(rig)).toEqual(taken?.toSorted())
+    }
+    await until(() => refusals(here) === refused?.length, 'a line or a count for every refusal')
+    const received = rig.standin.received().filter(({ kind }) => kind !== 'status')
+    for (const file of plight.required ? [here, there] : [here]) {
+      const { entries } = readPieces(file)
+      expect(withoutAttempt(received, entries)).toHaveLength(0)
+      expect(withoutCompletion(received, entries)).toHaveLength(0)
+    }
+  })
+
+  it('does not keep a stop from being one: nobody is served any more, and after the thaw nothing is left', async () => {
+    const { rig, disk } = await startOn(plight)
+    const [idle, waiting] = [await rig.client(), await rig.client()]
+    expect((await idle.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+    const helpers = childrenOf(rig.daemon.pid)
+    disk.freeze()
+    waiting.send('add_cluster', cluster('b'))
+    await until(() => threadsInDiskSleep(rig.daemon.pid) > 0, 'a thread that waits for the disk')
+    const stoppedMs = performance.now()
+    rig.daemon.child.kill('SIGTERM')
+    await idle.ended
+    await until(() => isRefused(rig.listenPath), 'a closed door')
+    expect(performance.now() - stoppedMs).toBeLessThan(ANSWER_MS)
+    expect((await waiting.final()).status).toBe(plight.required ? STATUS.failure : STATUS.ok)
+    await waiting.ended
+    expect(performance.now() - stoppedMs).toBeLessThan(1000)
+    await until(() => [rig.daemon.pid, ...helpers].every(isOver), 'the end of the process, but for its name')
+    expect(performance.now() - stoppedMs).toBeLessThan(7000)
+    disk.thaw()
+    const thawedMs = performance.now()
+    const { code, signal } = await rig.daemon.exited
+    expect(signal).toBeNull()
+    expect([0, 74]).toContain(code)
+    expect(performance.now() - thawedMs).toBeLessThan(2000)
+    expect(names(rig)).toEqual(plight.required ? ['a'] : ['a', 'b'])
+    await rig.startDaemon()
+    const client = await rig.client()
+    expect((await client.request('add_cluster', cluster('c'))).status).toBe(STATUS.ok)
+  })
+})
+
+/** Clusters that requests at the stand-in were about, sorted. */
+function names(rig: Rig): string[] {
+  const requests = rig.standin
+    .received()
+    .map(({ payload }) => decodeRequest(schema, encodeFrame(Buffer.from(payload, 'hex'))))
+    .filter(({ kind }) => kind !== 'status')
+  return requests
+    .map(({ kind, value }) => (kind === 'remove_cluster' ? value : (value as Cluster).cluster_id) as string)
+    .toSorted()
+}
+
+function recoveries(rig: Rig, sink: Kind): number {
+  return rig.daemon.log.filter((line) => line.msg === 'audit_recovered' && line['sink'] === sink).length
+}
+
+/** The actor as a line of `file` shows it. */
+function whoIs(actor: { uid: number; pid: number | undefined; comm: string }, file: string): RegExp {
+  const { uid, pid, comm } = actor
+  const user = STRANGERS[uid - 1]
+  return file.endsWith('.jsonl')
+    ? new RegExp(`"actor":{"uid":${uid},"gid":${uid},"pid":${pid},"user":"${user}","comm":"${comm}"`)
+    : new RegExp(`actor_uid=${uid}, .*actor_pid=${pid}, .*actor_user=${user}, actor_comm=${comm}, `)
+}
+
+/** State of a process or thread, proc(5); null when there is none. */
+function stateOf(directory: string): string | null {
+  try {
+    return /^\d+ \(.*\) (\S)/s.exec(readFileSync(`${directory}/stat`, 'latin1'))?.[1] ?? null
+  } catch {
+    // ENOENT, ESRCH: it has ended.
+    return null
+  }
+}
+
+/** A zombie serves nobody: it is a name that its parent has not taken away yet. */
+function isOver(pid: number): boolean {
+  return ['Z', 'X', null].includes(stateOf(`/proc/${pid}`))
+}
+
+function threadsInDiskSleep(pid: number): number {
+  return readdirSync(`/proc/${pid}/task`).filter((thread) => stateOf(`/proc/${pid}/task/${thread}`) === 'D')
+    .length
+}
+
+function childrenOf(pid: number): number[] {
+  const listed = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').trim()
+  return listed === '' ? [] : listed.split(' ').map(Number)
+}
+
+/** Whether nobody answers at `socket`. */
+function isRefused(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const attempt = connect(socket)
+    attempt.once('connect', () => {
+      attempt.destroy()
+      resolve(false)
+    })
+    attempt.once('error', () => resolve(true))
+  })
+}
