@@ -12,6 +12,9 @@ import { Disk } from './support/block-device.ts'
 import { DiskFiller } from './support/disk-filler.ts'
 import { readPieces, unnamedTears, withoutAttempt, withoutCompletion } from './support/evidence.ts'
 import { whereKnown } from './support/known-keys.ts'
+import { goFirst } from './support/priority.ts'
+
+goFirst()
 
 const CYCLES = 50
 const HELD = 3

@@ -7,7 +7,10 @@ import { Rig, until } from '../support/rig.ts'
 import { Disk, FailingDisk, VolatileDisk } from './support/block-device.ts'
 import { DiskLoad } from './support/disk-load.ts'
 import { readFamily, readPieces, vouchedFor, withoutAttempt } from './support/evidence.ts'
+import { goFirst } from './support/priority.ts'
 import { failedSyncs, opens, parseCalls, SyncTrace, usesAfterFailure } from './support/sync-trace.ts'
+
+goFirst()
 
 const ROUNDS = 3
 const cluster = (cluster_id: string) => ({ cluster_id })

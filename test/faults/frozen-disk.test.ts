@@ -9,14 +9,19 @@ import { configKeys } from '../../src/config/config.ts'
 import { encodeFrame } from '../../src/protocol/frame.ts'
 import { decodeRequest, STATUS } from '../../src/protocol/message.ts'
 import { Rig, schema, until } from '../support/rig.ts'
+import type { TestClient } from '../support/test-client.ts'
 import { Disk } from './support/block-device.ts'
 import { DiskLoad } from './support/disk-load.ts'
 import { type Entry, readPieces, withoutAttempt, withoutCompletion } from './support/evidence.ts'
 import { whereKnown } from './support/known-keys.ts'
+import { goFirst } from './support/priority.ts'
 import { askAsStranger } from './support/stranger.ts'
 
+goFirst()
+
 const FREEZES = 3
-const FROZEN_MS = 1500
+/** Long enough for several tries on the frozen disk: each that hung would cost one of the four threads of libuv's pool. */
+const FROZEN_MS = 3000
 const ANSWER_MS = 500
 /** Accounts that every Debian has and the daemon has not looked up before. */
 const STRANGERS = ['daemon', 'bin', 'sys']
@@ -59,6 +64,14 @@ async function startOn({ frozen, required }: Plight): Promise<Started> {
   return frozen === 'json' ? { rig, disk, here: text, there: json } : { rig, disk, here: json, there: text }
 }
 
+/** Has Sōzu answer a request of before the freeze; its client must not wait for the record longer than for any other. */
+async function answerHeld(rig: Rig, held: TestClient): Promise<void> {
+  const resumedMs = performance.now()
+  await rig.standin.control({ do: 'resume' })
+  expect((await held.final()).status).toBe(STATUS.ok)
+  expect(performance.now() - resumedMs).toBeLessThan(ANSWER_MS)
+}
+
 /** Refusals as `file` has them, one by one or counted. */
 function refusals(file: string): number {
   const { entries } = readPieces(file)
@@ -81,13 +94,17 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
 
       disk.freeze()
       const frozenMs = performance.now()
-      await rig.standin.control({ do: 'resume' })
-      expect((await held.final()).status).toBe(STATUS.ok)
-      expect(performance.now() - frozenMs).toBeLessThan(ANSWER_MS)
+      // What meets the frozen disk first is once a completion, and otherwise the attempts of several clients.
+      if (freeze === 2) await answerHeld(rig, held)
       const load = await DiskLoad.start(rig, 4, `frozen-${freeze}`, { pauseMs: 20 })
-      const stranger = await askAsStranger(rig, freeze, `cli-${freeze}`, `stranger-${freeze}`)
+      await until(() => load.answers.length > 0, 'the first answer')
+      if (freeze !== 2) await answerHeld(rig, held)
       await until(() => performance.now() - frozenMs > FROZEN_MS, 'a freeze of some length')
+      const stranger = await askAsStranger(rig, freeze, `cli-${freeze}`, `stranger-${freeze}`)
       await load.stop()
+      process.stderr.write(
+        `STATS ${JSON.stringify(plight)} answers ${load.answers.length} slowest ${Math.round(load.slowestMs)} stranger ${Math.round(stranger.elapsedMs)}\n`,
+      )
       expect(load.slowestMs).toBeLessThan(ANSWER_MS)
       expect(stranger.elapsedMs).toBeLessThan(ANSWER_MS)
       expect(load.answers.filter(({ ok }) => ok === plight.required)).toEqual([])
@@ -117,8 +134,11 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
 
   it('does not keep a stop from being one: nobody is served any more, and after the thaw nothing is left', async () => {
     const { rig, disk } = await startOn(plight)
-    const [idle, waiting] = [await rig.client(), await rig.client()]
+    const [idle, held, waiting] = [await rig.client(), await rig.client(), await rig.client()]
     expect((await idle.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+    await rig.standin.control({ do: 'pause' })
+    held.send('add_cluster', cluster('held'))
+    await until(() => names(rig).includes('held'), 'the request at the stand-in')
     const helpers = childrenOf(rig.daemon.pid)
     disk.freeze()
     waiting.send('add_cluster', cluster('b'))
@@ -128,18 +148,24 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
     await idle.ended
     await until(() => isRefused(rig.listenPath), 'a closed door')
     expect(performance.now() - stoppedMs).toBeLessThan(ANSWER_MS)
+    await rig.standin.control({ do: 'resume' })
+    expect((await held.final()).status).toBe(STATUS.ok)
     expect((await waiting.final()).status).toBe(plight.required ? STATUS.failure : STATUS.ok)
-    await waiting.ended
+    await Promise.all([held.ended, waiting.ended])
     expect(performance.now() - stoppedMs).toBeLessThan(1000)
     await until(() => [rig.daemon.pid, ...helpers].every(isOver), 'the end of the process, but for its name')
     expect(performance.now() - stoppedMs).toBeLessThan(7000)
+    const overMs = performance.now() - stoppedMs
     disk.thaw()
     const thawedMs = performance.now()
     const { code, signal } = await rig.daemon.exited
     expect(signal).toBeNull()
     expect([0, 74]).toContain(code)
+    process.stderr.write(
+      `STATS ${JSON.stringify(plight)} code ${code} over after ${Math.round(overMs)} gone after thaw ${Math.round(performance.now() - thawedMs)}\n`,
+    )
     expect(performance.now() - thawedMs).toBeLessThan(2000)
-    expect(names(rig)).toEqual(plight.required ? ['a'] : ['a', 'b'])
+    expect(names(rig)).toEqual(plight.required ? ['a', 'held'] : ['a', 'b', 'held'])
     await rig.startDaemon()
     const client = await rig.client()
     expect((await client.request('add_cluster', cluster('c'))).status).toBe(STATUS.ok)
