@@ -15,7 +15,7 @@ const command = z.discriminatedUnion('do', [
     when: z.enum(['before_answer', 'after_processing']).default('before_answer'),
   }),
   z.strictObject({ do: z.literal('oversize_next') }),
-  z.strictObject({ do: z.literal('pause') }),
+  z.strictObject({ do: z.literal('pause'), requests: z.int().min(1).optional() }),
   z.strictObject({ do: z.literal('resume') }),
   z.strictObject({ do: z.literal('fail_reload'), text: z.string() }),
   z.strictObject({
@@ -60,7 +60,7 @@ async function obey(standin: Standin, order: z.output<typeof command>): Promise<
       standin.oversizeNext()
       return undefined
     case 'pause':
-      standin.pauseBeforeAnswer()
+      standin.pauseBeforeAnswer(order.requests)
       return undefined
     case 'resume':
       standin.resumeAnswers()

@@ -15,6 +15,8 @@ export class Script {
   readonly #surprises: Surprise[] = []
   readonly #reloadProblems: string[] = []
   #gate: Promise<void> | null = null
+  /** How many requests are still to wait at the gate. */
+  #waiters = Number.POSITIVE_INFINITY
   #open: () => void = () => undefined
 
   /** Surprises are used up one per executed request, in order. */
@@ -35,8 +37,9 @@ export class Script {
     return this.#reloadProblems.shift() ?? null
   }
 
-  /** Requests are executed as ever, but nothing is answered until `resume`. */
-  pause(): void {
+  /** Requests are executed as ever, but the next `requests` of them are not answered until `resume`. */
+  pause(requests = Number.POSITIVE_INFINITY): void {
+    this.#waiters = requests
     if (this.#gate !== null) return
     this.#gate = new Promise((resolve) => {
       this.#open = resolve
@@ -51,7 +54,11 @@ export class Script {
   /** Resolves when answers to requests of this kind may go out; null when they may now. */
   gate(kind: string): Promise<void> | null {
     if (ownQuestions.has(kind)) return null
-    if (this.#gate !== null || this.delayMs === 0) return this.#gate
+    if (this.#gate !== null && this.#waiters > 0) {
+      this.#waiters -= 1
+      return this.#gate
+    }
+    if (this.delayMs === 0) return null
     return new Promise((resolve) => {
       setTimeout(resolve, this.delayMs).unref()
     })

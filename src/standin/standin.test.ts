@@ -447,6 +447,18 @@ describe('controls', () => {
     expect(performance.now() - before).toBeGreaterThan(25)
   })
 
+  test('only as many answers are held back as asked for', async () => {
+    await start()
+    const [first, second] = [await open(), await open()]
+    const resume = standin.pauseBeforeAnswer(1)
+    first.send('count_requests', {})
+    await until(() => expect(standin.received).toHaveLength(1))
+    expect(await second.ask('count_requests', {})).toHaveLength(1)
+    expect(first.takeArrived()).toEqual([])
+    resume()
+    expect(await first.final()).toHaveLength(1)
+  })
+
   test('connections are counted, open and in total', async () => {
     await start()
     const [first, second] = [await open(), await open()]

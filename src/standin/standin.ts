@@ -185,9 +185,12 @@ export class Standin {
     this.#script.add({ kind: 'oversize' })
   }
 
-  /** Requests run but nothing is answered until the returned function, or `resumeAnswers`, is called. */
-  pauseBeforeAnswer(): () => void {
-    this.#script.pause()
+  /**
+   * Requests run but nothing is answered until the returned function, or `resumeAnswers`, is called.
+   * @param requests how many of them, from the next on; all unless told
+   */
+  pauseBeforeAnswer(requests?: number): () => void {
+    this.#script.pause(requests)
     return () => this.#script.resume()
   }
 
