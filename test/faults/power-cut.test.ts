@@ -8,8 +8,14 @@ import { STATUS } from '../../src/protocol/message.ts'
 import { Rig, until } from '../support/rig.ts'
 import { VolatileDisk } from './support/block-device.ts'
 import { DiskLoad } from './support/disk-load.ts'
-import { type Pieces, type Received, readFamily, unnamedTears, withoutAttempt } from './support/evidence.ts'
-import { whereKnown } from './support/known-keys.ts'
+import {
+  type Pieces,
+  type Received,
+  readFamily,
+  unfinished,
+  unnamedTears,
+  withoutAttempt,
+} from './support/evidence.ts'
 
 const CUTS = 25
 const CLIENTS = 4
@@ -35,7 +41,7 @@ function targets(directory: string): Record<string, string> {
 /** Serves clients on a disk and cuts its power in mid-work: at another request each time, and at another moment of it. */
 async function cutPower(index: number, durability: 'fdatasync' | 'write'): Promise<Cut> {
   const disk = await VolatileDisk.mount()
-  const config = { durability, ...whereKnown({ audit_logs_target_required: true }) }
+  const config = { durability, audit_logs_target_required: true }
   const rig = await Rig.start({ config: { ...config, ...targets(disk.path) } })
   const [cutAt, rotateAt] = [1 + ((index * 37) % 90), 1 + ((index * 37) % 90) - 2]
   let before: readonly Received[] | null = null
@@ -73,7 +79,7 @@ function rotate(directory: string): void {
 
 describe('a power cut', () => {
   it.each(Array.from({ length: CUTS }, (_, index) => index + 1))(
-    '%i of 25 takes the attempt of no request that Sōzu received, and the daemon goes on where it was',
+    '%i of 25 takes the attempt of no request that Sōzu received, and the next start ends what it cut short',
     async (index) => {
       const { rig, directory, received, json, text } = await cutPower(index, 'fdatasync')
       expect(received.length).toBeGreaterThan(0)
@@ -86,6 +92,7 @@ describe('a power cut', () => {
         const pieces = readFamily(file)
         expect(pieces.tail).toBe('')
         expect(unnamedTears(pieces)).toEqual([])
+        expect(unfinished(pieces.entries)).toEqual([])
       }
     },
   )

@@ -4,7 +4,6 @@ import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import type { Line, StandinProcess } from '../../support/rig.ts'
-import { validateLine } from '../../support/record-schema.ts'
 
 export type Received = ReturnType<StandinProcess['received']>[number]
 
@@ -68,6 +67,14 @@ export function withoutCompletion(received: readonly Received[], entries: readon
   return received.filter(({ payload }) => !done.has(shaOf(payload)))
 }
 
+/** Attempts that no completion and no refusal says the end of. */
+export function unfinished(entries: readonly Entry[]): string[] {
+  const ended = entries.filter(({ stage }) => stage === 'completion' || stage === 'refusal')
+  const ulids = new Set(ended.map(({ requestUlid }) => requestUlid))
+  const attempts = entries.filter(({ stage }) => stage === 'attempt')
+  return attempts.map(({ requestUlid }) => requestUlid).filter((ulid) => !ulids.has(ulid))
+}
+
 /** Torn pieces that no record owns up to: the line behind a torn one must name its length. */
 export function unnamedTears({ torn }: Pieces): string[] {
   return torn.filter(({ piece, before }) => before?.tornBytes !== piece.length).map(({ piece }) => piece)
@@ -99,7 +106,6 @@ function jsonEntry(text: string): Entry | null {
     // SyntaxError: not a whole line.
     return null
   }
-  validateLine(text)
   const detail = line.extras['detail'] as { torn_bytes?: number; late?: boolean } | null
   return {
     stage: line.stage,
