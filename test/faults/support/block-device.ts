@@ -29,12 +29,12 @@ export class Disk {
     this.path = fixtures.directory('mount')
   }
 
-  static ext4(megabytes: number): Disk {
+  static ext4(megabytes: number, ...features: string[]): Disk {
     const fixtures = new Fixtures()
     const disk = new Disk(fixtures)
     // No blocks kept back for root, who is who fills it.
     const image = fixtures.image('image', megabytes)
-    run('mkfs.ext4', '-q', '-F', '-m', '0', image)
+    run('mkfs.ext4', '-q', '-F', '-m', '0', ...features, image)
     fixtures.mount(disk.path, '-o', 'loop', image)
     return disk
   }

@@ -3,5 +3,5 @@ import { setPriority } from 'node:os'
 
 /** This process, and what it starts from here on, goes before others; as root, which this suite is. */
 export function goFirst(): void {
-  setPriority(-10)
+  setPriority(-20)
 }
