@@ -3,6 +3,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
+import { setPriority } from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { onTestFinished } from 'vitest'
@@ -24,7 +25,7 @@ function fill() {
 }
 fill()
 console.log('full')
-if (greedy === 'true') setInterval(fill, 2)
+if (greedy === 'true') setInterval(fill, 10)
 else setInterval(() => {}, 60000)
 `
 
@@ -38,6 +39,8 @@ export class DiskFiller {
     const child = spawn(process.execPath, ['-e', script, file, String(greedy)], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
+    // It takes the space, not the processor.
+    if (child.pid !== undefined) setPriority(child.pid, 10)
     const filler = new DiskFiller(child, file)
     onTestFinished(() => filler.#kill())
     if (child.stdout === null) throw new Error('the filler needs a pipe')
