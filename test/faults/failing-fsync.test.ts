@@ -13,6 +13,8 @@ import { failedSyncs, opens, parseCalls, SyncTrace, usesAfterFailure } from './s
 goFirst()
 
 const ROUNDS = 3
+/** Sōzu's own client gives up then; that half of it is enough is for the frozen disk to show, where nobody traces. */
+const PATIENCE_MS = 1000
 const cluster = (cluster_id: string) => ({ cluster_id })
 
 describe('a disk whose syncs fail and then heal', () => {
@@ -41,7 +43,7 @@ describe('a disk whose syncs fail and then heal', () => {
       await until(() => opens(trace.calls(), file).length >= opened + 3, 'two more tries than the first')
       await load.stop()
       expect(load.answers.filter(({ ok }) => ok)).toEqual([])
-      expect(load.slowestMs).toBeLessThan(500)
+      expect(load.slowestMs).toBeLessThan(PATIENCE_MS)
       expect(rig.standin.received()).toHaveLength(received)
       expect(failedSyncs(trace.calls(), file).length).toBeGreaterThan(0)
 
@@ -82,7 +84,7 @@ describe('a disk whose syncs fail and then heal', () => {
     await until(() => performance.now() - startedMs > 1500, 'several tries to open it anew')
     await load.stop()
     expect(load.answers.filter(({ ok }) => ok)).toEqual([])
-    expect(load.slowestMs).toBeLessThan(500)
+    expect(load.slowestMs).toBeLessThan(PATIENCE_MS)
     expect(rig.standin.received()).toHaveLength(1)
     const stoppedMs = performance.now()
     await rig.daemon.kill('SIGTERM')
