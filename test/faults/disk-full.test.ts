@@ -64,7 +64,7 @@ async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'nev
   return { rig, files, recoveryMs }
 }
 
-/** What has its space already is taken; after that, requests are refused before their client gives up, and Sōzu hears nothing of them. */
+/** What has its space already is taken; after that, requests are refused in time, and Sōzu hears nothing of them. */
 async function untilRefused(rig: Rig, client: TestClient, prefix: string): Promise<void> {
   for (let count = 0; count < MAX_FITTING; count += 1) {
     const received = rig.standin.received().length
@@ -119,7 +119,7 @@ describe.each([
 
 describe('the judge of lines', () => {
   it('misses a line that was torn, and names a tear that nobody owned up to', async () => {
-    const rig = await Rig.start()
+    const rig = await Rig.start({ config: { audit_logs_target_required: true } })
     const client = await rig.client()
     for (const name of ['a', 'b']) await client.request('add_cluster', cluster(name))
     const received = rig.standin.received()
