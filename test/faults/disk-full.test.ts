@@ -44,6 +44,7 @@ async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'nev
   for (let cycle = 0; cycle < cycles; cycle += 1) {
     await rig.standin.control({ do: 'pause', requests: HELD })
     const before = rig.standin.received().length
+    const sizes = files.map((file) => statSync(file).size)
     for (const [index, client] of holders.entries()) {
       client.send('add_cluster', cluster(`held-${cycle}-${index}`))
     }
@@ -53,10 +54,11 @@ async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'nev
     await rig.standin.control({ do: 'resume' })
     for (const client of holders) expect((await client.final()).status).toBe(STATUS.ok)
     // Before its client heard of it, on the full disk: there was space kept back.
-    for (const file of files) {
-      const { entries } = readPieces(file)
-      expect(withoutCompletion(rig.standin.received(), entries)).toHaveLength(0)
-      expect(entries.filter(({ verb }) => verb === 'audit_degraded').length).toBeGreaterThan(cycle)
+    const received = rig.standin.received().slice(before)
+    for (const [index, file] of files.entries()) {
+      const { entries } = readPieces(file, sizes[index])
+      expect(withoutCompletion(received, entries)).toHaveLength(0)
+      expect(entries.some(({ verb }) => verb === 'audit_degraded')).toBe(true)
     }
     await filler.free()
     recoveryMs.push(await untilAccepted(asker, `free-${cycle}`))

@@ -28,9 +28,9 @@ export type Pieces = {
   readonly tail: string
 }
 
-/** Reads an audit file. */
-export function readPieces(file: string): Pieces {
-  const text = existsSync(file) ? readFileSync(file, 'latin1') : ''
+/** Reads an audit file, from a byte on at which a line starts. */
+export function readPieces(file: string, start = 0): Pieces {
+  const text = existsSync(file) ? readFileSync(file, 'latin1').slice(start) : ''
   return split(text, path.basename(file).includes('.jsonl') ? jsonEntry : textEntry)
 }
 
