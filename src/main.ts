@@ -1,13 +1,12 @@
 #!/usr/bin/env node
 // The command line: argv → command. The only file that ends the process or reads the environment.
 import { Command } from 'commander'
-import { check } from './cli/check.ts'
-import { demo } from './cli/demo.ts'
-import { run } from './cli/run.ts'
-import { EXIT } from './errors.ts'
+import { ConfigError, EXIT } from './errors.ts'
 import { exitNow } from './native.ts'
+import { requireOpenFiles } from './open-files.ts'
 import { version } from './version.ts'
 
+// Commands are loaded when they are run, after a look at the limit on open files: their modules alone would exceed a low one.
 const program = new Command('sozu-auditd')
   .description('Audit-log sidecar for the Sōzu reverse proxy: records who asked for what, before it happens.')
   .version(version)
@@ -18,6 +17,8 @@ program
   .description('serve clients in the foreground; logs on stderr')
   .requiredOption('--config <file>', 'configuration file (TOML)')
   .action(async ({ config }: { config: string }) => {
+    requireOpenFiles()
+    const { run } = await import('./cli/run.ts')
     await run({ configPath: config, environment: process.env, exit: exitNow })
   })
 
@@ -26,6 +27,8 @@ program
   .description('check the configuration and the world around it; changes nothing')
   .requiredOption('--config <file>', 'configuration file (TOML)')
   .action(async ({ config }: { config: string }) => {
+    requireOpenFiles()
+    const { check } = await import('./cli/check.ts')
     process.exitCode = await check({
       configPath: config,
       stdout: (text) => process.stdout.write(text),
@@ -38,12 +41,18 @@ program
   .description('play a short day of control-plane work against a stand-in Sōzu, and show the audit lines')
   .option('--keep', 'leave the daemon running afterwards', false)
   .action(async ({ keep }: { keep: boolean }) => {
+    requireOpenFiles()
+    const { demo } = await import('./cli/demo.ts')
     process.exitCode = await demo({ keep, colour: process.stdout.isTTY })
   })
 
 try {
   await program.parseAsync()
 } catch (error) {
+  if (error instanceof ConfigError) {
+    process.stderr.write(`sozu-auditd: not started: ${error.message}\n`)
+    process.exit(EXIT.config)
+  }
   // Whatever a command lets through is a bug; an exit status that means something else would hide it.
   process.stderr.write(`sozu-auditd: bug: ${error instanceof Error ? error.stack : String(error)}\n`)
   process.exit(EXIT.bug)
