@@ -21,20 +21,20 @@ import {
   shippedWireSchemas,
 } from './config/config.ts'
 import { loadConfig, readTrustedFile } from './config/load.ts'
-import { ConfigError, errnoOf, JournalError, PeerError } from './errors.ts'
+import { ConfigError, errnoOf, JournalError } from './errors.ts'
 import type { Log } from './log.ts'
 import { clockRealtime } from './native.ts'
 import { newUlid } from './new-ulid.ts'
+import { openFilesLimit } from './open-files.ts'
 import { Accounts } from './peer/accounts.ts'
 import { roleOf, UNKNOWN_ACTOR } from './peer/actor.ts'
 import { idOf } from './peer/names.ts'
-import { type Peer, peerOf } from './peer/peercred.ts'
 import { parseComm } from './peer/procfs.ts'
 import { compileSchema, type Schema } from './protocol/schema.ts'
-import { InputBudget } from './proxy/client.ts'
-import { Identity, recordActor } from './proxy/identity.ts'
+import { Budget } from './proxy/budget.ts'
+import { recordActor } from './proxy/identity.ts'
 import { Listener } from './proxy/listener.ts'
-import { failure, Session, type SessionContext } from './proxy/session.ts'
+import { connectionLimits, SessionTable } from './proxy/session-table.ts'
 import { Sozu } from './proxy/sozu.ts'
 import type { Tampering } from './sinks/audit-file.ts'
 import { ConsoleSink } from './sinks/console.ts'
@@ -53,12 +53,6 @@ export type DaemonOptions = {
   readonly onBug: (error: unknown) => void
 }
 
-/** Descriptors a session uses at most: client, upstream, and a connection that asks for a listener's state. */
-const FDS_PER_SESSION = 3
-/** Descriptors kept back for files, helper, listener and the refusals of those who come too late. */
-const FDS_RESERVED = 64
-/** Bytes of unfinished requests held for all clients together. */
-const MAX_INPUT_BYTES = 67_108_864
 const TICK_MS = 1000
 /** What is in flight at a stop is waited for this long. */
 const DRAIN_MS = 5000
@@ -70,17 +64,14 @@ export class Daemon {
   readonly #records: DaemonRecords
   readonly #accounts: Accounts
   readonly #journal: Journal
-  readonly #context: SessionContext
-  readonly #sessions = new Set<Session>()
-  readonly #sessionsOf = new Map<number, number>()
-  readonly #maxSessions: number
+  readonly #sessions: SessionTable
+  readonly #bytes: Budget
+  readonly #requests: Budget
   readonly #refusals = new RefusalLimiter()
   #config: Config
   #allowedUids: ReadonlySet<number> | null
   #listener: Listener | null = null
-  #clients = 0
   #ticking: NodeJS.Timeout | null = null
-  #onIdle: (() => void) | null = null
 
   /**
    * Starts serving.
@@ -129,20 +120,30 @@ export class Daemon {
       log,
       onState: () => this.#tellStatus(),
     })
-    this.#context = {
-      journal: this.#journal,
-      sozu,
-      schema,
-      maxFrameBytes: config.maxFrameBytes,
-      workerTimeoutMs: config.workerTimeoutMs,
-      guardReload: config.guardReload,
-      settings: () => ({ allowedUids: this.#allowedUids, auditReads: this.#config.auditReads }),
-      refusals: this.#refusals,
-      inputBudget: new InputBudget(MAX_INPUT_BYTES),
-      clock: clockRealtime,
-      newUlid,
-    }
-    this.#maxSessions = Math.max(1, Math.floor((openFilesLimit() - FDS_RESERVED) / FDS_PER_SESSION))
+    this.#bytes = new Budget(config.maxBufferedBytes, config.maxFrameBytes)
+    this.#requests = new Budget(config.maxWaitingRequests)
+    this.#sessions = new SessionTable({
+      context: {
+        journal: this.#journal,
+        sozu,
+        schema,
+        maxFrameBytes: config.maxFrameBytes,
+        workerTimeoutMs: config.workerTimeoutMs,
+        guardReload: config.guardReload,
+        settings: () => ({ allowedUids: this.#allowedUids, auditReads: this.#config.auditReads }),
+        refusals: this.#refusals,
+        bytes: this.#bytes,
+        requests: this.#requests,
+        clock: clockRealtime,
+        newUlid,
+      },
+      limits: connectionLimits(openFilesLimit(), config),
+      lookUpUser: (uid, timeoutMs) => accounts.lookup(uid, timeoutMs),
+      records: this.#records,
+      note: (record) => this.#noteLater(record),
+      privileged: new Set([0, process.geteuid?.() ?? 0]),
+      onBug: options.onBug,
+    })
   }
 
   async #start(): Promise<void> {
@@ -162,8 +163,11 @@ export class Daemon {
         },
       }),
     )
+    const accept = this.#sessions.accept.bind(this.#sessions)
     this.#listener =
-      inheritedPath === null ? await this.#bind(config) : await Listener.inherit(inheritedPath, this.#accept)
+      inheritedPath === null
+        ? await this.#bind(config, accept)
+        : await Listener.inherit(inheritedPath, accept)
     this.#ticking = setInterval(() => this.#tick(), TICK_MS)
     if (config.onAuditFailure === 'allow') {
       this.#log.warn('on_audit_failure = "allow": requests go on when their records cannot be written')
@@ -171,7 +175,13 @@ export class Daemon {
     if (config.auditReads === 'none')
       this.#log.warn('audit_reads = "none": reads that reveal keys leave no line')
     this.#log.info(
-      { version, socket: this.#listener.path, sozu: config.commandSocket, sessions_max: this.#maxSessions },
+      {
+        version,
+        socket: this.#listener.path,
+        sozu: config.commandSocket,
+        max_connections: this.#sessions.limits.total,
+        max_connections_per_uid: this.#sessions.limits.perUid,
+      },
       'ready',
     )
     manager.ready(this.#status())
@@ -207,11 +217,11 @@ export class Daemon {
   async stop(signal: string): Promise<void> {
     this.#options.manager.stopping()
     await this.#listener?.close()
-    for (const session of this.#sessions) session.stop()
-    await this.#untilIdle(DRAIN_MS)
+    this.#sessions.stop()
+    await this.#sessions.untilIdle(DRAIN_MS)
     const cut = this.#sessions.size
-    for (const session of this.#sessions) session.destroy()
-    await this.#untilIdle(TICK_MS / 2)
+    this.#sessions.destroy()
+    await this.#sessions.untilIdle(TICK_MS / 2)
     if (this.#ticking !== null) clearInterval(this.#ticking)
     await this.#reportSuppressed(true)
     await this.#note(
@@ -237,7 +247,7 @@ export class Daemon {
     }
   }
 
-  async #bind(config: Config): Promise<Listener> {
+  async #bind(config: Config, accept: (socket: Socket) => void): Promise<Listener> {
     const { listenSocket, listenSocketMode, listenSocketOwner, listenSocketGroup } = config
     if (listenSocket === null) {
       throw new ConfigError(
@@ -252,78 +262,12 @@ export class Daemon {
         uid: listenSocketOwner === null ? null : idOf('passwd', listenSocketOwner, 'listen_socket_owner'),
         gid: listenSocketGroup === null ? null : idOf('group', listenSocketGroup, 'listen_socket_group'),
       },
-      this.#accept,
+      accept,
     )
   }
 
-  /** Everything that must happen before the event loop turns: who connected is only certain now. */
-  readonly #accept = (socket: Socket): void => {
-    const clientId = this.#clients
-    this.#clients += 1
-    let peer: Peer
-    try {
-      peer = peerOf(socket)
-    } catch (error) {
-      // PeerError: without credentials there is no actor, and without an actor no session.
-      if (!(error instanceof PeerError)) throw error
-      this.#turnAway(socket, clientId, null, error.message)
-      return
-    }
-    if (!this.#hasRoomFor(peer.uid)) {
-      this.#turnAway(
-        socket,
-        clientId,
-        peer,
-        `too many connections (${this.#maxSessions} at most, a quarter of that for one account)`,
-      )
-      return
-    }
-    const identity = new Identity(peer, (uid, timeoutMs) => this.#accounts.lookup(uid, timeoutMs))
-    const session = new Session(socket, clientId, identity, this.#context)
-    this.#sessions.add(session)
-    this.#sessionsOf.set(peer.uid, (this.#sessionsOf.get(peer.uid) ?? 0) + 1)
-    session
-      .run()
-      .catch((error: unknown) => this.#options.onBug(error))
-      .finally(() => {
-        this.#sessions.delete(session)
-        this.#sessionsOf.set(peer.uid, (this.#sessionsOf.get(peer.uid) ?? 1) - 1)
-        if (this.#sessions.size === 0) this.#onIdle?.()
-      })
-  }
-
-  /** One account must not take every place: root and the daemon's own account may, anybody else has a quarter. */
-  #hasRoomFor(uid: number): boolean {
-    if (this.#sessions.size >= this.#maxSessions) return false
-    if (uid === 0 || uid === process.geteuid?.()) return true
-    return (this.#sessionsOf.get(uid) ?? 0) < Math.max(1, Math.floor(this.#maxSessions / 4))
-  }
-
-  /** Refuses a connection: a line (or a count), a FAILURE, the end. */
-  #turnAway(socket: Socket, clientId: number, peer: Peer | null, why: string): void {
-    const code = peer === null ? 'peer_cred_unavailable' : 'other'
-    socket.on('error', () => socket.destroy())
-    socket.end(failure(`connection refused: ${why}`), () => socket.destroy())
-    if (!this.#refusals.admit(peer?.uid ?? null, code, performance.now())) return
-    const identity = peer === null ? null : new Identity(peer, async () => null)
-    const record = this.#records.create('connection_refused', `connection:${clientId}`, {
-      result: 'err',
-      extras: { errorCode: code, reason: ownText(why) },
-    })
-    const actor = identity?.actor ?? UNKNOWN
-    this.#noteLater({
-      ...record,
-      stage: 'refusal',
-      actor,
-      clientId,
-      sessionUlid: newUlid(),
-      connectTs: record.ts,
-    })
-  }
-
   #tick(): void {
-    const nowMs = performance.now()
-    for (const session of this.#sessions) session.tick(nowMs)
+    this.#sessions.tick(performance.now())
     this.#journal.tick()
     this.#reportSuppressed(false).catch((error: unknown) => this.#options.onBug(error))
     this.#tellStatus()
@@ -348,16 +292,19 @@ export class Daemon {
 
   /** Puts into force what can change while running. @returns old and new value of every key that differs */
   #applyConfig(next: Config): Record<string, string> {
+    // First, since it may find that what is asked for cannot be.
+    this.#sessions.limits = connectionLimits(openFilesLimit(), next)
     const detail: Record<string, string> = {}
     for (const change of diffConfig(this.#config, next)) {
       const suffix = reloadableKeys.includes(change.key) ? '' : '_after_restart'
       detail[`${change.key}_old`] = sanitiseText(JSON.stringify(change.old))
       detail[`${change.key}_new${suffix}`] = sanitiseText(JSON.stringify(change.new))
     }
-    const { commandAllowedUids, auditReads, logLevel } = next
-    this.#config = { ...this.#config, commandAllowedUids, auditReads, logLevel }
+    this.#config = { ...this.#config, ...reloadable(next) }
     this.#allowedUids = uidSet(next)
-    this.#log.level = logLevel
+    this.#bytes.max = next.maxBufferedBytes
+    this.#requests.max = next.maxWaitingRequests
+    this.#log.level = next.logLevel
     return detail
   }
 
@@ -373,17 +320,6 @@ export class Daemon {
 
   #noteLater(record: AuditRecord): void {
     this.#note(record).catch((error: unknown) => this.#options.onBug(error))
-  }
-
-  #untilIdle(waitMs: number): Promise<void> {
-    if (this.#sessions.size === 0) return Promise.resolve()
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, waitMs)
-      this.#onIdle = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    })
   }
 
   #status(): string {
@@ -474,6 +410,21 @@ export class Daemon {
   }
 }
 
+/** What SIGHUP applies: the keys of `reloadableKeys`. */
+function reloadable(config: Config): Partial<Config> {
+  const { commandAllowedUids, auditReads, logLevel } = config
+  const { maxConnections, maxConnectionsPerUid, maxBufferedBytes, maxWaitingRequests } = config
+  return {
+    commandAllowedUids,
+    auditReads,
+    logLevel,
+    maxConnections,
+    maxConnectionsPerUid,
+    maxBufferedBytes,
+    maxWaitingRequests,
+  }
+}
+
 function uidSet({ commandAllowedUids }: Config): ReadonlySet<number> | null {
   return commandAllowedUids === null ? null : new Set(commandAllowedUids)
 }
@@ -538,10 +489,4 @@ function refuseSozusOwnSocket(commandSocket: string, listenSocket: string | null
     'listen_path_taken',
     `listen_socket ${listenSocket} is the same socket as command_socket ${commandSocket}; give the daemon a path of its own`,
   )
-}
-
-/** Soft limit on open descriptors of this process, proc(5). */
-function openFilesLimit(): number {
-  const line = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1]
-  return line === undefined || line === 'unlimited' ? 1_048_576 : Number(line)
 }

@@ -11,6 +11,7 @@ export type ConfigErrorCode =
   | 'config_syntax'
   | 'config_unknown_key'
   | 'config_invalid_value'
+  | 'limit_too_low'
   | 'listen_path_taken'
   | 'listen_failed'
 
@@ -60,7 +61,19 @@ export abstract class AuditdError<Code extends ErrorCode = ErrorCode> extends Er
 export class ConfigError extends AuditdError<ConfigErrorCode> {}
 
 /** The client's: refusal record, FAILURE answer; the connection closes only where framing is lost. */
-export class ProtocolError extends AuditdError<ProtocolErrorCode> {}
+export class ProtocolError extends AuditdError<ProtocolErrorCode> {
+  /** Length of the frame it is about, as its prefix has it; null where that is not known. */
+  readonly frameBytes: number | bigint | null
+
+  constructor(
+    code: ProtocolErrorCode,
+    message: string,
+    options: ErrorOptions & { readonly frameBytes?: number | bigint } = {},
+  ) {
+    super(code, message, options)
+    this.frameBytes = options.frameBytes ?? null
+  }
+}
 
 /** The environment's: the actor field becomes `null` or the connection is refused; never a default. */
 export class PeerError extends AuditdError<PeerErrorCode> {}

@@ -43,6 +43,10 @@ describe('a configuration that is right', () => {
       onAuditFailure: 'refuse',
       lowSpaceBytes: 67_108_864,
       reserveBytes: 1_048_576,
+      maxConnections: null,
+      maxConnectionsPerUid: null,
+      maxBufferedBytes: 67_108_864,
+      maxWaitingRequests: 1024,
       console: 'auto',
       logLevel: 'info',
     })
@@ -72,6 +76,10 @@ describe('a configuration that is right', () => {
         on_audit_failure: 'allow',
         low_space_bytes: 0,
         reserve_bytes: 262_144,
+        max_connections: 500,
+        max_connections_per_uid: 20,
+        max_buffered_bytes: 4096,
+        max_waiting_requests: 1,
         console: 'never',
         log_level: 'debug',
       },
@@ -99,9 +107,18 @@ describe('a configuration that is right', () => {
       onAuditFailure: 'allow',
       lowSpaceBytes: 0,
       reserveBytes: 262_144,
+      maxConnections: 500,
+      maxConnectionsPerUid: 20,
+      maxBufferedBytes: 4096,
+      maxWaitingRequests: 1,
       console: 'never',
       logLevel: 'debug',
     })
+  })
+
+  it('holds two requests of the longest kind where 64 MiB are less than that', () => {
+    const config = parseConfig({ ...minimal, max_command_buffer_size: 268_435_456 }, file)
+    expect(config.maxBufferedBytes).toBe(536_870_912)
   })
 
   it('cannot be changed afterwards, its list of uids included', () => {
@@ -179,6 +196,11 @@ describe('a configuration that is wrong', () => {
     [{ audit_reads: 'some' }, '"none", "sensitive", "all"'],
     [{ durability: 'fsync' }, '"fdatasync", "write"'],
     [{ on_audit_failure: 'ignore' }, '"refuse", "allow"'],
+    [{ max_connections: 0 }, '1 to 1000000'],
+    [{ max_connections: '100' }, '1 to 1000000'],
+    [{ max_connections_per_uid: 1.5 }, '1 to 1000000'],
+    [{ max_buffered_bytes: 4095 }, '4096 to 68719476736'],
+    [{ max_waiting_requests: -1 }, '1 to 1000000'],
     [{ console: false }, '"never", "auto", "always"'],
     [{ log_level: 'trace' }, '"debug", "info", "warn", "error"'],
     [{ log_level: null }, '"debug", "info", "warn", "error"'],
@@ -225,6 +247,17 @@ describe('a configuration that is wrong', () => {
     const error = refusal({ ...minimal, ...keys })
     expect(error.code).toBe('config_invalid_value')
     expect(error.message).toMatch(new RegExp(`^${file}: ${key} = .+ is the same path as `))
+  })
+
+  it('is refused when not one request of the longest kind could be held', () => {
+    const error = refusal({ ...minimal, max_buffered_bytes: 1_999_999 })
+    expect(error.code).toBe('config_invalid_value')
+    expect(error.message).toMatch(
+      new RegExp(
+        `^${file}: max_buffered_bytes = 1999999 is less than max_command_buffer_size, which is 2000000`,
+      ),
+    )
+    expect(() => parseConfig({ ...minimal, max_buffered_bytes: 2_000_000 }, file)).not.toThrow()
   })
 
   it('has all its mistakes in one message, one a line', () => {
@@ -299,7 +332,15 @@ describe('the canonical form', () => {
   })
 
   it('knows which keys a reload applies', () => {
-    expect(reloadableKeys).toEqual(['command_allowed_uids', 'audit_reads', 'log_level'])
+    expect(reloadableKeys).toEqual([
+      'command_allowed_uids',
+      'audit_reads',
+      'max_connections',
+      'max_connections_per_uid',
+      'max_buffered_bytes',
+      'max_waiting_requests',
+      'log_level',
+    ])
   })
 })
 

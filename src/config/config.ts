@@ -13,6 +13,8 @@ const maxSocketPathBytes = 107
 const maxId = 4_294_967_294
 /** Half of it must hold what is in flight when the disk fills up, at 8,000 bytes a line at most. */
 const minReserveBytes = 262_144
+const defaultFrameBytes = 2_000_000
+const defaultBufferedBytes = 67_108_864
 const maxMistakesShown = 50
 const maxShownCharacters = 120
 
@@ -61,6 +63,14 @@ export type Config = {
   readonly auditReads: AuditReads
   readonly durability: Durability
   readonly onAuditFailure: OnAuditFailure
+  /** `null`: as many as the limit on open files allows. */
+  readonly maxConnections: number | null
+  /** Of any account but root and the daemon's own; `null`: a quarter of all. */
+  readonly maxConnectionsPerUid: number | null
+  /** Bytes of requests and answers held for all clients together; half of that for one account. */
+  readonly maxBufferedBytes: number
+  /** Requests not yet answered, of all clients together; half of that for one account. */
+  readonly maxWaitingRequests: number
   readonly console: ConsoleMode
   readonly logLevel: LogLevel
 }
@@ -113,7 +123,13 @@ const reserveRule = `must be 0 (nothing is kept) or an integer from ${minReserve
 const modeRule = 'must be octal digits as a quoted string, "0000" to "0777", such as "0600" or "0660"'
 const versionRule = 'must be "auto", or the version to report, such as "2.1.0"'
 const timeoutRule = 'must be an integer from 1 to 86400 (seconds), the value that Sōzu has'
+const connectionsRule = 'must be an integer from 1 to 1000000 (connections)'
+const bufferedBytesRule =
+  'must be an integer from 4096 to 68719476736 (bytes), max_command_buffer_size or more'
+const waitingRule = 'must be an integer from 1 to 1000000 (requests)'
 const schemaRule = `must be ${shippedWireSchemas.map((name) => `"${name}"`).join(' or ')}, or the absolute path of a schema file`
+
+const count = (error: string) => z.int({ error }).min(1, { error }).max(1_000_000, { error })
 
 /** One row per key, in the order in which files, errors, diffs and digests have them. */
 const tableSchema = z.object({
@@ -129,7 +145,7 @@ const tableSchema = z.object({
     .int({ error: frameBytesRule })
     .min(4096, { error: frameBytesRule })
     .max(268_435_456, { error: frameBytesRule })
-    .default(2_000_000),
+    .default(defaultFrameBytes),
   command_allowed_uids: z.array(uid, { error: 'must be an array of uids, such as [0, 1000]' }).optional(),
   wire_schema: z
     .string({ error: schemaRule })
@@ -167,6 +183,14 @@ const tableSchema = z.object({
     .max(1_073_741_824, { error: reserveRule })
     .refine((bytes) => bytes === 0 || bytes >= minReserveBytes, { error: reserveRule })
     .default(1_048_576),
+  max_connections: count(connectionsRule).optional(),
+  max_connections_per_uid: count(connectionsRule).optional(),
+  max_buffered_bytes: z
+    .int({ error: bufferedBytesRule })
+    .min(4096, { error: bufferedBytesRule })
+    .max(68_719_476_736, { error: bufferedBytesRule })
+    .optional(),
+  max_waiting_requests: count(waitingRule).default(1024),
   console: oneOf(['never', 'auto', 'always']).default('auto'),
   log_level: oneOf(['debug', 'info', 'warn', 'error']).default('info'),
 })
@@ -187,6 +211,10 @@ export const configKeys: readonly ConfigKey[] = Object.freeze(
 export const reloadableKeys: readonly ConfigKey[] = Object.freeze([
   'command_allowed_uids',
   'audit_reads',
+  'max_connections',
+  'max_connections_per_uid',
+  'max_buffered_bytes',
+  'max_waiting_requests',
   'log_level',
 ] as const)
 
@@ -252,6 +280,10 @@ export function canonicalConfig(config: Config): Record<ConfigKey, unknown> {
     on_audit_failure: config.onAuditFailure,
     low_space_bytes: config.lowSpaceBytes,
     reserve_bytes: config.reserveBytes,
+    max_connections: config.maxConnections,
+    max_connections_per_uid: config.maxConnectionsPerUid,
+    max_buffered_bytes: config.maxBufferedBytes,
+    max_waiting_requests: config.maxWaitingRequests,
     console: config.console,
     log_level: config.logLevel,
   }
@@ -293,6 +325,11 @@ function toConfig(table: Table): Config {
     onAuditFailure: table.on_audit_failure,
     lowSpaceBytes: table.low_space_bytes,
     reserveBytes: table.reserve_bytes,
+    maxConnections: table.max_connections ?? null,
+    maxConnectionsPerUid: table.max_connections_per_uid ?? null,
+    maxBufferedBytes:
+      table.max_buffered_bytes ?? Math.max(defaultBufferedBytes, 2 * table.max_command_buffer_size),
+    maxWaitingRequests: table.max_waiting_requests,
     console: table.console,
     logLevel: table.log_level,
   })
@@ -325,6 +362,17 @@ function contradictions(given: ReadonlyMap<string, unknown>, faulty: ReadonlySet
   if (files && !required && given.get('on_audit_failure') !== 'allow') {
     mistakes.push(
       'no audit file is required, so that no request would ever be refused for want of a record: make one of them required, or say on_audit_failure = "allow"',
+    )
+  }
+  const frameBytes = given.get('max_command_buffer_size') ?? defaultFrameBytes
+  const bufferedBytes = given.get('max_buffered_bytes')
+  if (
+    !faulty.has('max_command_buffer_size') &&
+    !faulty.has('max_buffered_bytes') &&
+    Number(bufferedBytes) < Number(frameBytes)
+  ) {
+    mistakes.push(
+      `max_buffered_bytes = ${shown(bufferedBytes)} is less than max_command_buffer_size, which is ${shown(frameBytes)}: not one request of that length could be taken; make it that much or more`,
     )
   }
   const paths: readonly ConfigKey[] = [

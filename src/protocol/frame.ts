@@ -6,7 +6,13 @@ import { ProtocolError } from '../errors.ts'
 /** Bytes of the length prefix, on the 64-bit targets we speak to. */
 export const PREFIX_BYTES = 8
 
+/** A frame of more than this has memory of its own: nothing else refers to its ArrayBuffer. */
+export const OWN_MEMORY_BYTES = 65_536
+
 const NOTHING = Buffer.alloc(0)
+
+/** Told of memory that the decoder is done with and nothing else refers to. */
+export type Release = (memory: Buffer) => void
 
 /** Puts the length prefix in front of `payload`. */
 export function encodeFrame(payload: Uint8Array): Buffer {
@@ -25,16 +31,24 @@ export function payloadOf(frame: Buffer): Buffer {
 /** Cuts a byte stream into frames, whatever the chunking. Holds less than two frames' worth of memory, plus one chunk. */
 export class FrameDecoder {
   readonly #maxFrameBytes: number
+  readonly #release: Release
   /** Bytes received and not taken are the first `#bufferedBytes`; whatever room follows them is the decoder's own. */
   #store: Buffer = NOTHING
+  /** Whether a frame that was handed out lies in the same memory. */
+  #shared = false
   #bufferedBytes = 0
   /** Total length of the frame being read; 0 while its prefix is incomplete. */
   #frameBytes = 0
   #failed: ProtocolError | null = null
 
-  /** @param maxFrameBytes largest legal prefix value, prefix counted (`max_command_buffer_size`) */
-  constructor(maxFrameBytes: number) {
+  /**
+   * @param maxFrameBytes largest legal prefix value, prefix counted (`max_command_buffer_size`)
+   * @param release told of chunks that were copied and of memory that became too small; then `push` must get chunks that
+   * nobody else refers to
+   */
+  constructor(maxFrameBytes: number, release: Release = () => undefined) {
     this.#maxFrameBytes = maxFrameBytes
+    this.#release = release
   }
 
   /** Bytes received that no frame returned by `next()` has taken. */
@@ -55,16 +69,26 @@ export class FrameDecoder {
     if (chunk.length === 0 || this.#failed !== null) return
     if (this.#bufferedBytes === 0) {
       this.#store = chunk
+      this.#shared = false
     } else {
       this.#reserve(this.#bufferedBytes + chunk.length)
       this.#store.set(chunk, this.#bufferedBytes)
     }
     this.#bufferedBytes += chunk.length
+    if (this.#store !== chunk) this.#release(chunk)
+  }
+
+  /** Gives up what was received of an unfinished frame. */
+  discard(): void {
+    if (!this.#shared && this.#store !== NOTHING) this.#release(this.#store)
+    this.#store = NOTHING
+    this.#bufferedBytes = 0
+    this.#frameBytes = 0
   }
 
   /**
    * The next whole frame, prefix included, or null when more bytes are needed. The buffer may share memory with the
-   * chunk it came in.
+   * chunk it came in, and up to `OWN_MEMORY_BYTES` with the frames around it.
    * @throws ProtocolError `malformed_request` for a length below 8, `request_too_large` above the maximum; again at
    * every later call
    */
@@ -76,9 +100,11 @@ export class FrameDecoder {
     }
     if (this.#bufferedBytes < this.#frameBytes) return null
     const frame = this.#store.subarray(0, this.#frameBytes)
-    this.#store = this.#store.subarray(this.#frameBytes, this.#bufferedBytes)
-    this.#bufferedBytes = this.#store.length
-    if (this.#bufferedBytes === 0) this.#store = NOTHING
+    const rest = this.#store.subarray(this.#frameBytes, this.#bufferedBytes)
+    this.#bufferedBytes = rest.length
+    this.#shared = rest.length > 0 && frame.length <= OWN_MEMORY_BYTES
+    if (rest.length === 0) this.#store = NOTHING
+    else this.#store = this.#shared ? rest : copyOf(rest)
     this.#frameBytes = 0
     return frame
   }
@@ -86,17 +112,18 @@ export class FrameDecoder {
   #readPrefix(): number {
     const length = this.#store.readBigUInt64LE(0)
     if (length >= PREFIX_BYTES && length <= this.#maxFrameBytes) return Number(length)
-    this.#store = NOTHING
-    this.#bufferedBytes = 0
+    this.discard()
     this.#failed =
       length < PREFIX_BYTES
         ? new ProtocolError(
             'malformed_request',
             `frame length ${length} is below ${PREFIX_BYTES}, the size of the length prefix itself`,
+            { frameBytes: length },
           )
         : new ProtocolError(
             'request_too_large',
             `frame length ${length} is above the maximum of ${this.#maxFrameBytes} bytes (max_command_buffer_size)`,
+            { frameBytes: length },
           )
     throw this.#failed
   }
@@ -109,6 +136,15 @@ export class FrameDecoder {
     if (bytes <= this.#store.length) return
     const room = Buffer.allocUnsafeSlow(Math.max(bytes, Math.min(2 * this.#store.length, this.#frameBytes)))
     room.set(this.#store.subarray(0, this.#bufferedBytes))
+    if (!this.#shared) this.#release(this.#store)
+    this.#shared = false
     this.#store = room
   }
+}
+
+/** Never from Node's pool, which is everybody's memory. */
+function copyOf(bytes: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(bytes.length)
+  copy.set(bytes)
+  return copy
 }

@@ -5,14 +5,12 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { encodeFrame } from '../protocol/frame.ts'
-import { Client, InputBudget } from './client.ts'
+import { Budget } from './budget.ts'
+import { Client } from './client.ts'
 
 const MAX_FRAME_BYTES = 1_000_000
 
-async function pair(
-  budget = new InputBudget(1 << 30),
-  uid = 1000,
-): Promise<{ client: Client; other: Socket }> {
+async function pair(budget = new Budget(1 << 30), uid = 1000): Promise<{ client: Client; other: Socket }> {
   const directory = mkdtempSync(path.join(tmpdir(), 'auditd-client-'))
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true })
   const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve))
@@ -95,7 +93,7 @@ describe('a client', () => {
 
 describe('the input budget', () => {
   it('refuses an account that asks for more than half, serves the others, and gets back what was held', async () => {
-    const budget = new InputBudget(1_400_000)
+    const budget = new Budget(1_400_000)
     const start = async (uid: number): Promise<{ client: Client; next: Promise<Buffer | null> }> => {
       const { client, other } = await pair(budget, uid)
       other.write(halfFrame(500_000))
@@ -117,7 +115,7 @@ describe('the input budget', () => {
   })
 
   it('counts a request for as long as it is in flight', async () => {
-    const budget = new InputBudget(1_400_000)
+    const budget = new Budget(1_400_000)
     const [first, second] = [await pair(budget), await pair(budget)]
     const whole = encodeFrame(Buffer.alloc(499_992))
     first.other.write(whole)

@@ -4,35 +4,18 @@
 import type { Socket } from 'node:net'
 import { ProtocolError } from '../errors.ts'
 import { clientHasHungUp } from '../peer/peercred.ts'
-import { FrameDecoder } from '../protocol/frame.ts'
+import { FrameDecoder, OWN_MEMORY_BYTES } from '../protocol/frame.ts'
+import type { Budget } from './budget.ts'
+import { release } from './release.ts'
+import { turn } from './turn.ts'
 
 /** How long input is still taken and thrown away after we closed, so that the client reads our last answer, not a reset. */
 const LINGER_MS = 1000
 
-/** A request of more than this counts against the budget; anything smaller is nobody's problem. */
-const FREE_BYTES = 65_536
+/** Less than this is not counted: a thousand clients of this size are four megabytes. */
+const FREE_BYTES = 4096
 
-/** Bytes of requests, unfinished or in flight, that clients may make us hold: all together, and one uid half of that. */
-export class InputBudget {
-  readonly #maxBytes: number
-  readonly #byUid = new Map<number, number>()
-  #bytes = 0
-
-  constructor(maxBytes: number) {
-    this.#maxBytes = maxBytes
-  }
-
-  /** Replaces what a client held by what it holds now; false when that is too much. */
-  exchange(uid: number, heldBytes: number, holdsBytes: number): boolean {
-    const change = holdsBytes - heldBytes
-    if (change === 0) return true
-    const ofUid = (this.#byUid.get(uid) ?? 0) + change
-    this.#bytes += change
-    if (ofUid === 0) this.#byUid.delete(uid)
-    else this.#byUid.set(uid, ofUid)
-    return change < 0 || (this.#bytes <= this.#maxBytes && ofUid <= this.#maxBytes / 2)
-  }
-}
+type Unfinished = { readonly bytes: number; readonly expected: number }
 
 type Waiting = {
   readonly resolve: (frame: Buffer | null) => void
@@ -43,11 +26,19 @@ export class Client {
   readonly socket: Socket
   readonly #decoder: FrameDecoder
   readonly #maxWaitingBytes: number
-  readonly #budget: InputBudget
+  readonly #budget: Budget
   readonly #uid: number
-  #countedBytes = 0
+  /** Bytes of its request, unfinished or in flight, as counted against the budget. */
+  #inputBytes = 0
+  /** Bytes of answers that it has not taken, likewise. */
+  #outputBytes = 0
+  #sentBytes = 0
+  #takenBytes = 0
+  #takenAtMs = 0
+  #cutFor: string | null = null
   #frameSinceMs = 0
   #waiting: Waiting | null = null
+  #endedIn: Unfinished | null = null
   #inputEnded = false
   #gone = false
   /** The client has closed, or half-closed: only the kernel knows which. */
@@ -57,11 +48,16 @@ export class Client {
   /** Resolves when the socket is closed and its descriptor given back. */
   readonly closed: Promise<void>
 
-  constructor(socket: Socket, uid: number, maxFrameBytes: number, budget: InputBudget) {
+  constructor(socket: Socket, uid: number, maxFrameBytes: number, budget: Budget) {
     this.socket = socket
     this.#uid = uid
-    this.closed = new Promise((resolve) => socket.once('close', () => resolve()))
-    this.#decoder = new FrameDecoder(maxFrameBytes)
+    this.closed = new Promise((resolve) => {
+      socket.once('close', () => {
+        this.#countOutput()
+        resolve()
+      })
+    })
+    this.#decoder = new FrameDecoder(maxFrameBytes, release)
     this.#maxWaitingBytes = 2 * maxFrameBytes
     this.#budget = budget
     socket.pause()
@@ -71,6 +67,7 @@ export class Client {
       // Only now: pausing and resuming for every request would cost more than reading one chunk too many.
       else socket.pause()
     })
+    socket.on('drain', () => this.#countOutput())
     socket.on('end', () => {
       this.#inputEnded = true
       this.#ended = true
@@ -104,12 +101,44 @@ export class Client {
   /** Gives up on a client that does not finish its frame: `next` throws. */
   abort(why: string): void {
     const waiting = this.#waiting
-    if (waiting !== null) this.#settle(() => waiting.reject(new ProtocolError('malformed_request', why)))
+    if (waiting === null) return
+    const { expectedBytes } = this.#decoder
+    const known = expectedBytes === 0 ? {} : { frameBytes: expectedBytes }
+    this.#settle(() => waiting.reject(new ProtocolError('malformed_request', why, known)))
+  }
+
+  /** How long the client has taken nothing of the answers that wait for it; 0 when none do. Asked once a second. */
+  stalledMs(nowMs: number): number {
+    this.#countOutput()
+    const waitingBytes = this.socket.writableLength
+    const takenBytes = this.#sentBytes - waitingBytes
+    if (waitingBytes === 0 || takenBytes !== this.#takenBytes) {
+      this.#takenBytes = takenBytes
+      this.#takenAtMs = nowMs
+    }
+    return nowMs - this.#takenAtMs
+  }
+
+  /** Ends the connection of a client that does not take its answers. */
+  cut(why: string): void {
+    this.#cutFor ??= why
+    this.socket.destroy()
+    this.#leave()
+  }
+
+  /** Why the client was cut; null when it was not. */
+  get cutFor(): string | null {
+    return this.#cutFor
+  }
+
+  /** The frame `next` returned has been dealt with, and nothing refers to it any more. */
+  release(frame: Buffer): void {
+    if (frame.length > OWN_MEMORY_BYTES) release(frame)
   }
 
   /** Bytes of a frame that had begun when the input ended, and how many it should have had (0 when not known). */
-  get unfinished(): { readonly bytes: number; readonly expected: number } {
-    return { bytes: this.#decoder.bufferedBytes, expected: this.#decoder.expectedBytes }
+  get unfinished(): Unfinished {
+    return this.#endedIn ?? { bytes: this.#decoder.bufferedBytes, expected: this.#decoder.expectedBytes }
   }
 
   /**
@@ -138,20 +167,27 @@ export class Client {
     this.#advance()
   }
 
-  /** Hands a frame to the client. One that leaves two frames' worth waiting is closed. */
+  /** Hands a frame to the client. One that leaves two frames' worth waiting, or more than there is room for, is cut. */
   send(frame: Buffer): void {
     if (this.#gone) return
-    if (this.socket.writableLength > 0 && this.socket.writableLength + frame.length > this.#maxWaitingBytes) {
-      this.socket.destroy()
-      return this.#leave()
+    const waitingBytes = this.socket.writableLength
+    if (waitingBytes > 0 && waitingBytes + frame.length > this.#maxWaitingBytes) {
+      return this.cut(`did not take its answers: ${waitingBytes} bytes waited`)
     }
+    this.#sentBytes += frame.length
     this.socket.write(frame)
+    if (!this.#countOutput()) {
+      this.cut(
+        `did not take its answers: ${this.socket.writableLength} bytes waited, and too many of others did`,
+      )
+    }
   }
 
   /** Closes after what was sent has been taken, or after a second. */
   close(): void {
     this.endInput()
-    this.#count(0)
+    this.#countInput(0)
+    this.#decoder.discard()
     if (this.socket.destroyed) return
     this.socket.end()
     this.socket.removeAllListeners('data')
@@ -167,11 +203,14 @@ export class Client {
     try {
       const frame = this.#decoder.next()
       if (frame !== null) {
-        this.#count(frame.length)
-        this.#settle(() => waiting.resolve(frame))
-      } else if (this.#inputEnded || this.#gone) this.#settle(() => waiting.resolve(null))
-      else {
-        this.#count(this.#decoder.bufferedBytes)
+        this.#countInput(frame.length)
+        if (frame.length <= OWN_MEMORY_BYTES) this.#settle(() => waiting.resolve(frame))
+        else this.#settle(() => turn().then(() => waiting.resolve(frame), waiting.reject))
+      } else if (this.#inputEnded || this.#gone) {
+        this.#endedIn = this.unfinished
+        this.#settle(() => waiting.resolve(null))
+      } else {
+        this.#countInput(this.#decoder.bufferedBytes)
         if (this.socket.isPaused()) this.socket.resume()
       }
     } catch (error) {
@@ -182,14 +221,25 @@ export class Client {
   }
 
   /** Holds the request, unfinished or in flight, against the budget. @throws ProtocolError when that is too much */
-  #count(bytes: number): void {
-    const held = this.#countedBytes
-    this.#countedBytes = bytes > FREE_BYTES ? bytes : 0
-    if (this.#budget.exchange(this.#uid, held, this.#countedBytes)) return
-    throw new ProtocolError('request_too_large', 'too many bytes of other requests are waiting; try again')
+  #countInput(bytes: number): void {
+    const held = this.#inputBytes
+    this.#inputBytes = bytes > FREE_BYTES ? bytes : 0
+    if (this.#budget.exchange(this.#uid, held, this.#inputBytes)) return
+    const frameBytes = Math.max(bytes, this.#decoder.expectedBytes)
+    throw new ProtocolError('request_too_large', 'too many bytes of other requests are waiting; try again', {
+      frameBytes,
+    })
   }
 
-  #settle(tell: () => void): void {
+  /** Holds the answers that wait against the budget; false when that is too much. */
+  #countOutput(): boolean {
+    const held = this.#outputBytes
+    const { destroyed, writableLength } = this.socket
+    this.#outputBytes = destroyed || writableLength <= FREE_BYTES ? 0 : writableLength
+    return this.#budget.exchange(this.#uid, held, this.#outputBytes)
+  }
+
+  #settle(tell: () => unknown): void {
     this.#waiting = null
     tell()
   }
@@ -197,6 +247,7 @@ export class Client {
   #leave(): void {
     if (this.#gone) return
     this.#gone = true
+    this.#countOutput()
     this.#advance()
     this.#onGone?.()
   }

@@ -43,6 +43,11 @@ export class Relay {
     return this.#upstream !== null && !this.#upstream.closed
   }
 
+  /** Whether everything that was forwarded has left this process. */
+  get flushed(): boolean {
+    return this.#upstream === null || this.#upstream.flushed
+  }
+
   /** Whether events are relayed. */
   get subscribed(): boolean {
     return this.#subscribed && this.connected

@@ -13,7 +13,8 @@ import { decide } from '../policy/admission.ts'
 import { PREFIX_BYTES } from '../protocol/frame.ts'
 import { decodeRequest, encodeResponse, type Request, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
-import { Client, type InputBudget } from './client.ts'
+import type { Budget } from './budget.ts'
+import { Client } from './client.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
 import { type Exchange, Relay } from './relay.ts'
 import { reloadDanger } from './reload-guard.ts'
@@ -29,7 +30,10 @@ import {
 export type SessionContext = RecordsContext & {
   readonly schema: Schema
   readonly maxFrameBytes: number
-  readonly inputBudget: InputBudget
+  /** Bytes of requests and answers that the daemon holds. */
+  readonly bytes: Budget
+  /** Requests that are not answered yet. */
+  readonly requests: Budget
   /** Sōzu's `worker_timeout`. */
   readonly workerTimeoutMs: number
   readonly guardReload: boolean
@@ -51,6 +55,8 @@ const WORKERS_WAIT_MS = 50
 const DRAIN_MS = 3_600_000
 /** A frame must be complete this long after its first byte: Sōzu waits for ever, and memory is not for ever. */
 const FRAME_MS = 30_000
+/** Longest a client takes nothing of the answers that wait for it. */
+const STALLED_MS = 30_000
 const changesWorkers = new Set(['upgrade_main', 'upgrade_worker', 'soft_stop', 'hard_stop'])
 
 export class Session {
@@ -69,7 +75,7 @@ export class Session {
     this.clientId = clientId
     this.#context = context
     this.#identity = identity
-    this.#client = new Client(socket, identity.uid, context.maxFrameBytes, context.inputBudget)
+    this.#client = new Client(socket, identity.uid, context.maxFrameBytes, context.bytes)
     this.#relay = new Relay(this.#client, context.sozu)
     this.#records = new SessionRecords(context, identity, clientId)
   }
@@ -80,10 +86,11 @@ export class Session {
       for (let frame = await this.#next(); frame !== null; frame = await this.#next()) {
         this.#inFlight = true
         this.#requests += 1
-        await this.#handle(frame)
+        await this.#take(frame)
         this.#inFlight = false
       }
       if (this.#relay.subscribed) await this.#client.untilGone()
+      if (this.#client.cutFor !== null) await this.#noteCut(this.#client.cutFor)
     } finally {
       this.#inFlight = false
       this.#relay.close(abandoned('the session is over'))
@@ -111,6 +118,9 @@ export class Session {
     if (this.#client.unfinishedMs(nowMs) > FRAME_MS) {
       this.#client.abort(`the frame was not finished within ${FRAME_MS / 1000} seconds`)
     }
+    if (this.#client.stalledMs(nowMs) > STALLED_MS) {
+      this.#client.cut(`took nothing of its answers for ${STALLED_MS / 1000} seconds`)
+    }
     if (!this.#inFlight && !this.#relay.subscribed) return
     if (!this.#client.gone) return
     this.#goneAtMs ??= nowMs
@@ -126,7 +136,7 @@ export class Session {
     } catch (error) {
       // ProtocolError: a length that is no length. Never resynchronise.
       if (!(error instanceof ProtocolError)) throw error
-      await this.#refuse(unnamed('frame:?'), refusalCode(error), error.message)
+      await this.#refuse(unnamed(`frame:${error.frameBytes ?? '?'}`), refusalCode(error), error.message)
       return null
     }
   }
@@ -141,6 +151,31 @@ export class Session {
       'malformed_request',
       `the connection ended inside a frame: ${bytes} of ${whole} came`,
     )
+  }
+
+  /** Every connection that the daemon ends by itself has a line. */
+  async #noteCut(why: string): Promise<void> {
+    const connection = { ...unnamed(`connection:${this.clientId}`), verb: 'connection_closed' }
+    await this.#refuse(connection, 'other', `the client ${why}`)
+  }
+
+  /** Handles a request if there is room for one more, and gives back what it held. */
+  async #take(frame: Buffer): Promise<void> {
+    const { bytes, requests } = this.#context
+    const { uid } = this.#identity
+    const what = requests.exchange(uid, 0, 1) ? (bytes.isOverdrawn(uid) ? 'bytes' : null) : 'requests'
+    try {
+      if (what === null) await this.#handle(frame)
+      else
+        await this.#refuse(
+          unnamed(`frame:${frame.length}`),
+          'other',
+          `too many ${what} are waiting; try again`,
+        )
+    } finally {
+      requests.exchange(uid, 1, 0)
+    }
+    if (this.#relay.flushed) this.#client.release(frame)
   }
 
   async #handle(frame: Buffer): Promise<void> {

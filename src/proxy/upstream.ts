@@ -90,6 +90,11 @@ export class Upstream {
     return this.#closed
   }
 
+  /** Whether the kernel has taken all that was sent; never again once the connection is closed. */
+  get flushed(): boolean {
+    return !this.#closed && this.socket.writableLength === 0
+  }
+
   /**
    * Sends a request whose final is waited for.
    * @param onProgress told of each PROCESSING answer, at once

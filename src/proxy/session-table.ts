@@ -1,0 +1,210 @@
+// Who is connected: accept, count, turn away, end. Everything that must happen before the event loop turns happens here: who
+// connected is only certain in the connection handler, and a descriptor too many is closed in it. One account never takes
+// every place, and whoever is turned away is told why and has a line.
+import type { Socket } from 'node:net'
+import type { DaemonRecords } from '../audit/daemon-records.ts'
+import type { AuditRecord } from '../audit/record.ts'
+import { ownText } from '../audit/sanitise.ts'
+import { ConfigError, PeerError } from '../errors.ts'
+import { openFilesFor, sessionsFor } from '../open-files.ts'
+import { actorOf, type LookUpUser, UNKNOWN_ACTOR } from '../peer/actor.ts'
+import { type Peer, peerOf } from '../peer/peercred.ts'
+import { Identity, recordActor } from './identity.ts'
+import { failure, Session, type SessionContext } from './session.ts'
+
+export type ConnectionLimits = {
+  readonly total: number
+  /** For any account but root and the daemon's own. */
+  readonly perUid: number
+}
+
+export type SessionTableOptions = {
+  readonly context: SessionContext
+  readonly limits: ConnectionLimits
+  readonly lookUpUser: LookUpUser
+  readonly records: DaemonRecords
+  /** Appends a record of what has happened anyway. */
+  readonly note: (record: AuditRecord) => void
+  /** Accounts that may take every place. */
+  readonly privileged: ReadonlySet<number>
+  readonly onBug: (error: unknown) => void
+}
+
+/** Connections that were turned away and may still read why; they come out of the reserve of descriptors. */
+const MAX_LEAVING = 16
+/** How long each of them may take. */
+const LEAVING_MS = 1000
+
+/**
+ * How many connections there may be.
+ * @param openFiles this process's limit on open files
+ * @throws ConfigError when more are configured than descriptors allow
+ */
+export function connectionLimits(
+  openFiles: number,
+  { maxConnections, maxConnectionsPerUid }: ConfiguredLimits,
+): ConnectionLimits {
+  const possible = sessionsFor(openFiles)
+  if (maxConnections !== null && maxConnections > possible) {
+    throw new ConfigError(
+      'limit_too_low',
+      `max_connections = ${maxConnections} needs a limit of ${openFilesFor(maxConnections)} open files, and it is ${openFiles}: raise the limit (LimitNOFILE= of the unit), or set max_connections to ${possible} or less`,
+    )
+  }
+  const total = maxConnections ?? possible
+  return { total, perUid: Math.min(total, maxConnectionsPerUid ?? Math.max(1, Math.floor(total / 4))) }
+}
+
+type ConfiguredLimits = {
+  /** null: as many as the limit on open files allows. */
+  readonly maxConnections: number | null
+  /** null: a quarter of the total. */
+  readonly maxConnectionsPerUid: number | null
+}
+
+export class SessionTable {
+  readonly #options: SessionTableOptions
+  readonly #sessions = new Set<Session>()
+  readonly #sessionsOf = new Map<number, number>()
+  readonly #leaving = new Set<Socket>()
+  #limits: ConnectionLimits
+  #clients = 0
+  #onIdle: (() => void) | null = null
+
+  constructor(options: SessionTableOptions) {
+    this.#options = options
+    this.#limits = options.limits
+  }
+
+  get size(): number {
+    return this.#sessions.size
+  }
+
+  get limits(): ConnectionLimits {
+    return this.#limits
+  }
+
+  /** Lower limits end no connection. */
+  set limits(limits: ConnectionLimits) {
+    this.#limits = limits
+  }
+
+  /** Makes a session of a connection that was just accepted, or turns it away. Must run in the connection handler. */
+  accept(socket: Socket): void {
+    const clientId = this.#clients
+    this.#clients += 1
+    let peer: Peer
+    try {
+      peer = peerOf(socket)
+    } catch (error) {
+      // PeerError: without credentials there is no actor, and without an actor no session.
+      if (!(error instanceof PeerError)) throw error
+      this.#turnAway(socket, clientId, null, error.message)
+      return
+    }
+    const full = this.#fullFor(peer.uid)
+    if (full === null) this.#begin(socket, clientId, peer)
+    else this.#turnAway(socket, clientId, peer, full)
+  }
+
+  /** Called once a second. */
+  tick(nowMs: number): void {
+    for (const session of this.#sessions) session.tick(nowMs)
+  }
+
+  /** No session takes another request. */
+  stop(): void {
+    for (const session of this.#sessions) session.stop()
+  }
+
+  /** Ends what is left; requests in flight are recorded as ones whose outcome is unknown. */
+  destroy(): void {
+    for (const session of this.#sessions) session.destroy()
+  }
+
+  /** Resolves when nobody is connected any more, or after `waitMs`. */
+  untilIdle(waitMs: number): Promise<void> {
+    if (this.#sessions.size === 0) return Promise.resolve()
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, waitMs)
+      this.#onIdle = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  #begin(socket: Socket, clientId: number, peer: Peer): void {
+    const { context, lookUpUser, onBug } = this.#options
+    const { uid } = peer
+    const session = new Session(socket, clientId, new Identity(peer, lookUpUser), context)
+    this.#sessions.add(session)
+    this.#sessionsOf.set(uid, this.#countOf(uid) + 1)
+    session
+      .run()
+      .catch(onBug)
+      .finally(() => {
+        this.#sessions.delete(session)
+        const left = this.#countOf(uid) - 1
+        if (left === 0) this.#sessionsOf.delete(uid)
+        else this.#sessionsOf.set(uid, left)
+        if (this.#sessions.size === 0) this.#onIdle?.()
+      })
+  }
+
+  #countOf(uid: number): number {
+    return this.#sessionsOf.get(uid) ?? 0
+  }
+
+  /** Why there is no place for one more connection of `uid`, or null. */
+  #fullFor(uid: number): string | null {
+    const { total, perUid } = this.#limits
+    if (this.#sessions.size >= total) return `too many connections (${total} at most)`
+    if (this.#options.privileged.has(uid) || this.#countOf(uid) < perUid) return null
+    return `too many connections of uid ${uid} (${perUid} at most for one account)`
+  }
+
+  /** Refuses a connection: a line (or a count), a FAILURE, the end. */
+  #turnAway(socket: Socket, clientId: number, peer: Peer | null, why: string): void {
+    // EPIPE, ECONNRESET: it has left already.
+    socket.on('error', () => socket.destroy())
+    socket.write(failure(`connection refused: ${why}`))
+    this.#seeOut(socket)
+    const { context, records, note } = this.#options
+    const code = peer === null ? 'peer_cred_unavailable' : 'other'
+    if (!context.refusals.admit(peer?.uid ?? null, code, performance.now())) return
+    const record = records.create('connection_refused', `connection:${clientId}`, {
+      result: 'err',
+      extras: { errorCode: code, reason: ownText(why) },
+    })
+    note({
+      ...record,
+      stage: 'refusal',
+      actor: recordActor(peer === null ? UNKNOWN_ACTOR : actorOf(peer, null)),
+      clientId,
+      sessionUlid: context.newUlid(),
+      connectTs: record.ts,
+    })
+  }
+
+  /**
+   * Lets a few finish what they were about to write, so that they read the FAILURE and not a broken pipe; the others are
+   * closed at once, before the next one is accepted, or a crowd at the door would take all descriptors.
+   */
+  #seeOut(socket: Socket): void {
+    if (this.#leaving.size >= MAX_LEAVING) {
+      socket.destroy()
+      return
+    }
+    this.#leaving.add(socket)
+    const timer = setTimeout(() => socket.destroy(), LEAVING_MS)
+    timer.unref()
+    socket.once('close', () => {
+      clearTimeout(timer)
+      this.#leaving.delete(socket)
+    })
+    socket.once('end', () => socket.destroy())
+    socket.end()
+    socket.resume()
+  }
+}
