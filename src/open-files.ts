@@ -5,8 +5,8 @@ import { ConfigError } from './errors.ts'
 
 /** Descriptors a session uses at most: client, upstream, and a connection that asks for a listener's state. */
 const PER_SESSION = 3
-/** Kept back for the runtime, files, helper, listener and those who are turned away: about twice what is ever used. */
-const RESERVED = 64
+/** Kept back for the runtime, threads, files, helper, listener and those who are turned away: about twice what is ever used. */
+const RESERVED = 96
 /** Below this the program's own modules may not load, since the runtime opens many of them at once. */
 const LEAST = 128
 

@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ProtocolError } from '../errors.ts'
-import { encodeFrame, FrameDecoder, PREFIX_BYTES, payloadOf } from './frame.ts'
+import { encodeFrame, FrameDecoder, OWN_MEMORY_BYTES, PREFIX_BYTES, payloadOf } from './frame.ts'
 
 const MAX = 2_000_000
 
@@ -142,6 +142,75 @@ describe('what is buffered', () => {
   })
 })
 
+describe('memory that the decoder is done with', () => {
+  // Releasing is overwriting here: whoever still looks at it sees that it is gone.
+  const wiped = new Set<ArrayBufferLike>()
+  const wipe = ({ buffer }: Buffer): void => {
+    if (wiped.has(buffer)) throw new Error('released twice')
+    wiped.add(buffer)
+    new Uint8Array(buffer).fill(0xee)
+  }
+
+  /** A copy in memory of its own, as a socket gives it. */
+  function chunkOf(bytes: Buffer): Buffer {
+    const chunk = Buffer.allocUnsafeSlow(bytes.length)
+    chunk.set(bytes)
+    return chunk
+  }
+
+  it('is never part of a frame that was handed out, nor of what comes next', () => {
+    const sizes = fc.array(fc.integer({ min: 0, max: 2 * OWN_MEMORY_BYTES }), { maxLength: 5 })
+    const chunks = fc.array(fc.integer({ min: 3000, max: OWN_MEMORY_BYTES }), { minLength: 1, maxLength: 6 })
+    fc.assert(
+      fc.property(sizes, chunks, (lengths, cuts) => {
+        const expected = lengths.map((length, index) => encodeFrame(Buffer.alloc(length, index + 1)))
+        const decoder = new FrameDecoder(MAX, wipe)
+        const frames: Buffer[] = []
+        for (const chunk of pieces(Buffer.concat(expected), cuts)) {
+          decoder.push(chunkOf(chunk))
+          for (let frame = decoder.next(); frame !== null; frame = decoder.next()) frames.push(frame)
+        }
+        decoder.discard()
+        expect(frames.length).toBe(expected.length)
+        for (const [index, frame] of frames.entries())
+          expect(frame.equals(expected[index] ?? prefix(0n))).toBe(true)
+        wiped.clear()
+      }),
+      { numRuns: 60 },
+    )
+  })
+
+  it('is not shared by a large frame, which may be released while the next one is read', () => {
+    const [large, next] = [
+      encodeFrame(Buffer.alloc(OWN_MEMORY_BYTES, 1)),
+      encodeFrame(Buffer.alloc(30_000, 2)),
+    ]
+    const decoder = new FrameDecoder(MAX, wipe)
+    const stream = Buffer.concat([large, next])
+    decoder.push(chunkOf(stream.subarray(0, 60_000)))
+    expect(decoder.next()).toBeNull()
+    decoder.push(chunkOf(stream.subarray(60_000, 80_000)))
+    const frame = decoder.next()
+    expect(frame?.equals(large)).toBe(true)
+    if (frame !== null) wipe(frame)
+    decoder.push(chunkOf(stream.subarray(80_000)))
+    expect(decoder.next()?.equals(next)).toBe(true)
+    wiped.clear()
+  })
+
+  it('is all that was received of a frame that is given up', () => {
+    const decoder = new FrameDecoder(MAX, wipe)
+    for (const chunk of pieces(encodeFrame(Buffer.alloc(500_000)).subarray(0, 400_000), [64_000])) {
+      decoder.push(chunkOf(chunk))
+      expect(decoder.next()).toBeNull()
+    }
+    decoder.discard()
+    expect(decoder.bufferedBytes).toBe(0)
+    expect([...wiped].reduce((sum, { byteLength }) => sum + byteLength, 0)).toBeGreaterThan(800_000)
+    wiped.clear()
+  })
+})
+
 describe('a length that is wrong', () => {
   it.each([
     ['0', 0n],
@@ -152,6 +221,7 @@ describe('a length that is wrong', () => {
     const error = failure(() => feed(decoder, Buffer.concat([prefix(length), Buffer.alloc(60_000)])))
     expect(error.code).toBe('malformed_request')
     expect(error.message).toContain(`frame length ${length} is below 8`)
+    expect(error.frameBytes).toBe(length)
     expect(decoder.bufferedBytes).toBe(0)
   })
 
@@ -168,6 +238,7 @@ describe('a length that is wrong', () => {
     const error = failure(() => feed(decoder, Buffer.concat([prefix(length), Buffer.alloc(60_000)])))
     expect(error.code).toBe('request_too_large')
     expect(error.message).toContain(`frame length ${length} is above the maximum of ${MAX} bytes`)
+    expect(error.frameBytes).toBe(length)
     expect(decoder.bufferedBytes).toBe(0)
   })
 

@@ -91,6 +91,71 @@ describe('a client', () => {
   })
 })
 
+describe('a client that does not take its answers', () => {
+  it('is cut when two frames wait, and it can be told why', async () => {
+    const { client, other } = await pair()
+    other.pause()
+    const answer = Buffer.alloc(MAX_FRAME_BYTES)
+    client.send(answer)
+    client.send(answer)
+    expect([client.gone, client.cutFor]).toEqual([false, null])
+    client.send(answer)
+    client.send(answer)
+    expect(client.gone).toBe(true)
+    expect(client.cutFor).toMatch(/^did not take its answers: \d{7} bytes waited$/)
+    await client.closed
+  })
+
+  it('is cut when its answers take more than the share of its account, and nobody else is', async () => {
+    const budget = new Budget(1_800_000)
+    const [first, second] = [await pair(budget, 1000), await pair(budget, 1001)]
+    for (const { client, other } of [first, second]) {
+      other.pause()
+      client.send(Buffer.alloc(800_000))
+    }
+    first.client.send(Buffer.alloc(800_000))
+    expect(first.client.cutFor).toContain('and too many of others did')
+    expect(second.client.gone).toBe(false)
+    await first.client.closed
+    expect(budget.exchange(1000, 0, 900_000)).toBe(true)
+  })
+
+  it('holds nothing against its account once it has taken them', async () => {
+    const budget = new Budget(1_800_000)
+    const { client, other } = await pair(budget)
+    client.send(Buffer.alloc(800_000))
+    expect(budget.exchange(1000, 0, 800_000)).toBe(false)
+    budget.exchange(1000, 800_000, 0)
+    other.resume()
+    await until(() => client.socket.writableLength === 0)
+    expect(budget.exchange(1000, 0, 900_000)).toBe(true)
+  })
+
+  it('is known by how long it has taken nothing', async () => {
+    const { client, other } = await pair()
+    const nowMs = 1_000_000
+    expect(client.stalledMs(nowMs)).toBe(0)
+    other.pause()
+    client.send(Buffer.alloc(500_000))
+    client.send(Buffer.alloc(500_000))
+    expect(client.stalledMs(nowMs + 1000)).toBe(1000)
+    expect(client.stalledMs(nowMs + 31_000)).toBe(31_000)
+    let taken = 0
+    other.on('data', (chunk) => {
+      taken += chunk.length
+      if (taken > 700_000) other.pause()
+    })
+    other.resume()
+    await until(() => client.socket.writableLength <= 500_000)
+    expect(client.stalledMs(nowMs + 32_000)).toBe(0)
+    expect(client.stalledMs(nowMs + 40_000)).toBe(8000)
+    other.removeAllListeners('data')
+    other.resume()
+    await until(() => client.socket.writableLength === 0)
+    expect(client.stalledMs(nowMs + 80_000)).toBe(0)
+  })
+})
+
 describe('the input budget', () => {
   it('refuses an account that asks for more than half, serves the others, and gets back what was held', async () => {
     const budget = new Budget(1_400_000)

@@ -1,0 +1,60 @@
+// Promises of the budget: a total, half of it for one account, and everything given back is there again.
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { Budget } from './budget.ts'
+
+describe('a budget', () => {
+  it('lets one account have half, and the others have the rest', () => {
+    const budget = new Budget(100)
+    expect(budget.exchange(1, 0, 50)).toBe(true)
+    expect(budget.exchange(1, 0, 1)).toBe(false)
+    budget.exchange(1, 1, 0)
+    expect(budget.exchange(2, 0, 50)).toBe(true)
+    expect(budget.exchange(3, 0, 1)).toBe(false)
+  })
+
+  it('is overdrawn for whoever holds too much, until that is given back', () => {
+    const budget = new Budget(100)
+    budget.exchange(1, 0, 60)
+    expect([budget.isOverdrawn(1), budget.isOverdrawn(2)]).toEqual([true, false])
+    budget.exchange(1, 60, 50)
+    expect(budget.isOverdrawn(1)).toBe(false)
+    budget.exchange(2, 0, 51)
+    expect([budget.isOverdrawn(1), budget.isOverdrawn(3)]).toEqual([true, true])
+  })
+
+  it('never refuses a client that holds less than before', () => {
+    const budget = new Budget(10)
+    budget.exchange(1, 0, 1000)
+    expect(budget.exchange(1, 1000, 999)).toBe(true)
+  })
+
+  it('leaves room for one of the largest however small the total is', () => {
+    expect(new Budget(1).exchange(1, 0, 1)).toBe(true)
+    const budget = new Budget(150, 100)
+    expect(budget.exchange(1, 0, 100)).toBe(true)
+    expect(budget.exchange(1, 100, 101)).toBe(false)
+  })
+
+  it('takes nothing away when it is lowered, and admits less from then on', () => {
+    const budget = new Budget(100)
+    budget.exchange(1, 0, 40)
+    budget.max = 60
+    expect(budget.isOverdrawn(1)).toBe(true)
+    budget.exchange(1, 40, 0)
+    expect(budget.exchange(1, 0, 31)).toBe(false)
+  })
+
+  it('has everything again when everything was given back, in whatever order', () => {
+    const holding = fc.tuple(fc.integer({ min: 0, max: 4 }), fc.integer({ min: 0, max: 1000 }))
+    fc.assert(
+      fc.property(fc.array(holding), fc.array(fc.nat()), (holdings, order) => {
+        const budget = new Budget(2000)
+        for (const [uid, amount] of holdings) budget.exchange(uid, 0, amount)
+        const back = holdings.map((held, index) => ({ held, key: order[index] ?? 0 }))
+        for (const { held } of back.toSorted((a, b) => a.key - b.key)) budget.exchange(held[0], held[1], 0)
+        for (const uid of [0, 1]) expect(budget.exchange(uid, 0, 1000)).toBe(true)
+      }),
+    )
+  })
+})
