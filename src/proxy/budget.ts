@@ -1,5 +1,5 @@
 // What clients together may make the daemon hold, of bytes or of requests: a total, and for one account half of it, so that
-// nobody is shut out by somebody else. Whatever is counted is given back by the one who counted it.
+// nobody is shut out by somebody else. Whoever was granted something gives it back.
 
 export class Budget {
   readonly #leastShare: number
@@ -18,20 +18,16 @@ export class Budget {
     this.#max = max
   }
 
-  /** Whether the account, or all together, hold more than they may. */
-  isOverdrawn(uid: number): boolean {
-    const share = Math.max(Math.floor(this.#max / 2), this.#leastShare)
-    return this.#held > this.#max || (this.#byUid.get(uid) ?? 0) > share
-  }
-
-  /** Counts what a client holds now instead of what it held; false when that is more than before and too much. */
+  /** Counts what a client holds now instead of what it held; false when that is more than before and too much: nothing changed. */
   exchange(uid: number, held: number, holds: number): boolean {
     const change = holds - held
     if (change === 0) return true
     const ofUid = (this.#byUid.get(uid) ?? 0) + change
+    const share = Math.max(Math.floor(this.#max / 2), this.#leastShare)
+    if (change > 0 && (this.#held + change > this.#max || ofUid > share)) return false
     this.#held += change
     if (ofUid === 0) this.#byUid.delete(uid)
     else this.#byUid.set(uid, ofUid)
-    return change < 0 || !this.isOverdrawn(uid)
+    return true
   }
 }

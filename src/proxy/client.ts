@@ -222,21 +222,22 @@ export class Client {
 
   /** Holds the request, unfinished or in flight, against the budget. @throws ProtocolError when that is too much */
   #countInput(bytes: number): void {
-    const held = this.#inputBytes
-    this.#inputBytes = bytes > FREE_BYTES ? bytes : 0
-    if (this.#budget.exchange(this.#uid, held, this.#inputBytes)) return
-    const frameBytes = Math.max(bytes, this.#decoder.expectedBytes)
-    throw new ProtocolError('request_too_large', 'too many bytes of other requests are waiting; try again', {
-      frameBytes,
-    })
+    const counted = bytes > FREE_BYTES ? bytes : 0
+    if (!this.#budget.exchange(this.#uid, this.#inputBytes, counted)) {
+      const frameBytes = Math.max(bytes, this.#decoder.expectedBytes)
+      const why = 'too many bytes of other requests are waiting; try again'
+      throw new ProtocolError('request_too_large', why, { frameBytes })
+    }
+    this.#inputBytes = counted
   }
 
   /** Holds the answers that wait against the budget; false when that is too much. */
   #countOutput(): boolean {
-    const held = this.#outputBytes
     const { destroyed, writableLength } = this.socket
-    this.#outputBytes = destroyed || writableLength <= FREE_BYTES ? 0 : writableLength
-    return this.#budget.exchange(this.#uid, held, this.#outputBytes)
+    const counted = destroyed || writableLength <= FREE_BYTES ? 0 : writableLength
+    if (!this.#budget.exchange(this.#uid, this.#outputBytes, counted)) return false
+    this.#outputBytes = counted
+    return true
   }
 
   #settle(tell: () => unknown): void {

@@ -159,21 +159,22 @@ export class Session {
     await this.#refuse(connection, 'other', `the client ${why}`)
   }
 
-  /** Handles a request if there is room for one more, and gives back what it held. */
+  /** Handles a request if there is room for one more; then its memory goes back. */
   async #take(frame: Buffer): Promise<void> {
-    const { bytes, requests } = this.#context
+    const { requests } = this.#context
     const { uid } = this.#identity
-    const what = requests.exchange(uid, 0, 1) ? (bytes.isOverdrawn(uid) ? 'bytes' : null) : 'requests'
-    try {
-      if (what === null) await this.#handle(frame)
-      else
-        await this.#refuse(
-          unnamed(`frame:${frame.length}`),
-          'other',
-          `too many ${what} are waiting; try again`,
-        )
-    } finally {
-      requests.exchange(uid, 1, 0)
+    if (requests.exchange(uid, 0, 1)) {
+      try {
+        await this.#handle(frame)
+      } finally {
+        requests.exchange(uid, 1, 0)
+      }
+    } else {
+      await this.#refuse(
+        unnamed(`frame:${frame.length}`),
+        'other',
+        'too many requests are waiting; try again',
+      )
     }
     if (this.#relay.flushed) this.#client.release(frame)
   }
