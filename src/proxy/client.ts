@@ -28,7 +28,9 @@ export class Client {
   readonly #maxWaitingBytes: number
   readonly #budget: Budget
   readonly #uid: number
-  /** Bytes of its request, unfinished or in flight, as counted against the budget. */
+  /** Bytes of the frame in flight. */
+  #lentBytes = 0
+  /** Bytes of its requests, unfinished or in flight, as counted against the budget. */
   #inputBytes = 0
   /** Bytes of answers that it has not taken, likewise. */
   #outputBytes = 0
@@ -64,8 +66,12 @@ export class Client {
     socket.on('data', (chunk: Buffer) => {
       this.#decoder.push(chunk)
       if (this.#waiting !== null) this.#advance()
-      // Only now: pausing and resuming for every request would cost more than reading one chunk too many.
-      else socket.pause()
+      else {
+        // Only now: pausing and resuming for every request would cost more than reading one chunk too many.
+        socket.pause()
+        // What there is no room for is refused when it is its turn.
+        this.#countInput()
+      }
     })
     socket.on('drain', () => this.#countOutput())
     socket.on('end', () => {
@@ -147,6 +153,7 @@ export class Client {
    */
   next(): Promise<Buffer | null> {
     this.#frameSinceMs = performance.now()
+    this.#lentBytes = 0
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject }
       this.#advance()
@@ -186,8 +193,9 @@ export class Client {
   /** Closes after what was sent has been taken, or after a second. */
   close(): void {
     this.endInput()
-    this.#countInput(0)
     this.#decoder.discard()
+    this.#lentBytes = 0
+    this.#countInput()
     if (this.socket.destroyed) return
     this.socket.end()
     this.socket.removeAllListeners('data')
@@ -203,14 +211,15 @@ export class Client {
     try {
       const frame = this.#decoder.next()
       if (frame !== null) {
-        this.#countInput(frame.length)
+        this.#lentBytes = frame.length
+        this.#requireRoom()
         if (frame.length <= OWN_MEMORY_BYTES) this.#settle(() => waiting.resolve(frame))
         else this.#settle(() => turn().then(() => waiting.resolve(frame), waiting.reject))
       } else if (this.#inputEnded || this.#gone) {
         this.#endedIn = this.unfinished
         this.#settle(() => waiting.resolve(null))
       } else {
-        this.#countInput(this.#decoder.bufferedBytes)
+        this.#requireRoom()
         if (this.socket.isPaused()) this.socket.resume()
       }
     } catch (error) {
@@ -220,15 +229,21 @@ export class Client {
     }
   }
 
-  /** Holds the request, unfinished or in flight, against the budget. @throws ProtocolError when that is too much */
-  #countInput(bytes: number): void {
+  /** @throws ProtocolError when there is no room for what the client sent */
+  #requireRoom(): void {
+    if (this.#countInput()) return
+    const frameBytes = Math.max(this.#lentBytes, this.#decoder.expectedBytes)
+    const why = 'too many bytes of other requests are waiting; try again'
+    throw new ProtocolError('request_too_large', why, { frameBytes })
+  }
+
+  /** Holds requests, unfinished or in flight, against the budget; false when that is too much. */
+  #countInput(): boolean {
+    const bytes = this.#lentBytes + this.#decoder.bufferedBytes
     const counted = bytes > FREE_BYTES ? bytes : 0
-    if (!this.#budget.exchange(this.#uid, this.#inputBytes, counted)) {
-      const frameBytes = Math.max(bytes, this.#decoder.expectedBytes)
-      const why = 'too many bytes of other requests are waiting; try again'
-      throw new ProtocolError('request_too_large', why, { frameBytes })
-    }
+    if (!this.#budget.exchange(this.#uid, this.#inputBytes, counted)) return false
     this.#inputBytes = counted
+    return true
   }
 
   /** Holds the answers that wait against the budget; false when that is too much. */
