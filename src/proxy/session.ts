@@ -182,12 +182,26 @@ export class Session {
   async #handle(frame: Buffer): Promise<void> {
     const startedMs = performance.now()
     const deadlineMs = startedMs + BUDGET_MS
+    const judged = await this.#judge(frame, deadlineMs)
+    if (judged === null) return
+    const passage = { requestUlid: this.#context.newUlid(), startedMs, deadlineMs, ...judged }
+    if (!(await this.#admit(passage))) return
+    if (!(await this.#connect(passage))) return
+    if (passage.operation.access === 'subscribes') await this.#relay.subscribe(frame)
+    else await this.#exchange(frame, passage)
+  }
+
+  /**
+   * What a request means, or null when it was refused. What was decoded ends here: megabytes of it must not be alive until
+   * Sōzu has answered.
+   */
+  async #judge(frame: Buffer, deadlineMs: number): Promise<Pick<Passage, 'operation' | 'sha256'> | null> {
     const decision = decide(this.#context.settings().allowedUids, this.#identity.uid)
     if (!decision.allowed && frame.length > REFUSED_DECODE_BYTES) {
       return this.#refuse(unnamed(`frame:${frame.length}`), 'unauthorized', decision.reason)
     }
     const request = await this.#decode(frame)
-    if (request === null) return
+    if (request === null) return null
     const sha256 = requestSha256(request.payload)
     const operation = await this.#name(request, decision.allowed, deadlineMs)
     if (operation === null) {
@@ -215,12 +229,7 @@ export class Session {
     }
     const danger = await this.#danger(request, deadlineMs)
     if (danger !== null) return this.#refuse(operation, 'invalid_input', danger, { sha256 })
-    const requestUlid = this.#context.newUlid()
-    const passage = { requestUlid, startedMs, deadlineMs, operation, sha256 }
-    if (!(await this.#admit(passage))) return
-    if (!(await this.#connect(passage))) return
-    if (operation.access === 'subscribes') await this.#relay.subscribe(frame)
-    else await this.#exchange(frame, passage)
+    return { operation, sha256 }
   }
 
   async #decode(frame: Buffer): Promise<Request | null> {
@@ -360,9 +369,10 @@ export class Session {
     code: RecordErrorCode,
     why: string,
     known: KnownRequest = {},
-  ): Promise<void> {
+  ): Promise<null> {
     await this.#records.refusal(operation, code, why, known)
     this.#client.send(failure(why))
+    return null
   }
 }
 
