@@ -23,7 +23,7 @@ import {
 import { loadConfig, readTrustedFile } from './config/load.ts'
 import { ConfigError, errnoOf, JournalError } from './errors.ts'
 import type { Log } from './log.ts'
-import { clockRealtime } from './native.ts'
+import { clockRealtime, returnLargePieces } from './native.ts'
 import { newUlid } from './new-ulid.ts'
 import { openFilesLimit } from './open-files.ts'
 import { Accounts } from './peer/accounts.ts'
@@ -78,6 +78,7 @@ export class Daemon {
    * @throws ConfigError for what the operator must change, JournalError for a sink that does not open
    */
   static async start(options: DaemonOptions): Promise<Daemon> {
+    returnLargePieces()
     const accounts = new Accounts({ log: options.log })
     accounts.start()
     try {

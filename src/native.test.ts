@@ -451,3 +451,34 @@ describe.skipIf(!existsSync(builtNative))('in a process of its own (needs dist/)
     return existsSync(`/proc/${pid}/stat`) && !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'))
   }
 })
+
+describe('memory', () => {
+  it.each([
+    ['goes back to the system when large pieces are freed', true],
+    ['is otherwise kept by the allocator, or this test would prove nothing', false],
+  ])('%s', async (_, returned) => {
+    const child = runModule(
+      `
+      import { returnLargePieces } from ${JSON.stringify(builtNative)}
+      import { MessageChannel } from 'node:worker_threads'
+      const { port1, port2 } = new MessageChannel()
+      port2.close()
+      const free = (piece) => port1.postMessage(null, [piece.buffer])
+      const resident = () => process.memoryUsage().rss
+      if (${returned}) returnLargePieces()
+      // glibc keeps pieces of a size once one of that size was freed.
+      free(Buffer.allocUnsafeSlow(4_000_000).fill(1))
+      while (process.memoryUsage().arrayBuffers > 3_000_000) await new Promise(setImmediate)
+      const before = resident()
+      const pieces = Array.from({ length: 50 }, () => Buffer.allocUnsafeSlow(2_000_000).fill(1))
+      const pin = Buffer.allocUnsafeSlow(100_000).fill(1)
+      for (const piece of pieces) free(piece)
+      console.log(Math.round((resident() - before) / 1e6), pin.length)
+      process.exit()`,
+    )
+    const [line] = (await once(child.stdout ?? child, 'data')) as [Buffer]
+    const keptMb = Number(line.toString().split(' ')[0])
+    if (returned) expect(keptMb).toBeLessThan(20)
+    else expect(keptMb).toBeGreaterThan(80)
+  })
+})

@@ -25,6 +25,8 @@ const LOCK_EX = 2
 const LOCK_NB = 4
 const PR_SET_PDEATHSIG = 1
 const FALLOC_FL_KEEP_SIZE = 1
+const M_TRIM_THRESHOLD = -1
+const M_MMAP_THRESHOLD = -3
 const F_SETFD = 2
 const FD_CLOEXEC = 1
 const CLOCK_REALTIME = 0
@@ -109,6 +111,7 @@ const poll = libc<[Uint8Array, number, number]>(
   'int poll(void *fds, unsigned long count, int timeout)',
 )
 const fcntl = libc<[number, number, number]>('fcntl', 'int fcntl(int, int, int)')
+const mallopt = libc<[number, number]>('mallopt', 'int mallopt(int parameter, int value)')
 const prctl = libc<[number, number]>('prctl', 'int prctl(int option, unsigned long value)')
 const sendto = libc<[number, Uint8Array, number, number, Uint8Array, number]>(
   'sendto',
@@ -343,4 +346,17 @@ export function dieWithParent(): void {
 /** Keeps `fd` from programs we start, fcntl(2): a descriptor that was passed on to us is not theirs. */
 export function closeOnExec(fd: number): void {
   if (fcntl(fd, F_SETFD, FD_CLOEXEC) !== 0) throw failure('fcntl', `descriptor ${fd}`)
+}
+
+/**
+ * Makes the allocator hand pieces of 128 KiB and more back to the system when they are freed, mallopt(3). By default it
+ * keeps them once a few were freed, so that what a burst of large frames took stays resident for good.
+ */
+export function returnLargePieces(): void {
+  for (const [parameter, bytes] of [
+    [M_MMAP_THRESHOLD, 131_072],
+    [M_TRIM_THRESHOLD, 16_777_216],
+  ] as const) {
+    if (mallopt(parameter, bytes) !== 1) throw failure('mallopt', `parameter ${parameter}`)
+  }
 }

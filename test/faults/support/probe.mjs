@@ -1,12 +1,18 @@
-// Other people's clients, whose patience is measured: a few connections, each one request after the other with a short
-// rest, under the account this process runs as. Takes one line on stdin per measurement: {"ms": n, "frames": {name: hex}};
-// answers with the latencies in milliseconds, by name, and how many answers were no OK.
+// Other people's clients, whose patience is measured, under the account this process runs as: automation, which keeps its
+// connection, and somebody at a command line, who makes a new one each time. Takes one line on stdin for each measurement,
+// {"ms": n, "kept": hex, "fresh": hex}, and answers with the latencies in milliseconds of both, in the order they came,
+// and with how many answers were not OK. Numbers are from the first byte written (`kept`) or from connect(2) (`fresh`) to
+// the answer's last byte.
 import { connect } from 'node:net'
 import { createInterface } from 'node:readline'
 
 const [socketPath] = process.argv.slice(2)
+/** Between an answer and the next request of a client. */
 const REST_MS = 5
-const OK = Buffer.from([0x08, 0x00])
+/** Clients of each kind. */
+const CLIENTS = 2
+const PREFIX_BYTES = 8
+const PROCESSING = 1
 
 function pause(ms) {
   return new Promise((resolve) => {
@@ -14,40 +20,27 @@ function pause(ms) {
   })
 }
 
-/** One request after the other on one connection until `untilMs`; latencies in milliseconds. */
-async function measure(frame, untilMs, spent) {
-  const socket = connect({ path: socketPath })
-  await new Promise((resolve, reject) => {
-    socket.once('connect', resolve)
+function connected() {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ path: socketPath })
+    socket.once('connect', () => resolve(socket))
     socket.once('error', reject)
   })
-  while (performance.now() < untilMs) {
-    const started = performance.now()
-    socket.write(frame)
-    const answer = await final(socket)
-    spent.times.push(performance.now() - started)
-    // Response: field 1 is the status, 0 for OK.
-    if (!answer.subarray(8, 10).equals(OK)) spent.failures += 1
-    await pause(REST_MS)
-  }
-  socket.destroy()
 }
 
-/** The bytes of one answer. */
+/** The status of the next answer but PROCESSING. Response: field 1, a varint, is the status. */
 function final(socket) {
   return new Promise((resolve, reject) => {
     let data = Buffer.alloc(0)
     const take = (chunk) => {
       data = Buffer.concat([data, chunk])
-      for (;;) {
-        if (data.length < 8 || data.length < data.readUInt32LE(0)) return
-        const frame = data.subarray(0, data.readUInt32LE(0))
-        data = data.subarray(frame.length)
-        // Status 1 is PROCESSING: not the end yet.
-        if (frame[9] === 1) continue
+      while (data.length >= PREFIX_BYTES && data.length >= data.readUInt32LE(0)) {
+        const status = data[PREFIX_BYTES + 1]
+        data = data.subarray(data.readUInt32LE(0))
+        if (status === PROCESSING) continue
         socket.off('data', take)
         socket.off('close', gone)
-        return resolve(frame)
+        return resolve(status)
       }
     }
     const gone = () =>
@@ -57,15 +50,54 @@ function final(socket) {
   })
 }
 
+async function measure(request, untilMs) {
+  const ms = []
+  let failed = 0
+  while (performance.now() < untilMs) {
+    const startedMs = performance.now()
+    if ((await request()) !== 0) failed += 1
+    ms.push(performance.now() - startedMs)
+    await pause(REST_MS)
+  }
+  return { ms, failed }
+}
+
+async function kept(frame, untilMs) {
+  const socket = await connected()
+  const result = await measure(() => {
+    socket.write(frame)
+    return final(socket)
+  }, untilMs)
+  socket.destroy()
+  return result
+}
+
+function fresh(frame, untilMs) {
+  return measure(async () => {
+    const socket = await connected()
+    socket.write(frame)
+    const status = await final(socket)
+    socket.destroy()
+    return status
+  }, untilMs)
+}
+
+/** `CLIENTS` at the same time, as one result. */
+async function together(client, hex, untilMs) {
+  const frame = Buffer.from(hex, 'hex')
+  const results = await Promise.all(Array.from({ length: CLIENTS }, () => client(frame, untilMs)))
+  return {
+    ms: results.flatMap(({ ms }) => ms),
+    failed: results.reduce((sum, { failed }) => sum + failed, 0),
+  }
+}
+
 for await (const line of createInterface({ input: process.stdin })) {
-  const { ms, frames, clients } = JSON.parse(line)
-  const untilMs = performance.now() + ms
-  const result = {}
-  const runs = Object.entries(frames).flatMap(([name, hex]) => {
-    const spent = { times: [], failures: 0 }
-    result[name] = spent
-    return Array.from({ length: clients }, () => measure(Buffer.from(hex, 'hex'), untilMs, spent))
-  })
-  await Promise.all(runs)
-  process.stdout.write(`${JSON.stringify(result)}\n`)
+  const command = JSON.parse(line)
+  const untilMs = performance.now() + command.ms
+  const [ofKept, ofFresh] = await Promise.all([
+    together(kept, command.kept, untilMs),
+    together(fresh, command.fresh, untilMs),
+  ])
+  process.stdout.write(`${JSON.stringify({ kept: ofKept, fresh: ofFresh })}\n`)
 }

@@ -1,0 +1,272 @@
+// More than the daemon has room for: it says no to those who are too many, in words and with a line, and nobody else notices.
+// Memory and descriptors stay below their bounds at every moment. Each measurement is also made where the bound cannot hold,
+// and must then say so.
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { encodeRequest, STATUS } from '../../src/protocol/message.ts'
+import { Rig, schema, until } from '../support/rig.ts'
+import { LineProcess } from './support/line-process.ts'
+
+const MIB = 1 << 20
+const IDLE_UID = 4_000_001
+const HALF_UID = 4_000_002
+const HEAVY_UID = 4_000_003
+const OTHER_UID = 4_000_004
+
+type Told = Readonly<Record<string, number>>
+
+// --- Descriptors --------------------------------------------------------------------------------------------------------
+
+/** Looks for calls of the daemon that ran out of descriptors, until the function it returns is called. */
+async function watchForEmfile(rig: Rig): Promise<() => Promise<string[]>> {
+  const log = path.join(rig.dir, 'strace')
+  const calls = 'accept4,accept,socket,openat,pipe2,eventfd2,dup,dup2,dup3,fcntl,getsockopt,pidfd_open'
+  const flags = ['-f', '-Z', '-e', `trace=${calls}`, '-o', log, '-p', `${rig.daemon.pid}`]
+  const tracer = spawn('strace', flags, { stdio: ['ignore', 'ignore', 'pipe'] })
+  onTestFinished(() => {
+    tracer.kill('SIGKILL')
+  })
+  let said = ''
+  tracer.stderr.on('data', (data) => {
+    said += data
+  })
+  await until(() => said.includes('attached'), 'strace')
+  return async () => {
+    const exited = once(tracer, 'exit')
+    tracer.kill('SIGINT')
+    await exited
+    return readFileSync(log, 'utf8')
+      .split('\n')
+      .filter((line) => /EMFILE|ENFILE/.test(line))
+  }
+}
+
+const openFiles = (rig: Rig): number => readdirSync(`/proc/${rig.daemon.pid}/fd`).length
+
+/** How many sessions `limit` open files are enough for. */
+const sessionsFor = (limit: number): number => Math.floor((limit - 96) / 3)
+
+/**
+ * Three crowds of 300 knock, while every session there may be uses three descriptors: its client, its connection to Sōzu,
+ * and one that asks what a listener is like now, which Sōzu does not say.
+ * @param lowerTo limit on open files that the daemon does not know of
+ * @returns what the crowds were told, and the calls that ran out of descriptors
+ */
+async function knock(
+  limit: number,
+  lowerTo: number | null,
+): Promise<{ rig: Rig; told: Told; emfile: string[] }> {
+  const wrap = ['prlimit', `--nofile=${limit}:${limit}`]
+  const rig = await Rig.start({ wrap, config: { audit_reads: 'none', durability: 'write' } })
+  const inside = await Promise.all(Array.from({ length: sessionsFor(limit) }, () => rig.client()))
+  for (const client of inside) expect((await client.request('status')).status).toBe(STATUS.ok)
+  const filled = openFiles(rig)
+  if (lowerTo !== null) execFileSync('prlimit', [`--pid=${rig.daemon.pid}`, `--nofile=${lowerTo}:${lowerTo}`])
+  const unwatch = await watchForEmfile(rig)
+  const crowd = new LineProcess('crowd.mjs', [rig.listenPath])
+  const address = { ip: { v4: 2_130_706_433 }, port: 8080 }
+  for (let wave = 1; wave <= 3; wave += 1) {
+    await rig.standin.control({ do: 'pause' })
+    for (const client of inside) client.send('update_http_listener', { address, front_timeout: 30 })
+    await until(() => openFiles(rig) > filled, 'the questions about the listener')
+    await crowd.ask({ do: 'stubborn', uid: 0, clients: 300 })
+    const everybody = (told: Told): boolean =>
+      Object.values(told).reduce((sum, times) => sum + times, 0) >= 300 * wave
+    await until(
+      async () => everybody(await crowd.ask<Told>({ do: 'look' })),
+      'an answer for everybody at the door',
+    )
+    await rig.standin.control({ do: 'resume' })
+    for (const client of inside) await client.final()
+  }
+  const told = await crowd.ask<Told>({ do: 'leave' })
+  const emfile = await unwatch()
+  expect(openFiles(rig)).toBeLessThanOrEqual(filled)
+  for (const client of inside) client.close()
+  return { rig, told, emfile }
+}
+
+describe('900 clients at a door for 34, who are all in', () => {
+  it('are turned away in words and with a line, without a descriptor too few, and are let in afterwards', async () => {
+    const { rig, told, emfile } = await knock(200, null)
+    expect(emfile).toEqual([])
+    expect(told).toEqual({ 'sozu-auditd: connection refused: too many connections (N at most)': 900 })
+    await until(() => {
+      const all = rig.requests()
+      const single = all.filter(({ verb }) => verb === 'connection_refused').length
+      const counts = all.filter(({ verb }) => verb === 'refusals_suppressed')
+      const counted = counts.reduce((sum, { target }) => sum + Number(target.replace('refusals:', '')), 0)
+      return single > 0 && counted > 0 && single + counted === 900
+    }, 'a line or a count for everybody')
+    await until(async () => {
+      const client = await rig.client()
+      const answer = await client.request('add_cluster', { cluster_id: 'after' }).catch(() => null)
+      return answer?.status === STATUS.ok
+    }, 'a place')
+  })
+
+  it('are noticed by these measurements when the limit on open files is lowered behind the daemon', async () => {
+    const { told, emfile } = await knock(200, 110)
+    expect(emfile.length).toBeGreaterThan(0)
+    expect(told['closed without a word']).toBeGreaterThan(0)
+  })
+})
+
+// --- Memory and time ----------------------------------------------------------------------------------------------------
+
+type Latencies = { readonly kept: Measured; readonly fresh: Measured }
+type Measured = { readonly ms: readonly number[]; readonly failed: number }
+
+const p99 = (ms: readonly number[]): number =>
+  ms.toSorted((a, b) => a - b)[Math.floor(ms.length * 0.99)] ?? Number.NaN
+
+/** Highest resident memory of the daemon so far, in MiB, looked at twenty times a second; the kernel's own mark as well. */
+class Memory {
+  readonly #pid: number
+  #peak = 0
+
+  constructor(pid: number) {
+    this.#pid = pid
+    const timer = setInterval(() => this.#look(), 50)
+    onTestFinished(() => clearInterval(timer))
+  }
+
+  get peakMib(): number {
+    this.#look()
+    return this.#peak
+  }
+
+  #look(): void {
+    const status = readFileSync(`/proc/${this.#pid}/status`, 'utf8')
+    this.#peak = Math.max(this.#peak, Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1]) / 1024)
+  }
+}
+
+type Scene = {
+  readonly rig: Rig
+  readonly memory: Memory
+  readonly crowd: LineProcess
+  readonly come: () => Promise<void>
+  readonly measure: (ms: number) => Promise<Latencies>
+}
+
+/** The daemon with somebody behind it who answers at once, the crowd and the others; nobody is connected yet. */
+async function scene(config: Readonly<Record<string, number>> = {}): Promise<Scene> {
+  const rig = await Rig.start({
+    standin: false,
+    daemon: false,
+    config: { listen_socket_mode: '0666', ...config },
+  })
+  const answerer = new LineProcess('answerer.mjs', [rig.commandPath])
+  await answerer.line()
+  await rig.startDaemon()
+  const file = path.join(rig.dir, 'heavy')
+  const pem = (bytes: number) =>
+    `-----BEGIN CERTIFICATE-----\n${'MIIB'.repeat(bytes / 4)}\n-----END CERTIFICATE-----\n`
+  const certificate = { certificate: pem(4000), certificate_chain: [pem(1_900_000)], key: 'k'.repeat(90_000) }
+  const address = { ip: { v4: 2_130_706_433 }, port: 8443 }
+  writeFileSync(file, encodeRequest(schema, 'add_certificate', { address, certificate }), { mode: 0o644 })
+  const crowd = new LineProcess('crowd.mjs', [rig.listenPath])
+  const others = new LineProcess('probe.mjs', [rig.listenPath], OTHER_UID)
+  const kept = encodeRequest(schema, 'add_cluster', { cluster_id: 'other' }).toString('hex')
+  const fresh = encodeRequest(schema, 'status', {}).toString('hex')
+  return {
+    rig,
+    memory: new Memory(rig.daemon.pid),
+    crowd,
+    come: async () => {
+      await crowd.ask({ do: 'idle', uid: IDLE_UID, clients: 1000 })
+      await crowd.ask({ do: 'half', uid: HALF_UID, clients: 200, file, bytes: 1_000_000 })
+      await crowd.ask({ do: 'heavy', uid: HEAVY_UID, clients: 64, file, restMs: 4000 })
+    },
+    measure: (ms) => others.ask<Latencies>({ ms, kept, fresh }),
+  }
+}
+
+/** How much longer others wait, at the 99th percentile: automation and the command line. */
+function ratios(
+  alone: readonly Latencies[],
+  crowded: readonly Latencies[],
+): Readonly<Record<keyof Latencies, number>> {
+  const of = (kind: keyof Latencies, all: readonly Latencies[]): number =>
+    p99(all.flatMap((one) => [...one[kind].ms]))
+  const ratio = (kind: keyof Latencies): number => of(kind, crowded) / of(kind, alone)
+  return { kept: ratio('kept'), fresh: ratio('fresh') }
+}
+
+describe('1,000 idle, 200 half-frame and 64 two-megabyte clients', () => {
+  it('leave the daemon below 256 MiB and others below twice their waiting time, for two minutes', async () => {
+    const { rig, memory, crowd, come, measure } = await scene()
+    // Everything is compiled and warm before anything counts, or the first measurement without a crowd would be too slow.
+    await come()
+    await measure(3000)
+    await crowd.ask({ do: 'leave' })
+    const alone: Latencies[] = []
+    const crowded: Latencies[] = []
+    const told: Record<string, number> = {}
+    for (let round = 0; round < 3; round += 1) {
+      alone.push(await measure(8000))
+      await come()
+      crowded.push(await measure(32_000))
+      for (const [what, times] of Object.entries(await crowd.ask<Told>({ do: 'leave' }))) {
+        told[what] = (told[what] ?? 0) + times
+      }
+    }
+    const figures = { ratios: ratios(alone, crowded), peakMib: Math.round(memory.peakMib), told }
+    console.log(JSON.stringify({ ...figures, alone: summary(alone), crowded: summary(crowded) }))
+    expect([...alone, ...crowded].map(({ kept, fresh }) => kept.failed + fresh.failed)).toEqual(
+      Array(6).fill(0),
+    )
+    // Who was refused was told why; the heavy ones were served.
+    expect(told['ok']).toBeGreaterThan(500)
+    expect(Object.keys(told).toSorted()).toEqual([
+      'ok',
+      'sozu-auditd: the frame was not finished within N seconds',
+      'sozu-auditd: too many bytes of other requests are waiting; try again',
+    ])
+    const refusals = rig.requests().filter(({ stage }) => stage === 'refusal')
+    expect(new Set(refusals.map(({ verb }) => verb))).toEqual(
+      new Set(['request_refused', 'refusals_suppressed']),
+    )
+    expect(memory.peakMib).toBeLessThanOrEqual(256)
+    expect(figures.ratios.kept).toBeLessThanOrEqual(2)
+    expect(figures.ratios.fresh).toBeLessThanOrEqual(2)
+  })
+
+  it('are seen to take more than 256 MiB where max_buffered_bytes lets them', async () => {
+    const { memory, come, measure } = await scene({ max_buffered_bytes: 4096 * MIB })
+    await come()
+    await measure(6000)
+    expect(memory.peakMib).toBeGreaterThan(300)
+  })
+
+  it('are seen to keep others waiting where they do: a daemon that stands still now and then is noticed', async () => {
+    const { rig, measure } = await scene()
+    await measure(1000)
+    const alone = await measure(3000)
+    let stopped = false
+    const stutter = setInterval(() => {
+      process.kill(rig.daemon.pid, stopped ? 'SIGCONT' : 'SIGSTOP')
+      stopped = !stopped
+    }, 40)
+    const crowded = await measure(3000)
+    clearInterval(stutter)
+    process.kill(rig.daemon.pid, 'SIGCONT')
+    const { kept, fresh } = ratios([alone], [crowded])
+    expect(kept).toBeGreaterThan(2)
+    expect(fresh).toBeGreaterThan(2)
+  })
+})
+
+function summary(all: readonly Latencies[]): object {
+  const of = (kind: keyof Latencies) => {
+    const ms = all.flatMap((one) => [...one[kind].ms])
+    const sorted = ms.toSorted((a, b) => a - b)
+    const at = (share: number): number => Number((sorted[Math.floor(ms.length * share)] ?? 0).toFixed(2))
+    return { n: ms.length, p50: at(0.5), p99: at(0.99), max: at(1 - 1e-9) }
+  }
+  return { kept: of('kept'), fresh: of('fresh') }
+}
