@@ -178,28 +178,25 @@ static void request(struct connection *c, uint64_t at) {
   flush(c);
 }
 
-// A string of a failed answer, made printable: whatever it says goes to stderr.
-static void refused(const struct connection *c) {
+// Ends the run with what the answer says: the printable bytes after its status, or the beginning of them.
+static void refused(const struct connection *c, uint64_t length) {
   char text[HEAD + 1];
-  size_t length = 0;
-  for (size_t i = PREFIX; i < c->got && i < HEAD; i++) {
-    if (c->head[i] >= 0x20 && c->head[i] < 0x7f) text[length++] = (char)c->head[i];
+  size_t printable = 0;
+  for (size_t i = PREFIX + 2; i < length && i < HEAD; i++) {
+    if (c->head[i] >= 0x20 && c->head[i] < 0x7f) text[printable++] = (char)c->head[i];
   }
-  text[length] = '\0';
+  text[printable] = '\0';
   fprintf(stderr, "generator: answered with something other than OK: %s\n", text);
   exit(1);
 }
 
-static void answered(struct connection *c) {
+static void answered(struct connection *c, uint64_t length) {
   uint64_t at = now();
   int status = c->head[PREFIX] == 0x08 ? c->head[PREFIX + 1] : -1;
   c->got = 0;
   if (status == PROCESSING) return;
   if (!c->in_flight) fail("an answer nobody asked for");
-  if (status != OK) {
-    c->got = HEAD;
-    refused(c);
-  }
+  if (status != OK) refused(c, length);
   if (c->sent < frames[c->first + c->next].length) fail("answered before the request was sent whole");
   c->in_flight = 0;
   in_flight--;
@@ -234,7 +231,7 @@ static void receive(struct connection *c) {
     if (c->got < PREFIX) continue;
     memcpy(&length, c->head, PREFIX);
     if (length < PREFIX + 2) fail("an answer without a status");
-    if (c->got == length) answered(c);
+    if (c->got == length) answered(c, length);
   }
 }
 
@@ -281,7 +278,7 @@ static void check_patience(void) {
   }
 }
 
-// Runs until `done` or `end`; looks at the clock once a turn.
+// Runs until `end`, or until all requests asked for are answered; looks at the clock once a turn.
 static void run_until(uint64_t end) {
   uint64_t checked = now();
   for (uint64_t at = checked; at < end && (options.requests == 0 || completed < options.requests); at = now()) {

@@ -110,10 +110,23 @@ function directoryOf({ out, quick, sections }: Options): string {
   return whole ? results : path.join(work, 'results')
 }
 
-const options = parseOptions(process.argv.slice(2))
-if (options === null) {
-  process.stdout.write(`${usage}\n`)
-} else {
+/** @returns null when there is nothing to run: help was asked for, or a flag is none */
+function readOptions(): Options | null {
+  try {
+    const options = parseOptions(process.argv.slice(2))
+    if (options === null) process.stdout.write(`${usage}\n`)
+    return options
+  } catch (error) {
+    // TypeError: a flag or a value that is none.
+    if (!(error instanceof TypeError)) throw error
+    process.stderr.write(`${error.message}\n${usage}\n`)
+    process.exitCode = 2
+    return null
+  }
+}
+
+const options = readOptions()
+if (options !== null) {
   compile()
   const report = await bench(options)
   const markdown = renderReport(report)

@@ -1,12 +1,13 @@
-// Where the bench finds and puts things. It runs as bench/work/js/bench/*.js, compiled, four folders below the checkout.
+// Where the bench finds and puts things.
 // Sockets live in the system's temporary directory, since their paths must be short; what is written and measured lives in
 // the checkout, on whatever disk that is on. Everything here is made anew for a run and removed after it.
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-export const repository = fileURLToPath(new URL('../../../..', import.meta.url))
+/** The checkout: the bench runs compiled, some folders further down than its source stands. */
+export const repository = checkoutOf(path.dirname(fileURLToPath(import.meta.url)))
 export const work = path.join(repository, 'bench', 'work')
 export const results = path.join(repository, 'bench', 'results')
 /** The C programs, compiled. */
@@ -35,4 +36,8 @@ export function makePlace(): Place {
 export function removePlace({ disk, sockets }: Place): void {
   rmSync(disk, { recursive: true, force: true })
   rmSync(sockets, { recursive: true, force: true })
+}
+
+function checkoutOf(directory: string): string {
+  return existsSync(path.join(directory, 'package.json')) ? directory : checkoutOf(path.dirname(directory))
 }

@@ -30,6 +30,12 @@ export type Report = {
   readonly lines: readonly LinesFigures[] | null
 }
 
+/** Runnable processes beside the bench from which on its figures say as much about them. */
+const BUSY = 0.5
+const BUSY_WARNING =
+  '\n\n**The machine was busy with other work.** The scheduler shares it out by process, so that a contender with a process for\n' +
+  'each connection gets more of it than one with a single thread: of this report, believe the processor time.'
+
 export function renderReport(report: Report): string {
   const { throughput, sozu, memory, startUp, sink, lines } = report
   const verdicts = judge(report)
@@ -53,7 +59,7 @@ function heading({ startedAt, minutes, machine, rounds, seconds }: Report): stri
 ${cpu}, ${cores} cores, ${memoryGib} GiB; Linux ${kernel}; Node ${node}; audit files on ${fileSystem}; socat ${socat}, HAProxy
 ${haproxy}; commit ${commit}. Runnable processes in the minute before: ${number(machine.loadBefore, 1)}; in the last one: ${number(machine.loadAfter, 1)}.
 ${rounds} interleaved rounds of ${seconds} s each; cells are median (least–most), ratios are taken within a round. The run took
-${number(minutes, 1)} minutes.
+${number(minutes, 1)} minutes.${machine.loadBefore > BUSY ? BUSY_WARNING : ''}
 `
 }
 
