@@ -1,0 +1,121 @@
+// From bytes to lines without processes, through the daemon's own functions: a frame is decoded, named, put into a record
+// with whoever asked and whatever Sōzu said, and rendered twice. What comes out is bytes, as a file would hold them.
+import { outcomeOf } from '../../../src/audit/outcome.ts'
+import { renderJson } from '../../../src/audit/json.ts'
+import { type AuditRecord, noExtras, requestSha256 } from '../../../src/audit/record.ts'
+import { ownText, sanitiseText } from '../../../src/audit/sanitise.ts'
+import { renderText } from '../../../src/audit/text.ts'
+import { type Operation, type OperationContext, operationOf } from '../../../src/audit/verbs.ts'
+import { ProtocolError } from '../../../src/errors.ts'
+import type { Actor } from '../../../src/peer/actor.ts'
+import { decodeRequest } from '../../../src/protocol/message.ts'
+import type { Schema } from '../../../src/protocol/schema.ts'
+import { recordActor } from '../../../src/proxy/identity.ts'
+import { unnamed } from '../../../src/proxy/session-records.ts'
+
+export type Lines = { readonly text: Buffer; readonly json: Buffer }
+
+/** What Sōzu said: the final, and the text of the first PROCESSING answer before it. */
+export type Said = { readonly status: number; readonly message: string; readonly progress?: string }
+
+const line = { host: 'edge-1', socket: '/run/sozu-auditd/sozu.sock', auditdVersion: '0.1.0' }
+const sender: Actor = {
+  uid: 1000,
+  gid: 1000,
+  pid: 4242,
+  user: 'alice',
+  comm: Buffer.from('sozu'),
+  role: 'user',
+  binding: 'pidfd',
+}
+const nothingKnown: OperationContext = {
+  clientId: 7,
+  bootGeneration: 0,
+  sozuExecutable: null,
+  listener: null,
+}
+const TS = 1_781_082_900_123_456n
+
+export type Circumstances = {
+  readonly actor?: Partial<Actor>
+  readonly context?: Partial<OperationContext>
+  readonly said?: Said
+}
+
+/** The lines of a request that is decoded: of its attempt, or of its completion when Sōzu has answered. */
+export function linesOf(schema: Schema, frame: Buffer, { actor, context, said }: Circumstances = {}): Lines {
+  const request = decodeRequest(schema, frame)
+  const operation = operationOf(request, { ...nothingKnown, ...context })
+  if (operation === null) throw new Error(`${request.kind} has no row`)
+  const record = admission(operation, { ...sender, ...actor }, requestSha256(request.payload))
+  return rendered(said === undefined ? record : completion(record, operation, said))
+}
+
+/** Why a frame is refused, and the lines that say so; null when it is not. */
+export function refusalOf(
+  schema: Schema,
+  frame: Buffer,
+): { readonly why: string; readonly lines: () => Lines } | null {
+  try {
+    decodeRequest(schema, frame)
+    return null
+  } catch (error) {
+    // ProtocolError: the scanner's no.
+    if (!(error instanceof ProtocolError)) throw error
+    return { why: error.message, lines: () => rendered(refusal(frame, error)) }
+  }
+}
+
+function refusal(frame: Buffer, { code, message }: ProtocolError): AuditRecord {
+  const record = admission(unnamed(`frame:${frame.length}`), sender, requestSha256(frame.subarray(8)))
+  const errorCode = code === 'malformed_response' ? 'malformed_request' : code
+  const extras = { ...record.extras, errorCode, reason: ownText(sanitiseText(message)) }
+  return { ...record, stage: 'refusal', result: 'err', extras }
+}
+
+function admission(operation: Operation, actor: Actor, sha256: string): AuditRecord {
+  const { leaseId, metricDetailReason, detail } = operation
+  return {
+    ts: TS,
+    stage: operation.access === 'mutates' ? 'attempt' : 'access',
+    sessionUlid: '01JX3T8M6N0V2K5W7Y9ZABCDEF',
+    requestUlid: '01JX3T8M70PQRSTVWXYZ012345',
+    actor: recordActor(actor),
+    clientId: 7,
+    connectTs: TS,
+    verb: operation.verb,
+    target: operation.target,
+    result: 'ok',
+    clusterId: operation.clusterId,
+    backendId: operation.backendId,
+    bootGeneration: 0,
+    sozuVersion: '2.1.0',
+    buildGitSha: null,
+    extras: { ...noExtras, requestSha256: sha256, leaseId, metricDetailReason, detail },
+  }
+}
+
+function completion(record: AuditRecord, operation: Operation, said: Said): AuditRecord {
+  const { target, result, errorCode, reason, fanout, detail } = outcomeOf(
+    operation,
+    said,
+    said.progress ?? null,
+  )
+  const extras = {
+    ...record.extras,
+    elapsedMs: 3,
+    errorCode,
+    reason,
+    fanout,
+    clientGone: false,
+    detail: { ...record.extras.detail, ...detail },
+  }
+  return { ...record, stage: 'completion', result, target: target ?? record.target, extras }
+}
+
+function rendered(record: AuditRecord): Lines {
+  return {
+    text: Buffer.from(renderText(record, line), 'utf8'),
+    json: Buffer.from(renderJson(record, line), 'utf8'),
+  }
+}
