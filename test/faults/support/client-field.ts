@@ -29,33 +29,39 @@ export function fieldAt(fields: readonly ClientField[], path: string): ClientFie
   return found
 }
 
-/**
- * The frame of a request of `kind` with nothing in it but what the table requires, and the field at `path`.
- * @param value the bytes of that field
- */
+/** The frame of a request with nothing in it but what the table requires, and these bytes in the field. */
 export function frameWith(request: TableMessage, { kind, path }: ClientField, value: Buffer): Buffer {
-  const wanted = (name: string): boolean => name === path || path.startsWith(`${name}.`)
+  return frameHolding(request, kind, new Map([[path, value]]))
+}
+
+/** The frame of a request of `kind` with nothing in it but what the table requires, and the fields in `values`, by path. */
+export function frameHolding(
+  request: TableMessage,
+  kind: string,
+  values: ReadonlyMap<string, Buffer>,
+): Buffer {
+  const paths = [...values.keys()]
   return frameOf(
     request,
     kind,
-    (name, isRequired) => isRequired || wanted(name),
-    (name) => (name === path ? value : Buffer.alloc(0)),
+    (name, isRequired) => isRequired || paths.some((path) => path === name || path.startsWith(`${name}.`)),
+    (name) => values.get(name) ?? Buffer.alloc(0),
   )
 }
 
-/** The frame of a request of `kind` in which every field is set. @param valueOf bytes of each string or bytes field */
-export function fullFrame(request: TableMessage, kind: string, valueOf: (path: string) => Buffer): Buffer {
-  return frameOf(request, kind, () => true, valueOf)
+/** The frame of a request of `kind` in which every field is set. @param textOf bytes of each string or bytes field */
+export function fullFrame(request: TableMessage, kind: string, textOf: (path: string) => Buffer): Buffer {
+  return frameOf(request, kind, () => true, textOf)
 }
 
 function frameOf(
   request: TableMessage,
   kind: string,
   isSet: (path: string, isRequired: boolean) => boolean,
-  valueOf: (path: string) => Buffer,
+  textOf: (path: string) => Buffer,
 ): Buffer {
   const contentOf = (field: TableField, path: string): Node['content'] => {
-    if (isText(field)) return valueOf(path)
+    if (isText(field)) return textOf(path)
     if (field.type === 'fixed32') return Buffer.alloc(4)
     if (field.message === null)
       return isSet(path, false) && field.type === 'bool' ? 1n : (field.numbers[0] ?? 1n)
