@@ -19,6 +19,9 @@ import { awkward } from './support/unsafe-characters.ts'
 import { readRawTable, requestOf } from './support/wire-table.ts'
 
 const FAILURE = 2
+/** First byte of these requests: tag 8 and 11, length-delimited. */
+const UPGRADE_MAIN = (8 << 3) | 2
+const RELOAD_CONFIGURATION = (11 << 3) | 2
 const request = requestOf(readRawTable('2.1.0'))
 const fields = clientFields(request)
 const shownFields = fields.filter(({ path }) => shownPaths.has(path))
@@ -81,8 +84,8 @@ describe('through the daemon, awkward characters', () => {
         .join(''),
     )
     const { ask, lines } = await stage({ guard_reload: false }, (payload) => {
-      // Of these two, a FAILURE can announce a second one.
-      if (payload[0] === 8 << 3 || payload[0] === ((11 << 3) | 2)) return null
+      // A FAILURE of a reload can announce a second one, which the daemon would wait for.
+      if (payload[0] === RELOAD_CONFIGURATION) return null
       asked += 1
       return asked % 4 === 0 ? null : (answers[asked % 3]?.(texts[asked % texts.length] ?? '') ?? null)
     })
@@ -324,7 +327,7 @@ describe('through the daemon, no secret', () => {
     let asked = 0
     const daemon = await stage({ guard_reload: false }, (payload) => {
       asked += 1
-      if (payload[0] === 8 << 3)
+      if (payload[0] === UPGRADE_MAIN)
         return `Upgrade of main process failed: CertificateAndKey { key: "${secret}" }`
       if (isSecret(payload) && asked % 2 === 0) {
         return asked % 4 === 0
