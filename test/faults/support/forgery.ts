@@ -249,6 +249,16 @@ export const forgeries = {
     ])
     return true
   },
+  cutNumber: (place, chance) => {
+    const found = where(place, chance, (field, one) => isNumber(field, one) || field.type === 'fixed32')
+    if (found === null) return false
+    const [field, one] = found
+    one.content =
+      field.type === 'fixed32' ? Buffer.alloc(chance.below(4)) : Buffer.from([0x80 + chance.below(0x80)])
+    place.nodes.splice(place.nodes.indexOf(one), 1)
+    place.nodes.push(one)
+    return true
+  },
   oddKey: (place, chance) =>
     insert(
       place,

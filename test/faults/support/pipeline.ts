@@ -19,6 +19,8 @@ export class Pipeline<Sent> {
   #settle: { resolve: () => void; reject: (error: Error) => void } | null = null
   #ended = false
   #subscribed = false
+  /** What went wrong when nobody was waiting. */
+  #failed: Error | null = null
 
   private constructor(socket: Socket, onAnswer: OnAnswer<Sent>) {
     this.#socket = socket
@@ -33,7 +35,8 @@ export class Pipeline<Sent> {
     socket.on('error', (error) => this.#fail(error))
     socket.on('close', () => {
       this.#ended = true
-      this.#fail(new Error(`closed with ${this.#waiting.length - this.#next} frames unanswered`))
+      const unanswered = this.#waiting.length - this.#next
+      if (unanswered > 0) this.#fail(new Error(`closed with ${unanswered} frames unanswered`))
     })
   }
 
@@ -87,6 +90,13 @@ export class Pipeline<Sent> {
     if (this.#subscribed) this.#socket.destroy()
     else this.#socket.end()
     await closed
+    if (this.#failed !== null) throw this.#failed
+  }
+
+  /** Resolves when the other side has ended the connection. */
+  async end(): Promise<void> {
+    if (!this.#ended) await new Promise((resolve) => this.#socket.once('close', resolve))
+    if (this.#failed !== null) throw this.#failed
   }
 
   #take(answer: Answer): void {
@@ -100,6 +110,7 @@ export class Pipeline<Sent> {
   }
 
   #fail(error: Error): void {
-    this.#settle?.reject(error)
+    if (this.#settle === null) this.#failed ??= error
+    else this.#settle.reject(error)
   }
 }

@@ -1,0 +1,352 @@
+// A million frames, valid, varied, forged and garbled, through the daemon over several connections at once, many on the way
+// at a time and in pieces of any size. What is forwarded re-encodes to itself and is what the client sent, to the byte;
+// everything else is refused by the rule it breaks; each frame has one answer, in order, and its lines. FRAMES and
+// FRAMES_SEED change how many and which.
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { compileSchema } from '../../src/protocol/schema.ts'
+import { Rig, until } from '../support/rig.ts'
+import { Answering, sha256Of } from './support/answering.ts'
+import { requestLines } from './support/daemon-lines.ts'
+import { Chance, forgeries, variations } from './support/forgery.ts'
+import { FrameJudge, type Judged, rules } from './support/frame-judge.ts'
+import { FrameSource, type Made } from './support/frame-source.ts'
+import { framed } from './support/frame-splitter.ts'
+import { Pipeline } from './support/pipeline.ts'
+import { reEncodesToItself } from './support/re-encoding.ts'
+import { BYTES, readRawTable, type RawTable, requestOf, type TableMessage } from './support/wire-table.ts'
+import { type Node, node, serialise } from './support/wire-tree.ts'
+
+const FRAMES = Number(process.env['FRAMES'] ?? 1_000_000)
+const SEED = Number(process.env['FRAMES_SEED'] ?? 20_260_605)
+const CONNECTIONS = 8
+/** Between two looks at the lines. */
+const CHUNK = 50_000
+
+/** What these do can leave a valid request, when a length happens to fit or a part that may be missing goes. */
+const mayBeHarmless = new Set(['wrongWireType', 'stretched', 'cutNumber'])
+
+type Source = { readonly chance: Chance; next(): Made }
+
+/** Sends `frames` payloads over several connections at once, each connection used for a while. */
+async function drive(path: string, source: Source, judge: FrameJudge, frames: number): Promise<void> {
+  let left = frames
+  const connection = async (): Promise<void> => {
+    while (left > 0) {
+      const pipeline = await Pipeline.open<Judged>(path, (judged, answer) => judge.settle(judged, answer))
+      for (let batches = 10 + source.chance.below(30); batches > 0 && left > 0; batches -= 1) {
+        const size = Math.min(left, 1 + source.chance.below(100))
+        left -= size
+        const judged = Array.from({ length: size }, () => judge.expect(source.next()))
+        await pipeline.exchange(
+          judged.map(({ made }) => framed(made.payload)),
+          judged,
+          source.chance,
+        )
+      }
+      await pipeline.close()
+    }
+  }
+  await Promise.all(Array.from({ length: CONNECTIONS }, connection))
+}
+
+/** What the lines of both files must say about the frames that were answered since they were read last. */
+class LineCount {
+  readonly #rig: Rig
+  #refusals = 0
+  #rotations = 0
+
+  constructor(rig: Rig) {
+    this.#rig = rig
+  }
+
+  /** Rotates both files, as an operator would, and holds the old ones against what the judge saw. */
+  async rotate(judge: FrameJudge): Promise<void> {
+    const { textPath, jsonPath, daemon } = this.#rig
+    this.#rotations += 1
+    for (const file of [textPath, jsonPath]) renameSync(file, `${file}.1`)
+    daemon.child.kill('SIGHUP')
+    await until(
+      () =>
+        [textPath, jsonPath].every(
+          (file) => existsSync(file) && readFileSync(file).includes('audit_log_reopened'),
+        ),
+      'new files',
+    )
+    this.read(judge, `${textPath}.1`, `${jsonPath}.1`)
+    for (const file of [textPath, jsonPath]) rmSync(`${file}.1`)
+  }
+
+  /** Reads the files of a daemon that has ended. @returns how many refusals all lines together speak of */
+  finish(judge: FrameJudge): number {
+    this.read(judge, this.#rig.textPath, this.#rig.jsonPath)
+    return this.#refusals
+  }
+
+  private read(judge: FrameJudge, textPath: string, jsonPath: string): void {
+    const admitted = new Map<string, number>()
+    const open = new Set<string>()
+    for (const { read } of requestLines(textPath, jsonPath)) {
+      const { stage, verb, requestUlid, shown } = read
+      if (stage === 'attempt' || stage === 'access') {
+        const sha256 = shown.get('request_sha256') ?? ''
+        admitted.set(sha256, (admitted.get(sha256) ?? 0) + 1)
+        if (stage === 'attempt') open.add(requestUlid)
+      } else if (stage === 'completion') open.delete(requestUlid)
+      else
+        this.#refusals += verb === 'refusals_suppressed' ? Number(/\d+/.exec(shown.get('target') ?? '')) : 1
+    }
+    // Every frame that was forwarded has its attempt or access line, and nothing else has one.
+    const forwarded = new Map([...judge.forwarded].map(([sha256, times]) => [sha256.slice(0, 16), times]))
+    expect(admitted.size).toBe(forwarded.size)
+    for (const [sha256, times] of forwarded)
+      if (admitted.get(sha256) !== times) throw new Error(`${sha256} was forwarded ${times} times`)
+    expect([...open]).toEqual([])
+    judge.forwarded.clear()
+  }
+}
+
+function residentMib({ daemon }: Rig): number {
+  return Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${daemon.pid}/status`, 'utf8'))?.[1]) / 1024
+}
+
+type Leg = {
+  readonly table: RawTable
+  /** Name of a shipped table, or null: `table` is written to a file. */
+  readonly wireSchema: string | null
+  readonly sourceOf: (request: TableMessage) => Source
+  readonly frames: number
+}
+
+/** Drives a daemon of its own, and holds answers, lines and what came out at the other end against each other. */
+async function run({ table, wireSchema, sourceOf, frames }: Leg): Promise<FrameJudge> {
+  const request = requestOf(table)
+  const rig = await Rig.start({ standin: false, daemon: false })
+  const file = path.join(rig.dir, 'schema.json')
+  writeFileSync(file, JSON.stringify(table), { mode: 0o644 })
+  const common = { durability: 'write', audit_reads: 'all', guard_reload: false, sozu_version: '2.1.0' }
+  rig.configure({ ...common, wire_schema: wireSchema ?? file })
+  const answering = await Answering.start(rig.commandPath, compileSchema(table, 'the table'))
+  onTestFinished(() => answering.stop())
+  await rig.startDaemon()
+  const judge = new FrameJudge(request)
+  const lines = new LineCount(rig)
+  const source = sourceOf(request)
+  const forwarded = new Map<string, number>()
+  for (let sent = 0; sent < frames; sent += CHUNK) {
+    await drive(rig.listenPath, source, judge, Math.min(CHUNK, frames - sent))
+    expect(judge.complaints).toEqual([])
+    for (const [sha256, times] of judge.forwarded) forwarded.set(sha256, (forwarded.get(sha256) ?? 0) + times)
+    await lines.rotate(judge)
+  }
+  expect(residentMib(rig)).toBeLessThan(300)
+  expect(await rig.daemon.kill('SIGTERM')).toEqual({ code: 0, signal: null })
+  expect(rig.daemon.log.filter(({ level }) => level !== 'info')).toEqual([])
+  expect(lines.finish(judge)).toBe(judge.refused)
+  expect(judge.refused + [...forwarded.values()].reduce((sum, times) => sum + times, 0)).toBe(frames)
+  expectSame(answering.received, forwarded)
+  return judge
+}
+
+/** What the daemon asks on its own account (list_workers, list_listeners) comes on top of what was forwarded. */
+function expectSame(received: ReadonlyMap<string, number>, forwarded: ReadonlyMap<string, number>): void {
+  const own = new Set(['2200', '3200'].map((payload) => sha256Of(Buffer.from(payload, 'hex'))))
+  for (const [sha256, times] of received) {
+    if (!own.has(sha256) && forwarded.get(sha256) !== times) throw new Error(`${sha256} came ${times} times`)
+  }
+  for (const [sha256, times] of forwarded) {
+    if ((received.get(sha256) ?? 0) < times) throw new Error(`${sha256} did not come ${times} times`)
+  }
+}
+
+describe('"re-encodes to itself"', () => {
+  const request = requestOf(readRawTable('2.1.0'))
+
+  it.each([
+    ['an empty message', '6200'],
+    ['a text', '72066d795f617070'],
+    ['required fields', '6a0e0a066d795f617070100018002800'],
+    ['an address', 'b201140a066d795f617070120a0a050d0100007f10b82a'],
+    ['a map', 'b201220a066d795f617070120a0a050d0100007f10b82a1a0c0a056f776e657212036f7073'],
+    ['fields in another order', 'b20114120a0a050d0100007f10b82a0a066d795f617070'],
+    ['a map entry without a value', 'b2011d0a066d795f617070120a0a050d0100007f10b82a1a070a056f776e6572'],
+  ])('is true of %s', (_, payload) => {
+    expect(reEncodesToItself(request, Buffer.from(payload, 'hex'))).toBe(true)
+  })
+
+  it.each([
+    ['nothing', ''],
+    ['an unknown field', '62001801'],
+    ['a field twice', '6a160a066d795f6170700a066d795f617070100018002800'],
+    ['two members', '62006200'],
+    ['a missing field', '6a0c0a066d795f61707010001800'],
+    ['a spare zero in a length', '7286006d795f617070'],
+    ['a spare zero in a key', 'f200066d795f617070'],
+    ['a port above 65535', 'b201150a066d795f617070120b0a050d0100007f1080800410'],
+    ['a bool of 2', '6a0e0a066d795f617070100218002800'],
+    ['an unknown enum number', '6a0e0a066d795f617070100018002863'],
+    ['bytes that are no UTF-8', '7203c0afc0'],
+    ['a length past the end', '72076d795f617070'],
+    ['a group', '6364'],
+    [
+      'a key twice in a map',
+      'b2012d0a066d795f617070120a0a050d0100007f10b82a1a090a056f776e65721200' + '1a0c0a056f776e657212036f7073',
+    ],
+  ])('is not true of %s', (_, payload) => {
+    expect(reEncodesToItself(request, Buffer.from(payload, 'hex'))).toBe(false)
+  })
+})
+
+/** The table with a message that holds itself, as no shipped table has one: for the bound on depth. */
+function nestingTable(): RawTable {
+  const table = readRawTable('2.1.0')
+  const nested = {
+    one: { tag: 1, label: 'optional', type: 'ListWorkers' },
+    list: { tag: 2, label: 'repeated', type: 'ListWorkers' },
+    map: { tag: 3, label: 'map', type: 'ListWorkers' },
+  } as const
+  return { ...table, messages: { ...table.messages, ListWorkers: nested } }
+}
+
+/** ListWorkers inside ListWorkers, by field, list and map, round the bound on depth and far beyond it. */
+function nesting(seed: number): Source {
+  const chance = new Chance(seed)
+  const wrapped = (inner: readonly Node[]): Node[] => {
+    const content = [...inner]
+    if (chance.below(3) > 0) return [node(chance.of([1, 2]), BYTES, content)]
+    return [
+      node(3, BYTES, [
+        node(1, BYTES, chance.bytes(1 + chance.below(3)).map((byte) => byte & 0x7f) as Buffer),
+        node(2, BYTES, content),
+      ]),
+    ]
+  }
+  return {
+    chance,
+    next: () => {
+      let nodes: Node[] = []
+      const depth = chance.of([chance.below(40), 28 + chance.below(8), 31, 32, 200])
+      for (let level = 0; level < depth; level += 1) nodes = wrapped(nodes)
+      return { payload: serialise([node(4, BYTES, nodes)]), how: depth > 31 ? 'deep' : 'nested' }
+    },
+  }
+}
+
+describe('a million frames', () => {
+  const some = Math.max(5000, Math.round(0.05 * FRAMES))
+  const few = Math.max(1000, Math.round(0.01 * FRAMES))
+  const most = FRAMES - some - few
+
+  it('are forwarded to the byte exactly when they re-encode to themselves, or refused by name of the rule they break', async () => {
+    const leg = { table: readRawTable('2.1.0'), wireSchema: '2.1.0', frames: most }
+    const judge = await run({ ...leg, sourceOf: (request) => new FrameSource(request, SEED) })
+    const kinds = requestOf(leg.table).fields.map(({ name }) => name)
+    const answerable = kinds.filter((kind) => kind !== 'launch_worker' && kind !== 'return_listen_sockets')
+    const rare = answerable.filter((kind) => (judge.forwardedByKind.get(kind) ?? 0) < FRAMES / 1000)
+    const untried = [...Object.keys(rules), 'unanswerable'].filter(
+      (rule) => rule !== 'nested too deep' && (judge.refusedByRule.get(rule) ?? 0) < FRAMES / 10_000,
+    )
+    expect({ rare, untried }).toEqual({ rare: [], untried: [] })
+    // No variation is ever refused (but for what is never answered), and no forgery of these is ever forwarded.
+    const outcomes = [...judge.outcomes.keys()]
+    const changed = outcomes.filter((outcome) =>
+      Object.keys(variations).includes(outcome.split(' → ')[0] ?? ''),
+    )
+    expect(changed.filter((outcome) => !/ → (?:forwarded|unanswerable)$/.test(outcome))).toEqual([])
+    const harmful = Object.keys(forgeries).filter((how) => !mayBeHarmless.has(how))
+    expect(outcomes.filter((outcome) => harmful.includes(outcome.replace(' → forwarded', '')))).toEqual([])
+  })
+
+  it('of a Sōzu 1.x, too', async () => {
+    const leg = { table: readRawTable('1.1.1'), wireSchema: '1.1.1', frames: some }
+    const judge = await run({ ...leg, sourceOf: (request) => new FrameSource(request, SEED + 1) })
+    const kinds = requestOf(leg.table).fields.map(({ name }) => name)
+    const missed = kinds.filter((kind) => !judge.forwardedByKind.has(kind))
+    expect(missed).toEqual(['launch_worker', 'return_listen_sockets'])
+  })
+
+  it('with messages in messages, to a depth of 32 and no further', async () => {
+    const judge = await run({
+      table: nestingTable(),
+      wireSchema: null,
+      frames: few,
+      sourceOf: () => nesting(SEED),
+    })
+    expect(judge.refusedByRule.get('nested too deep') ?? 0).toBeGreaterThan(few / 10)
+    expect(judge.forwardedByKind.get('list_workers') ?? 0).toBeGreaterThan(few / 10)
+    expect([...judge.outcomes.keys()].sort()).toEqual(['deep → nested too deep', 'nested → forwarded'])
+  })
+
+  it('would be found out if nobody looked at them: without the daemon in between, every rule is broken unpunished', async () => {
+    const directory = mkdtempSync(path.join(tmpdir(), 'frames-'))
+    onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
+    const table = readRawTable('2.1.0')
+    const request = requestOf(table)
+    const socket = path.join(directory, 'sozu.sock')
+    const answering = await Answering.start(socket, compileSchema(table, '2.1.0'))
+    onTestFinished(() => answering.stop())
+    const judge = new FrameJudge(request)
+    await drive(socket, new FrameSource(request, SEED), judge, 2000)
+    expect(judge.complaints.length).toBeGreaterThan(0)
+    expect(
+      judge.complaints.filter(
+        (complaint) => !/^\w+, to be (?:refused|unanswerable), was forwarded: /.test(complaint),
+      ),
+    ).toEqual([])
+    const passed = Object.keys(forgeries).filter((how) => judge.outcomes.has(`${how} → forwarded`))
+    expect(passed).toEqual(Object.keys(forgeries))
+  })
+})
+
+describe('a length that is no length', () => {
+  it('is answered once, after everything before it, and nothing behind it is looked at', async () => {
+    const config = { durability: 'write', guard_reload: false }
+    const rig = await Rig.start({ standin: false, daemon: false, config })
+    const answering = await Answering.start(rig.commandPath, compileSchema(readRawTable('2.1.0'), '2.1.0'))
+    onTestFinished(() => answering.stop())
+    await rig.startDaemon()
+    const request = requestOf(readRawTable('2.1.0'))
+    const source = new FrameSource(request, SEED)
+    const judge = new FrameJudge(request)
+    const { chance } = source
+    let ends = 0
+    for (let connection = 0; connection < 300; connection += 1) {
+      const pipeline = await Pipeline.open<Judged | null>(rig.listenPath, (judged, { status, message }) => {
+        if (judged !== null) return judge.settle(judged, { status, message, hasContent: false })
+        expect([status, message]).toEqual([
+          2,
+          expect.stringMatching(
+            /^sozu-auditd: frame length \d+ is (?:below 8, |above the maximum of 2000000 bytes )/,
+          ),
+        ])
+        ends += 1
+      })
+      const before = Array.from({ length: chance.below(4) }, () => judge.expect(source.next())).filter(
+        ({ kind }) => kind !== 'subscribe_events',
+      )
+      const prefix = Buffer.alloc(8)
+      prefix.writeBigUInt64LE(
+        chance.of([
+          BigInt(chance.below(8)),
+          2_000_001n,
+          2n ** 31n,
+          2n ** 32n + 8n,
+          2n ** 63n,
+          2n ** 64n - 1n,
+        ]),
+      )
+      const behind = framed(source.next().payload)
+      await pipeline.exchange(
+        [...before.map(({ made }) => framed(made.payload)), prefix, behind],
+        [...before, null],
+        chance,
+      )
+      await pipeline.end()
+    }
+    expect([ends, judge.complaints]).toEqual([300, []])
+    await rig.daemon.kill('SIGTERM')
+    expectSame(answering.received, judge.forwarded)
+  })
+})
