@@ -1,0 +1,290 @@
+// Judges what a run left behind: audit files, what Sōzu's stand-in received, what the clients were told. Shares no code with
+// the daemon: both renderings are read by readers of its own, written from docs/observability.md. A line the daemon wrote
+// late does not count as written before; a piece of a line counts as nothing, and must be accounted for.
+import { createHash } from 'node:crypto'
+import type { Received } from './received-log.ts'
+import type { Seen } from './scenario.ts'
+
+export type StreamName = 'text' | 'json'
+
+/** The files of one sink, oldest first, the one at the configured path last. */
+export type Stream = {
+  readonly name: StreamName
+  /** The daemon may forward nothing that is not in here. */
+  readonly required: boolean
+  readonly files: readonly { readonly name: string; readonly content: Buffer }[]
+}
+
+export type Evidence = {
+  /** Only requests of this time (RFC 3339 without the Z, the end not included) are judged: others belong to other runs. */
+  readonly since: string
+  readonly until: string
+  readonly received: readonly Received[]
+  /** Kinds of requests that leave no line when they are forwarded. */
+  readonly unrecorded: ReadonlySet<string>
+  readonly seen: readonly Seen[]
+  /** Where a final that a client saw must have its completion: after a crash without a failing file, everywhere. */
+  readonly toldCompletions: 'in every required stream' | 'in one stream'
+}
+
+export type Rule =
+  | 'torn line'
+  | 'no attempt'
+  | 'late attempt'
+  | 'attempt after receipt'
+  | 'refused but received'
+  | 'no ending'
+  | 'two endings'
+  | 'line twice'
+  | 'told but not received'
+  | 'told but not recorded'
+  | 'left without an answer'
+  | 'secret'
+
+export type Complaint = { readonly rule: Rule; readonly about: string }
+
+/** One line about a request, as far as it is judged. */
+type Line = {
+  readonly ts: string
+  readonly ulid: string
+  readonly stage: string
+  readonly verb: string
+  readonly errorCode: string | null
+  readonly sha256: string | null
+  readonly late: boolean
+  readonly raw: string
+}
+
+export type Reading = { readonly stream: Stream; readonly lines: readonly Line[] }
+
+/** Reads every stream. @returns also what is wrong with the files as such: torn lines, lines that stand there twice */
+export function readStreams(
+  streams: readonly Stream[],
+  /** Words that must be in no file. */
+  secrets: readonly string[],
+): { readonly readings: readonly Reading[]; readonly complaints: readonly Complaint[] } {
+  const complaints: Complaint[] = []
+  const complain: Complain = (rule, about) => complaints.push({ rule, about })
+  const readings = streams.map((stream) => ({ stream, lines: readStream(stream, complain) }))
+  for (const { stream, lines } of readings) judgeLines(stream, lines, complain)
+  for (const secret of secrets) {
+    for (const { name, files } of streams) {
+      if (files.some(({ content }) => content.includes(secret))) complain('secret', `${secret} in ${name}`)
+    }
+  }
+  return { readings, complaints }
+}
+
+/** Judges one run by what stands in the files. */
+export function judge(evidence: Evidence, readings: readonly Reading[]): Complaint[] {
+  const complaints: Complaint[] = []
+  const complain: Complain = (rule, about) => complaints.push({ rule, about })
+  const inTime = ({ ts }: Line): boolean => ts >= evidence.since && ts < evidence.until
+  const ofRun = readings.map(({ stream, lines }) => ({ stream, lines: lines.filter(inTime) }))
+  judgeReceived(evidence, ofRun, complain)
+  for (const { stream, lines } of readings) judgeEndings(stream, lines.filter(inTime), lines, complain)
+  judgeAnswers(evidence, ofRun, complain)
+  return complaints
+}
+
+type Complain = (rule: Rule, about: string) => unknown
+
+/** What Sōzu received was admitted before, on every required stream, and was not refused. */
+function judgeReceived(evidence: Evidence, readings: readonly Reading[], complain: Complain): void {
+  const required = readings.filter(({ stream }) => stream.required)
+  const byPayload = grouped(
+    evidence.received.filter(({ kind }) => kind === null || !evidence.unrecorded.has(kind)),
+    ({ payload }) => payload,
+  )
+  for (const [payload, times] of byPayload) {
+    const sha256 = shaOf(Buffer.from(payload, 'hex'))
+    const what = `${times[0]?.kind ?? 'a request of no kind'} (${sha256})`
+    const firstReceived = isoOf(Math.min(...times.map(({ time_usec }) => time_usec)))
+    const ulids: Set<string>[] = []
+    for (const { stream, lines } of required) {
+      const admissions = lines.filter((line) => line.sha256 === sha256 && isAdmission(line))
+      const before = admissions.filter(({ late }) => !late)
+      ulids.push(new Set(before.map(({ ulid }) => ulid)))
+      if (admissions.length === 0) complain('no attempt', `${what} is not in ${stream.name}`)
+      else if (before.length === 0) complain('late attempt', `${what} was written late in ${stream.name}`)
+      else if (before.every(({ ts }) => ts > firstReceived)) {
+        complain('attempt after receipt', `${what}: ${before[0]?.ts} in ${stream.name}, received ${firstReceived}`)
+      }
+    }
+    const everywhere = [...(ulids[0] ?? [])].filter((ulid) => ulids.every((set) => set.has(ulid)))
+    const barred = new Set(readings.flatMap(({ lines }) => lines.filter(wasNotForwarded).map(({ ulid }) => ulid)))
+    const allowed = everywhere.filter((ulid) => !barred.has(ulid)).length
+    if (everywhere.length > 0 && times.length > allowed) {
+      complain('refused but received', `${what}: received ${times.length} times, admitted ${allowed} times`)
+    }
+  }
+}
+
+/** Every attempt has one ending in the same stream: what came of it, a refusal, or that nobody knows. */
+function judgeEndings(
+  { name, required }: Stream,
+  ofRun: readonly Line[],
+  all: readonly Line[],
+  complain: Complain,
+): void {
+  // An ending can be much later than its attempt: the next start writes those that are missing.
+  const endings = grouped(all.filter(isEnding), ({ ulid }) => ulid)
+  for (const { ulid, verb } of ofRun.filter(({ stage }) => stage === 'attempt')) {
+    const own = endings.get(ulid) ?? []
+    if (own.length === 0 && required) complain('no ending', `${verb} ${ulid} in ${name}`)
+    // A line written late may be there a second time: better twice than not at all.
+    const settled = own.filter(({ late }) => !late)
+    const contradictory = own.some(isUnknown) && !own.every(isUnknown)
+    if (settled.length > 1 || contradictory) {
+      complain('two endings', `${verb} ${ulid} in ${name}: ${own.map(inShort).join(' | ')}`)
+    }
+  }
+}
+
+/** No line stands in a stream twice, but those marked late. */
+function judgeLines({ name }: Stream, lines: readonly Line[], complain: Complain): void {
+  const seen = new Set<string>()
+  for (const { raw, late, verb } of lines) {
+    if (seen.has(raw) && !late) complain('line twice', `${verb} in ${name}: ${raw.slice(0, 160)}`)
+    seen.add(raw)
+  }
+}
+
+/** What a client was told is true, and was written down before. */
+function judgeAnswers(evidence: Evidence, readings: readonly Reading[], complain: Complain): void {
+  const received = new Map<string, number>()
+  for (const { payload } of evidence.received) {
+    const sha256 = shaOf(Buffer.from(payload, 'hex'))
+    received.set(sha256, (received.get(sha256) ?? 0) + 1)
+  }
+  for (const [sha256, times] of grouped(evidence.seen, (one) => one.sha256)) {
+    const what = `${times[0]?.kind} (${sha256})`
+    if (times.some(({ final }) => final === 'silence')) complain('left without an answer', what)
+    const finals = times.map(({ final }) => final).filter((final) => typeof final !== 'string')
+    const relayed = finals.filter(({ message }) => !isOurs(message)).length
+    if (relayed > (received.get(sha256) ?? 0)) complain('told but not received', what)
+    if (relayed === 0) continue
+    const isTold = ({ lines }: Reading): boolean => {
+      const mine = lines.filter((line) => line.sha256 === sha256)
+      // A read has said all there is in its access line; what is not recorded has no line at all.
+      if (!mine.some(({ stage }) => stage === 'attempt')) return true
+      return mine.filter((line) => line.stage === 'completion' && !isUnknown(line)).length >= relayed
+    }
+    const required = readings.filter(({ stream }) => stream.required)
+    const told =
+      evidence.toldCompletions === 'in one stream' ? readings.some(isTold) : required.every(isTold)
+    if (!told) complain('told but not recorded', `${what}: a client saw a final that has no completion`)
+  }
+}
+
+/** Lines of a stream in order. Every file must end in a whole line; a torn one must be named by the line behind it. */
+function readStream({ name, files }: Stream, complain: Complain): Line[] {
+  const read = name === 'json' ? readJsonLine : readTextLine
+  const lines: Line[] = []
+  let torn: { readonly bytes: number; readonly where: string } | null = null
+  for (const file of files) {
+    const pieces = file.content.toString('latin1').split('\n')
+    if (pieces.pop() !== '') complain('torn line', `${file.name} does not end in a whole line`)
+    for (const [index, piece] of pieces.entries()) {
+      const where = `${file.name}:${index + 1}`
+      const line = read(Buffer.from(piece, 'latin1').toString('utf8'))
+      if (torn !== null && (line === null || tornBytes(line.raw) !== torn.bytes)) {
+        complain('torn line', `${torn.where}: ${torn.bytes} bytes that nobody accounts for`)
+      }
+      torn = line === null ? { bytes: piece.length, where } : null
+      if (line !== null) lines.push(line)
+    }
+    if (torn !== null) complain('torn line', `${torn.where}: ${torn.bytes} bytes that nobody accounts for`)
+    torn = null
+  }
+  return lines
+}
+
+/** How many bytes of a torn line `audit_log_opened` says it closed. */
+function tornBytes(line: string): number | null {
+  if (!/"verb":"audit_log_opened"|, verb=audit_log_opened, |\(ts=[^,]*, verb=audit_log_opened, /.test(line)) return null
+  const bytes = /"torn_bytes":(\d+)|, detail\.torn_bytes=(\d+)/.exec(line)
+  return bytes === null ? null : Number(bytes[1] ?? bytes[2])
+}
+
+function readJsonLine(raw: string): Line | null {
+  if (!raw.startsWith('{"ts":') || !raw.endsWith('}')) return null
+  try {
+    const { ts, request_ulid: ulid, stage, verb, extras } = JSON.parse(raw)
+    const { error_code: errorCode, request_sha256: sha256, detail } = extras
+    return { ts, ulid, stage, verb, errorCode, sha256, late: detail?.late === true, raw }
+  } catch {
+    // SyntaxError, TypeError: a piece of a line, or two in one.
+    return null
+  }
+}
+
+function readTextLine(raw: string): Line | null {
+  const parts = raw.split('\t')
+  const [head = '', word, body = ''] = parts
+  const slots = head.slice(1, -1).split(' ')
+  if (parts.length !== 3 || word !== 'AUDIT' || !head.startsWith('[') || !head.endsWith(']')) return null
+  if (slots.length !== 4 || !body.startsWith('Command(') || !body.endsWith(')')) return null
+  const columns = new Map<string, string>()
+  for (const column of body.slice('Command('.length, -1).split(', ')) {
+    const equals = column.indexOf('=')
+    if (equals < 1) return null
+    columns.set(column.slice(0, equals), column.slice(equals + 1))
+  }
+  const [ts, stage, verb] = [columns.get('ts'), columns.get('stage'), columns.get('verb')]
+  if (ts === undefined || stage === undefined || verb === undefined) return null
+  return {
+    ts,
+    ulid: slots[1] ?? '',
+    stage,
+    verb,
+    errorCode: columns.get('error_code') ?? null,
+    sha256: columns.get('request_sha256') ?? null,
+    late: columns.get('detail.late') === 'true',
+    raw,
+  }
+}
+
+function isAdmission({ stage }: Line): boolean {
+  return stage === 'attempt' || stage === 'access'
+}
+
+function isEnding({ stage }: Line): boolean {
+  return stage === 'completion' || stage === 'refusal'
+}
+
+function isUnknown({ stage, errorCode }: Line): boolean {
+  return stage === 'completion' && errorCode === 'outcome_unknown'
+}
+
+function wasNotForwarded({ stage, errorCode }: Line): boolean {
+  return stage === 'refusal' || errorCode === 'upstream_unavailable'
+}
+
+/** A FAILURE of the daemon's own: it says nothing about what Sōzu did. */
+function isOurs(message: string): boolean {
+  return message.startsWith('sozu-auditd: ') || message.startsWith('unauthorized: ')
+}
+
+function inShort({ stage, errorCode, ts }: Line): string {
+  return `${stage} ${errorCode ?? 'ok'} ${ts}`
+}
+
+function shaOf(payload: Buffer): string {
+  return createHash('sha256').update(payload).digest('hex').slice(0, 16)
+}
+
+/** As in the lines: six digits. */
+function isoOf(usec: number): string {
+  return `${new Date(Math.floor(usec / 1000)).toISOString().slice(0, -1)}${String(usec % 1000).padStart(3, '0')}Z`
+}
+
+function grouped<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {
+  const groups = new Map<string, T[]>()
+  for (const item of items) {
+    const group = groups.get(keyOf(item))
+    if (group === undefined) groups.set(keyOf(item), [item])
+    else group.push(item)
+  }
+  return groups
+}

@@ -1,0 +1,47 @@
+// Where the sweeps strike: the system calls the daemon makes in the script, grouped so that strace can count them. Calls on
+// files are counted per file, since several threads make them; what only the main thread does is counted as it comes.
+import path from 'node:path'
+import type { Rig } from '../../support/rig.ts'
+import { rotatedName } from './scenario.ts'
+import type { Place } from './workbench.ts'
+
+type Paths = (rig: Rig, serial: number) => readonly string[]
+
+const files: readonly (readonly [string, Paths])[] = [
+  ['audit.log', ({ textPath }, serial) => [textPath, rotatedName(textPath, serial)]],
+  ['audit.jsonl', ({ jsonPath }, serial) => [jsonPath, rotatedName(jsonPath, serial)]],
+  ['lock of audit.log', ({ textPath }) => [beside(textPath, 'lock')]],
+  ['lock of audit.jsonl', ({ jsonPath }) => [beside(jsonPath, 'lock')]],
+  ['directory of the audit files', ({ textPath }) => [path.dirname(textPath)]],
+  ['socket for clients', ({ listenPath }) => [listenPath]],
+  ["Sōzu's socket", ({ commandPath }) => [commandPath]],
+  ['configuration', ({ configPath }) => [configPath]],
+  // Every client of the script is this process.
+  ['/proc of the client', () => [`/proc/${process.pid}/stat`, `/proc/${process.pid}/comm`]],
+]
+
+const operationalLog: Paths = ({ dir }) => [path.join(dir, 'operational.log')]
+/** Node looks at its standard error with fstat before the first line of the daemon runs, and aborts when that fails. */
+const logCalls = ['write', 'writev', 'pwrite64']
+
+export type Calls = {
+  /** Counted per file. */
+  readonly files: readonly string[]
+  /** Counted as they come. */
+  readonly rare: readonly string[]
+  /** Counted as they come, on the main thread, from when the daemon serves: before that, the runtime makes them, too. */
+  readonly sent: readonly string[]
+}
+
+export function placesOf(calls: Calls): Place[] {
+  return [
+    ...files.map(([name, paths]): Place => ({ name, calls: calls.files, paths })),
+    { name: 'operational log', calls: logCalls, paths: operationalLog },
+    { name: 'sockets and names', calls: calls.rare },
+    { name: 'what is sent', calls: calls.sent, phases: ['requests', 'end'], mainOnly: true },
+  ]
+}
+
+function beside(file: string, what: string): string {
+  return path.join(path.dirname(file), `.${path.basename(file)}.${what}`)
+}

@@ -1,0 +1,312 @@
+// The twenty requests that the sweeps replay under every fault: changes, reads, secrets, what is refused, what is no
+// request, a subscription, a reload, a rotation, a client and a Sōzu that leave early, a stop in mid-request. One thing
+// after the other, so that the same system calls come in the same order every time. Whatever fails, the script goes on
+// as a stubborn client would: it connects again, and asks again once the daemon says that its files are back.
+import { createHash } from 'node:crypto'
+import { existsSync, renameSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { encodeFrame, PREFIX_BYTES } from '../../../src/protocol/frame.ts'
+import { encodeRequest, STATUS } from '../../../src/protocol/message.ts'
+import { type Rig, schema } from '../../support/rig.ts'
+import { TestClient } from '../../support/test-client.ts'
+import type { ReceivedLog } from './received-log.ts'
+import type { SweptDaemon } from './swept-daemon.ts'
+
+/** What a client saw of one request it sent. */
+export type Seen = {
+  readonly kind: string
+  /** Over the payload, as audit lines show it. */
+  readonly sha256: string
+  /** The final, or why there was none: the connection ended, nothing came in time, or the client did not wait. */
+  readonly final: { readonly status: number; readonly message: string } | 'ended' | 'silence' | 'left'
+}
+
+/** Part of every secret in the script: never to be found in a line or a log. */
+export const CANARY = 'c4n4ry5ecret'
+/** Requests in the script. */
+export const REQUESTS = 20
+
+const ANSWER_MS = 3000
+const RECOVERY_MS = 3000
+const RELOAD_MS = 1500
+const END_MS = 9000
+const TRIES = 3
+/** Whatever the fault, nothing more is asked after this long. */
+const SCRIPT_MS = 30_000
+const NOBODY = 4242
+
+export type ScenarioParts = {
+  readonly rig: Rig
+  readonly daemon: SweptDaemon
+  readonly received: ReceivedLog
+  /** Writes the daemon's configuration with these uids allowed. */
+  readonly configure: (allowedUids: readonly number[]) => void
+  /** Different in every run, so that no two payloads at one stand-in are alike. */
+  readonly serial: number
+}
+
+export type Played = {
+  /** What the clients saw. */
+  readonly seen: readonly Seen[]
+  /** Audit files that failed were back within three seconds, as often as somebody waited for them. */
+  readonly recovered: boolean
+}
+
+/** Plays all of the script but its end against a daemon that serves, and waits until its files are in order. */
+export function playRequests(parts: ScenarioParts): Promise<Played> {
+  return play(parts, requests)
+}
+
+/** Plays the last request, in which the daemon is stopped, to the daemon's end. */
+export function playEnd(parts: ScenarioParts): Promise<Played> {
+  return play(parts, end)
+}
+
+async function play(parts: ScenarioParts, script: typeof requests): Promise<Played> {
+  const cast = new Cast(parts)
+  try {
+    await script(parts, cast)
+    await cast.recovery()
+  } finally {
+    await cast.dismiss()
+  }
+  return { seen: cast.seen, recovered: cast.recovered }
+}
+
+async function requests({ rig, daemon, configure, serial }: ScenarioParts, cast: Cast): Promise<void> {
+  const [shop, third] = [`shop-${serial}`, `third-${serial}`]
+  const at = (port: number) => ({ ip: { v4: 0x0a00_0000 + serial }, port })
+  const backend = (id: string) => ({ cluster_id: shop, backend_id: id, address: at(9001) })
+
+  await cast.ask('a', 'add_cluster', { cluster_id: shop, authorized_hashes: [CANARY] })
+  await cast.ask('a', 'add_backend', backend('one'))
+  await cast.ask('a', 'add_http_listener', { address: at(8080), sticky_name: 'S' })
+  await cast.ask('a', 'update_http_listener', { address: at(8080), front_timeout: 30 })
+  await cast.ask('a', 'add_http_frontend', {
+    cluster_id: shop,
+    address: at(8080),
+    hostname: 'shop.example',
+    path: { kind: 0, value: '/' },
+    position: 2,
+  })
+  await cast.ask('a', 'query_certificates_from_the_state', { domain: `${shop}.example` })
+  await cast.ask('a', 'status')
+  await cast.ask('a', 'add_certificate', {
+    address: at(8443),
+    certificate: { certificate: 'no certificate', key: CANARY },
+  })
+  const once = encodeRequest(schema, 'remove_cluster', shop).subarray(PREFIX_BYTES)
+  await cast.askBytes('a', 'the same field twice', encodeFrame(Buffer.concat([once, once])))
+  await cast.ask('a', 'launch_worker', `${serial}`)
+  await cast.subscribe('b')
+  await cast.ask('b', 'remove_cluster', `nobody-${serial}`)
+  await cast.askBytes('b', 'no length', Buffer.from([7, 0, 0, 0, 0, 0, 0, 0]))
+
+  configure([NOBODY])
+  await reload(daemon)
+  await cast.ask('a', 'remove_cluster', `unlisted-${serial}`)
+  for (const file of [rig.textPath, rig.jsonPath]) {
+    if (existsSync(file)) renameSync(file, rotatedName(file, serial))
+  }
+  configure([0])
+  await reload(daemon)
+  await cast.ask('a', 'add_cluster', { cluster_id: third })
+
+  await rig.standin.control({ do: 'pause' })
+  await cast.begin('c', 'add_backend', backend('two'))
+  cast.leave('c')
+  await cast.begin('d', 'remove_backend', backend('one'))
+  await rig.standin.control({ do: 'resume' })
+  await cast.finish('d')
+  await cast.loseSozu('e', 'remove_cluster', third)
+  await cast.ask('f', 'remove_listener', { address: at(8080), proxy: 0 })
+}
+
+async function end({ rig, daemon, serial }: ScenarioParts, cast: Cast): Promise<void> {
+  await rig.standin.control({ do: 'pause' })
+  await cast.begin('g', 'add_cluster', { cluster_id: `last-${serial}` })
+  daemon.signal('SIGTERM')
+  await daemon.until(() => !existsSync(rig.listenPath), RELOAD_MS)
+  await rig.standin.control({ do: 'resume' })
+  await cast.finish('g')
+  await daemon.until(() => false, END_MS)
+}
+
+async function reload(daemon: SweptDaemon): Promise<void> {
+  const done = (): number => daemon.log().filter(({ msg }) => /^configuration (not )?reloaded/.test(msg)).length
+  const before = done()
+  daemon.signal('SIGHUP')
+  await daemon.until(() => done() > before, RELOAD_MS)
+}
+
+/** The name a file is rotated to: of two such names the later one sorts behind, as the daemon expects of dates. */
+export function rotatedName(file: string, serial: number): string {
+  return `${file}-2026${String(serial).padStart(8, '0')}`
+}
+
+type Begun = { readonly kind: string; readonly frame: Buffer; readonly final: Promise<Seen['final']> }
+
+/** The clients of one run, by name. */
+class Cast {
+  readonly seen: Seen[] = []
+  recovered = true
+  readonly #parts: ScenarioParts
+  readonly #clients = new Map<string, TestClient>()
+  readonly #begun = new Map<string, Begun>()
+  readonly #deadlineMs = performance.now() + SCRIPT_MS
+
+  constructor(parts: ScenarioParts) {
+    this.#parts = parts
+  }
+
+  /** Asks until there is an answer that blames neither the audit files nor the connection. */
+  async ask(who: string, kind: string, value: unknown = {}): Promise<void> {
+    await this.askBytes(who, kind, encodeRequest(schema, kind, value))
+  }
+
+  async askBytes(who: string, kind: string, frame: Buffer): Promise<void> {
+    for (let tries = 0; tries < TRIES && this.#goesOn; tries += 1) {
+      if (!(await this.#send(who, kind, frame))) continue
+      const final = await this.finish(who)
+      if (typeof final !== 'string' && !/audit record could not be written|refused: /.test(final.message)) return
+      await this.recovery()
+    }
+  }
+
+  /** Sends a request and waits until Sōzu has it, or it is answered all the same. */
+  async begin(who: string, kind: string, value: unknown): Promise<void> {
+    const frame = encodeRequest(schema, kind, value)
+    for (let tries = 0; tries < TRIES && this.#goesOn; tries += 1) {
+      if (!(await this.#send(who, kind, frame))) continue
+      const arrived = (): boolean => this.#hasArrived(frame)
+      let answered = false
+      const noteAnswer = (): void => {
+        answered = true
+      }
+      this.#begun.get(who)?.final.then(noteAnswer, noteAnswer)
+      await this.#parts.daemon.until(() => answered || arrived(), ANSWER_MS)
+      if (arrived()) return
+      await this.finish(who)
+      await this.recovery()
+    }
+  }
+
+  /** The final of what was begun. */
+  async finish(who: string): Promise<Seen['final']> {
+    const begun = this.#begun.get(who)
+    if (begun === undefined) return 'ended'
+    this.#begun.delete(who)
+    const final = await begun.final
+    this.#note(begun, final)
+    if (typeof final === 'string') this.#hangUp(who)
+    return final
+  }
+
+  /** Does not wait for what was begun. */
+  leave(who: string): void {
+    const begun = this.#begun.get(who)
+    if (begun !== undefined) this.#note(begun, 'left')
+    this.#begun.delete(who)
+    this.#hangUp(who)
+  }
+
+  /** A subscription has no final: its first event is the sign that it stands. */
+  async subscribe(who: string): Promise<void> {
+    const frame = encodeRequest(schema, 'subscribe_events', {})
+    for (let tries = 0; tries < TRIES && this.#goesOn; tries += 1) {
+      if (!(await this.#send(who, 'subscribe_events', frame, (client) => client.next()))) continue
+      const first = await this.finish(who)
+      if (typeof first !== 'string' && first.status === STATUS.processing) return
+      await this.recovery()
+    }
+  }
+
+  /** Asks what Sōzu takes and answers by closing the connection. */
+  async loseSozu(who: string, kind: string, value: unknown): Promise<void> {
+    const frame = encodeRequest(schema, kind, value)
+    await this.#parts.rig.standin.control({ do: 'close_next' })
+    await this.askBytes(who, kind, frame)
+    // Nobody else may fall into the trap that was set.
+    if (!this.#hasArrived(frame)) await springTrap(this.#parts.rig)
+  }
+
+  /** Closes what is still open, and leaves the stand-in as it was found. */
+  async dismiss(): Promise<void> {
+    for (const who of this.#begun.keys()) this.leave(who)
+    for (const who of this.#clients.keys()) this.#hangUp(who)
+    await this.#parts.rig.standin.control({ do: 'resume' })
+  }
+
+  /** Waits until every audit file that failed is back. */
+  async recovery(): Promise<void> {
+    const { daemon } = this.#parts
+    if (!(await daemon.until(() => daemon.healthy(), RECOVERY_MS)) && daemon.exit === null) this.recovered = false
+  }
+
+  get #goesOn(): boolean {
+    return this.#parts.daemon.exit === null && performance.now() < this.#deadlineMs
+  }
+
+  #hasArrived(frame: Buffer): boolean {
+    const payload = frame.subarray(PREFIX_BYTES).toString('hex')
+    return this.#parts.received.requests().some((one) => one.payload === payload)
+  }
+
+  async #send(
+    who: string,
+    kind: string,
+    frame: Buffer,
+    answer: (client: TestClient) => Promise<{ status: number; message: string }> = (client) => client.final(),
+  ): Promise<boolean> {
+    const client = this.#clients.get(who) ?? (await this.#connect(who))
+    if (client === null) return false
+    client.write(frame)
+    this.#begun.set(who, { kind, frame, final: inTime(answer(client)) })
+    return true
+  }
+
+  async #connect(who: string): Promise<TestClient | null> {
+    try {
+      const client = await TestClient.connect(this.#parts.rig.listenPath, schema, {})
+      this.#clients.set(who, client)
+      return client
+    } catch (error) {
+      // ECONNREFUSED, ENOENT, ECONNRESET: the daemon is gone, or going.
+      if (!(error instanceof Error && 'errno' in error)) throw error
+      await sleep(20)
+      return null
+    }
+  }
+
+  #note({ kind, frame }: Begun, final: Seen['final']): void {
+    const sha256 = createHash('sha256').update(frame.subarray(PREFIX_BYTES)).digest('hex').slice(0, 16)
+    this.seen.push({ kind, sha256, final })
+  }
+
+  #hangUp(who: string): void {
+    this.#clients.get(who)?.close()
+    this.#clients.delete(who)
+  }
+}
+
+/** What came, or why nothing did; never rejects. */
+async function inTime(answer: Promise<{ status: number; message: string }>): Promise<Seen['final']> {
+  const patience = new AbortController()
+  const silence = sleep(ANSWER_MS, 'silence' as const, { signal: patience.signal }).catch(() => 'silence' as const)
+  const came = answer.then(
+    ({ status, message }) => ({ status, message }),
+    // The connection ended without an answer.
+    () => 'ended' as const,
+  )
+  try {
+    return await Promise.race([came, silence])
+  } finally {
+    patience.abort()
+  }
+}
+
+async function springTrap(rig: Rig): Promise<void> {
+  const client = await TestClient.connect(rig.commandPath, schema, {})
+  client.send('status')
+  await client.ended
+}

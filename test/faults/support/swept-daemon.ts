@@ -1,0 +1,102 @@
+// One run of the built daemon for the sweeps over system calls: possibly under strace, its operational log in a file of its
+// own (so that a failing log can be swept like any other file). Nothing here throws because the daemon is gone: whoever
+// sweeps asks what became of it. Every wait has a bound and says whether what it waited for came.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+
+const main = fileURLToPath(new URL('../../../dist/main.js', import.meta.url))
+const POLL_MS = 4
+
+export type Exit = { readonly code: number | null; readonly signal: NodeJS.Signals | null }
+
+export type LogEntry = { readonly level: string; readonly msg: string } & Readonly<Record<string, unknown>>
+
+export class SweptDaemon {
+  readonly exited: Promise<Exit>
+  readonly #child: ChildProcess
+  readonly #logPath: string
+  #exit: Exit | null = null
+
+  /** @param wrap what stands in front of the daemon's command line and becomes the daemon by exec */
+  constructor(options: {
+    readonly configPath: string
+    readonly logPath: string
+    readonly wrap?: readonly string[]
+    readonly environment?: Readonly<Record<string, string>>
+  }) {
+    const { configPath, logPath, wrap = [], environment = {} } = options
+    const [file = '', ...args] = [...wrap, process.execPath, main, 'run', '--config', configPath]
+    const stderr = openSync(logPath, 'w', 0o600)
+    this.#logPath = logPath
+    this.#child = spawn(file, args, {
+      stdio: ['ignore', 'ignore', stderr],
+      env: { ...process.env, ...environment },
+    })
+    closeSync(stderr)
+    this.exited = new Promise((resolve) => {
+      this.#child.once('exit', (code, signal) => {
+        this.#exit = { code, signal }
+        resolve(this.#exit)
+      })
+    })
+  }
+
+  get pid(): number {
+    if (this.#child.pid === undefined) throw new Error('the daemon could not be started')
+    return this.#child.pid
+  }
+
+  /** How it ended; null while it runs. */
+  get exit(): Exit | null {
+    return this.#exit
+  }
+
+  /** Everything on its standard error. */
+  get stderr(): string {
+    return readFileSync(this.#logPath, 'utf8')
+  }
+
+  /** Its operational log so far; what is no whole line of it is passed over. */
+  log(): LogEntry[] {
+    return this.stderr
+      .split('\n')
+      .filter((line) => line.startsWith('{') && line.endsWith('}'))
+      .map((line) => JSON.parse(line) as LogEntry)
+  }
+
+  signal(name: NodeJS.Signals): void {
+    if (this.#exit === null) this.#child.kill(name)
+  }
+
+  /** Waits until `come` says so, the daemon ended, or `ms` went by. @returns whether it came */
+  async until(come: () => boolean, ms: number): Promise<boolean> {
+    return poll(() => come() || this.#exit !== null, ms).then(come)
+  }
+
+  /** Serving, and every sink that failed is back. */
+  healthy(): boolean {
+    const log = this.log()
+    const count = (word: string): number => log.filter(({ msg }) => msg === word).length
+    return count('ready') > 0 && count('audit_degraded') <= count('audit_recovered')
+  }
+
+  /** Waits for its end, `ms` at most, and kills it after that. @returns how it ended, null when it had to be killed */
+  async end(ms: number): Promise<Exit | null> {
+    if (await poll(() => this.#exit !== null, ms)) return this.#exit
+    this.#child.kill('SIGKILL')
+    await this.exited
+    return null
+  }
+}
+
+/** Asks every few milliseconds, `ms` at most. @returns the last answer */
+export async function poll(ask: () => boolean, ms: number): Promise<boolean> {
+  const deadline = performance.now() + ms
+  for (;;) {
+    if (ask()) return true
+    if (performance.now() > deadline) return false
+    await sleep(POLL_MS)
+  }
+}
