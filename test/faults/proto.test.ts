@@ -11,7 +11,7 @@ const calls = {
 it('proto', async () => {
   const t0 = performance.now()
   const benches = await Promise.all(Array.from({ length: Number(process.env['WB'] ?? WORKBENCHES) }, () => Workbench.create()))
-  await Promise.all(benches.map(async (b) => { await b.live({ requests: [] }); await b.settle() }))
+  await Promise.all(benches.map(async (b) => { await b.live({ setting: {}, requests: [] }); await b.settle() }))
   let points = await countPoints(benches, placesOf(calls), kill ? [null] : (process.env['ERR'] ?? 'EIO').split(','))
   const by = (phase: string) => points.filter((p) => p.phase === phase).length
   console.log('points', points.length, by('start'), by('requests'), by('end'), points.filter((p) => !p.certain).length, Math.round(performance.now() - t0))

@@ -10,8 +10,6 @@ export type StreamName = 'text' | 'json'
 /** The files of one sink, oldest first, the one at the configured path last. */
 export type Stream = {
   readonly name: StreamName
-  /** The daemon may forward nothing that is not in here. */
-  readonly required: boolean
   readonly files: readonly { readonly name: string; readonly content: Buffer }[]
 }
 
@@ -19,6 +17,8 @@ export type Evidence = {
   /** Only requests of this time (RFC 3339 without the Z, the end not included) are judged: others belong to other runs. */
   readonly since: string
   readonly until: string
+  /** The daemon may forward nothing that is not in these. */
+  readonly required: readonly StreamName[]
   readonly received: readonly Received[]
   /** Kinds of requests that leave no line when they are forwarded. */
   readonly unrecorded: ReadonlySet<string>
@@ -82,7 +82,9 @@ export function judge(evidence: Evidence, readings: readonly Reading[]): Complai
   const inTime = ({ ts }: Line): boolean => ts >= evidence.since && ts < evidence.until
   const ofRun = readings.map(({ stream, lines }) => ({ stream, lines: lines.filter(inTime) }))
   judgeReceived(evidence, ofRun, complain)
-  for (const { stream, lines } of readings) judgeEndings(stream, lines.filter(inTime), lines, complain)
+  for (const { stream, lines } of readings) {
+    judgeEndings(stream.name, evidence.required.includes(stream.name), lines.filter(inTime), lines, complain)
+  }
   judgeAnswers(evidence, ofRun, complain)
   return complaints
 }
@@ -91,7 +93,7 @@ type Complain = (rule: Rule, about: string) => unknown
 
 /** What Sōzu received was admitted before, on every required stream, and was not refused. */
 function judgeReceived(evidence: Evidence, readings: readonly Reading[], complain: Complain): void {
-  const required = readings.filter(({ stream }) => stream.required)
+  const required = readings.filter(({ stream }) => evidence.required.includes(stream.name))
   const byPayload = grouped(
     evidence.received.filter(({ kind }) => kind === null || !evidence.unrecorded.has(kind)),
     ({ payload }) => payload,
@@ -122,7 +124,8 @@ function judgeReceived(evidence: Evidence, readings: readonly Reading[], complai
 
 /** Every attempt has one ending in the same stream: what came of it, a refusal, or that nobody knows. */
 function judgeEndings(
-  { name, required }: Stream,
+  name: StreamName,
+  required: boolean,
   ofRun: readonly Line[],
   all: readonly Line[],
   complain: Complain,
@@ -170,7 +173,7 @@ function judgeAnswers(evidence: Evidence, readings: readonly Reading[], complain
       if (!mine.some(({ stage }) => stage === 'attempt')) return true
       return mine.filter((line) => line.stage === 'completion' && !isUnknown(line)).length >= relayed
     }
-    const required = readings.filter(({ stream }) => stream.required)
+    const required = readings.filter(({ stream }) => evidence.required.includes(stream.name))
     const told =
       evidence.toldCompletions === 'in one stream' ? readings.some(isTold) : required.every(isTold)
     if (!told) complain('told but not recorded', `${what}: a client saw a final that has no completion`)

@@ -3,12 +3,20 @@
 import path from 'node:path'
 import type { Rig } from '../../support/rig.ts'
 import { rotatedName } from './scenario.ts'
-import type { Place } from './workbench.ts'
+import type { Place, Setting } from './workbench.ts'
 
 type Paths = (rig: Rig, serial: number) => readonly string[]
 
+/** Both files decide: the same lines come in the same writes every time, and both can be held to everything. */
+const bothRequired: Setting = { audit_logs_target_required: true }
+/** As it comes: the text file follows when it can, so that its lines are written together now and then. */
+const textOptional: Setting = {}
+/** One file: the main thread wakes no other thread but that one's, and so as often every time. */
+const jsonOnly: Setting = { audit_logs_target: null }
+
+const text: Paths = ({ textPath }, serial) => [textPath, rotatedName(textPath, serial)]
 const files: readonly (readonly [string, Paths])[] = [
-  ['audit.log', ({ textPath }, serial) => [textPath, rotatedName(textPath, serial)]],
+  ['audit.log', text],
   ['audit.jsonl', ({ jsonPath }, serial) => [jsonPath, rotatedName(jsonPath, serial)]],
   ['lock of audit.log', ({ textPath }) => [beside(textPath, 'lock')]],
   ['lock of audit.jsonl', ({ jsonPath }) => [beside(jsonPath, 'lock')]],
@@ -29,16 +37,25 @@ export type Calls = {
   readonly files: readonly string[]
   /** Counted as they come. */
   readonly rare: readonly string[]
-  /** Counted as they come, on the main thread, from when the daemon serves: before that, the runtime makes them, too. */
+  /** Counted as they come, on sockets, by the main thread. */
   readonly sent: readonly string[]
 }
 
 export function placesOf(calls: Calls): Place[] {
+  const setting = bothRequired
   return [
-    ...files.map(([name, paths]): Place => ({ name, calls: calls.files, paths })),
-    { name: 'operational log', calls: logCalls, paths: operationalLog },
-    { name: 'sockets and names', calls: calls.rare },
-    { name: 'what is sent', calls: calls.sent, phases: ['requests', 'end'], mainOnly: true },
+    ...files.map(([name, paths]): Place => ({ name, setting, calls: calls.files, paths })),
+    { name: 'operational log', setting, calls: logCalls, paths: operationalLog },
+    { name: 'sockets and names', setting, calls: calls.rare },
+    { name: 'audit.log, optional', setting: textOptional, calls: calls.files, paths: text },
+    {
+      name: 'what is sent',
+      setting: jsonOnly,
+      calls: calls.sent,
+      phases: ['requests', 'end'],
+      mainOnly: true,
+      object: /^\d+<socket:/,
+    },
   ]
 }
 

@@ -2,12 +2,14 @@
 // occurrence counted is then struck by a fault of its own, and a point only counts as covered when strace says that it
 // injected something. A point that was not reached is tried once more: now and then threads or caches save a call.
 import { availableParallelism } from 'node:os'
-import type { Fault, Traced } from './strace.ts'
-import type { Finding, Outcome, Phase, Place, Plan, Workbench } from './workbench.ts'
+import type { Fault } from './strace.ts'
+import { type Finding, type Outcome, type Phase, type Place, type Plan, type Setting, struckCalls, type Workbench } from './workbench.ts'
 
 /** While one life waits for a file to recover, another one can use the processor. */
 export const WORKBENCHES = 2 * availableParallelism()
 
+/** How often a point is tried before it counts as out of reach. */
+const TRIES = 3
 const PHASES = ['start', 'requests', 'end'] as const
 
 export type Point = Plan & {
@@ -23,7 +25,7 @@ export type Swept = {
   readonly struck: readonly Struck[]
   /** Points that were counted and could not be reached again. */
   readonly missed: readonly Point[]
-  /** Faults that went into the runtime's own wake-ups, which no kernel fails: not judged. */
+  /** How often a fault went into a wake-up of the runtime, which no kernel fails: not judged, tried again. */
   readonly wakeUps: number
   /** What was wrong where no fault was. */
   readonly unprovoked: readonly Finding[]
@@ -37,20 +39,23 @@ export async function countPoints(
 ): Promise<Point[]> {
   const points: Point[] = []
   await inParallel(workbenches, places, async (workbench, place) => {
+    const { setting } = place
     const plan = (phase: Phase): Plan => ({ place, phase, thread: null, fault: null })
     const outcomes = [
-      ...(await workbench.live({ start: plan('start'), requests: [] })),
-      ...(await workbench.live({ requests: [plan('requests'), plan('requests')], end: plan('end') })),
+      ...(await workbench.live({ setting, start: plan('start'), requests: [] })),
+      ...(await workbench.live({ setting, requests: [plan('requests'), plan('requests')], end: plan('end') })),
     ]
     await workbench.settle()
     const complaints = outcomes.flatMap((outcome) => outcome.complaints)
     if (complaints.length > 0) throw new Error(`without a fault: ${JSON.stringify(complaints, null, 1)}`)
     for (const phase of place.phases ?? PHASES) {
-      const counts = outcomes.filter((outcome) => outcome.plan?.phase === phase).map(countCalls)
-      for (const { thread, call } of distinct(counts)) {
-        const times = counts.map((count) => count.find((one) => one.call === call && one.thread === thread)?.times ?? 0)
-        for (let nth = 1; nth <= Math.max(...times); nth += 1) {
-          const certain = nth <= Math.min(...times)
+      const lives = outcomes.filter((outcome) => outcome.plan?.phase === phase).map(occurrencesOf)
+      for (const { thread, call } of distinct(lives.flat())) {
+        const nths = lives.map((life) => life.filter((one) => one.thread === thread && one.call === call))
+        const longest = nths.reduce((a, b) => (b.length > a.length ? b : a))
+        const shortest = Math.min(...nths.map((life) => life.length))
+        for (const [index, { nth }] of longest.entries()) {
+          const certain = index < shortest
           for (const error of errors) points.push({ place, phase, thread, fault: { call, nth, error }, certain })
         }
       }
@@ -59,27 +64,29 @@ export async function countPoints(
   return points
 }
 
-type Count = { readonly thread: number | null; readonly call: string; times: number }
+type Occurrence = { readonly thread: number | null; readonly call: string; readonly nth: number }
 
-/** How often each thread made each call; of a start, the most that any thread made of what came before the daemon served. */
-function countCalls({ plan, traced, readyAt, threads }: Outcome): Count[] {
-  const counts: Count[] = []
-  for (const { thread, at, call } of traced) {
+/** The calls that are meant, and the how manieth of its thread each one is; of a start, what came before the daemon served. */
+function occurrencesOf({ plan, traced, readyAt, threads }: Outcome): Occurrence[] {
+  const times = new Map<string, number>()
+  const occurrences: Occurrence[] = []
+  for (const { thread, at, call, text } of traced) {
     if (plan?.phase === 'start' && at > (readyAt ?? 0)) continue
     if (plan?.place.mainOnly === true && thread !== threads[0]) continue
-    const count = counts.find((one) => one.thread === thread && one.call === call)
-    if (count === undefined) counts.push({ thread, call, times: 1 })
-    else count.times += 1
+    const nth = (times.get(`${thread} ${call}`) ?? 0) + 1
+    times.set(`${thread} ${call}`, nth)
+    // Of a start every thread is struck, each at its own N-th call.
+    const index = plan?.phase === 'start' ? null : threads.indexOf(thread)
+    if (index === null && occurrences.some((one) => one.call === call && one.nth === nth)) continue
+    if (plan?.place.object?.test(text) ?? true) occurrences.push({ thread: index, call, nth })
   }
-  // Of a start every thread is struck at its own N-th call.
-  if (plan?.phase !== 'start') return counts.map((count) => ({ ...count, thread: threads.indexOf(count.thread ?? 0) }))
-  const most = (call: string): number => Math.max(...counts.filter((one) => one.call === call).map(({ times }) => times))
-  return [...new Set(counts.map(({ call }) => call))].map((call) => ({ thread: null, call, times: most(call) }))
+  return occurrences
 }
 
-function distinct(counts: readonly (readonly Count[])[]): Count[] {
-  const all = counts.flat()
-  return all.filter((one, index) => all.findIndex(({ thread, call }) => thread === one.thread && call === one.call) === index)
+function distinct(occurrences: readonly Occurrence[]): Occurrence[] {
+  return occurrences.filter(
+    ({ thread, call }, index) => occurrences.findIndex((one) => thread === one.thread && call === one.call) === index,
+  )
 }
 
 /** Strikes every point. @param perLife how many a daemon has to go through before it is stopped; one, if they kill it */
@@ -89,23 +96,27 @@ export async function strike(
   perLife: number,
 ): Promise<Swept> {
   const due = {
-    start: points.filter(({ phase }) => phase === 'start'),
-    requests: points.filter(({ phase }) => phase === 'requests'),
-    end: points.filter(({ phase }) => phase === 'end'),
+    start: new Queue(points.filter(({ phase }) => phase === 'start')),
+    requests: new Queue(points.filter(({ phase }) => phase === 'requests')),
+    end: new Queue(points.filter(({ phase }) => phase === 'end')),
   }
   const tried = new Map<Point, number>()
   const runs: { point: Point; outcome: Outcome }[] = []
   const missed: Point[] = []
   const calm: Outcome[] = []
+  let wakeUps = 0
   await Promise.all(
     workbenches.map(async (workbench) => {
       for (let starts = true; due.start.length + due.requests.length + due.end.length > 0; starts = !starts) {
         // A life that starts under a fault is nobody's restart: as long as there are others, every second one is not.
-        const start = starts || due.requests.length + due.end.length === 0 ? due.start.splice(0, 1) : []
-        const requests = start.length > 0 ? [] : due.requests.splice(0, perLife)
-        const end = start.length > 0 || (perLife === 1 && requests.length > 0) ? [] : due.end.splice(0, 1)
+        const isStart = due.start.length > 0 && (starts || due.requests.length + due.end.length === 0)
+        const setting = (isStart ? due.start : due.requests.length > 0 ? due.requests : due.end).setting
+        const start = isStart ? due.start.take(1, setting) : []
+        const requests = isStart ? [] : due.requests.take(perLife, setting)
+        const end = isStart || (perLife === 1 && requests.length > 0) ? [] : due.end.take(1, setting)
         const planned = [...start, ...requests, ...end]
         const outcomes = await workbench.live({
+          setting,
           requests,
           ...(start[0] === undefined ? {} : { start: start[0] }),
           ...(end[0] === undefined ? {} : { end: end[0] }),
@@ -114,10 +125,11 @@ export async function strike(
           const outcome = outcomes.find(({ plan }) => plan === point)
           if (outcome !== undefined && hasStruck(outcome)) runs.push({ point, outcome })
           else {
-            if (outcome !== undefined) calm.push(outcome)
+            if (outcome?.traced.some(({ injected }) => injected) === true) wakeUps += 1
+            else if (outcome !== undefined) calm.push(outcome)
             const times = (tried.get(point) ?? 0) + (outcome === undefined ? 0 : 1)
             tried.set(point, times)
-            if (times < 2) due[point.phase].push(point)
+            if (times < TRIES) due[point.phase].giveBack(point)
             else missed.push(point)
           }
         }
@@ -126,31 +138,48 @@ export async function strike(
       await workbench.settle()
     }),
   )
-  const judged = runs.filter(({ outcome }) => !onlyWakesUp(outcome))
   return {
-    struck: judged.map(({ point, outcome }) => ({
+    struck: runs.map(({ point, outcome }) => ({
       point,
       what: describe(point, outcome),
       complaints: outcome.complaints,
     })),
     missed,
-    wakeUps: runs.length - judged.length,
+    wakeUps,
     unprovoked: calm.flatMap(({ complaints }) => complaints),
   }
 }
 
-function hasStruck({ plan, traced, exit }: Outcome): boolean {
-  return plan?.fault?.error === null ? exit?.signal === 'SIGKILL' : traced.some(({ injected }) => injected)
+/** Points that are due; those taken together share a setting, since they share a daemon. */
+class Queue {
+  readonly #points: Point[]
+
+  constructor(points: readonly Point[]) {
+    this.#points = [...points]
+  }
+
+  get length(): number {
+    return this.#points.length
+  }
+
+  /** Of the first one. */
+  get setting(): Setting {
+    return this.#points[0]?.place.setting ?? {}
+  }
+
+  take(most: number, setting: Setting): Point[] {
+    const taken = this.#points.filter(({ place }) => place.setting === setting).slice(0, most)
+    for (const point of taken) this.#points.splice(this.#points.indexOf(point), 1)
+    return taken
+  }
+
+  giveBack(point: Point): void {
+    this.#points.push(point)
+  }
 }
 
-function onlyWakesUp({ traced }: Outcome): boolean {
-  const injected = traced.filter((one) => one.injected)
-  return injected.length > 0 && injected.every(isWakeUp)
-}
-
-/** eventfd and pipes: how threads and signal handlers wake the event loop. */
-function isWakeUp({ text }: Traced): boolean {
-  return /^\d+<(?:anon_inode:|pipe:)/.test(text)
+function hasStruck(outcome: Outcome): boolean {
+  return outcome.plan?.fault?.error === null ? outcome.exit?.signal === 'SIGKILL' : struckCalls(outcome).length > 0
 }
 
 function describe({ place, phase, fault }: Point, { traced }: Outcome): string {

@@ -18,6 +18,7 @@ export class SweptDaemon {
   readonly #child: ChildProcess
   readonly #logPath: string
   #exit: Exit | null = null
+  #forgiven = 0
 
   /** @param wrap what stands in front of the daemon's command line and becomes the daemon by exec */
   constructor(options: {
@@ -75,11 +76,23 @@ export class SweptDaemon {
     return poll(() => come() || this.#exit !== null, ms).then(come)
   }
 
-  /** Serving, and every sink that failed is back. */
+  /** How many failures of audit files it has reported. */
+  get failures(): number {
+    return this.#count('audit_degraded')
+  }
+
+  /** Every audit file that failed is back. */
   healthy(): boolean {
-    const log = this.log()
-    const count = (word: string): number => log.filter(({ msg }) => msg === word).length
-    return count('ready') > 0 && count('audit_degraded') <= count('audit_recovered')
+    return this.failures <= this.#count('audit_recovered') + this.#forgiven
+  }
+
+  /** What is out now may stay so: its recovery was reported, but the report was what failed. */
+  forgive(): void {
+    this.#forgiven = Math.max(0, this.failures - this.#count('audit_recovered'))
+  }
+
+  #count(word: string): number {
+    return this.log().filter(({ msg }) => msg === word).length
   }
 
   /** Waits for its end, `ms` at most, and kills it after that. @returns how it ended, null when it had to be killed */

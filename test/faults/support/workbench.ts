@@ -3,21 +3,25 @@
 // fault of its own. What a life left behind is judged when a successor that started without a fault serves: that start is
 // the restart of every run before it.
 import { spawn } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
 import { EXIT } from '../../../src/errors.ts'
 import { Rig } from '../../support/rig.ts'
-import { type Complaint, judge, readStreams, type Stream } from './checker.ts'
+import { type Complaint, judge, readStreams, type Stream, type StreamName } from './checker.ts'
 import { ReceivedLog } from './received-log.ts'
 import { CANARY, playEnd, playRequests, type Seen } from './scenario.ts'
 import { type Fault, parseTrace, type Traced, tracedFromStart, tracingThread } from './strace.ts'
 import { type Exit, poll, SweptDaemon } from './swept-daemon.ts'
 
+/** Keys of the daemon's configuration beside the paths; null leaves a path out. */
+export type Setting = Readonly<Record<string, string | boolean | number | null>>
+
 /** A set of system calls that are counted together. */
 export type Place = {
   readonly name: string
+  readonly setting: Setting
   readonly calls: readonly string[]
   /** Files whose calls are meant; without, all calls are. */
   readonly paths?: (rig: Rig, serial: number) => readonly string[]
@@ -25,6 +29,8 @@ export type Place = {
   readonly phases?: readonly Phase[]
   /** Whether only the main thread is meant, where others make such calls, too. */
   readonly mainOnly?: boolean
+  /** What the calls that are meant look like, where the runtime makes such calls for itself, too. */
+  readonly object?: RegExp
 }
 
 /** Up to when the daemon serves; the script but for its last request; that request, in which the daemon is stopped. */
@@ -40,6 +46,7 @@ export type Plan = {
 }
 
 export type LifePlan = {
+  readonly setting: Setting
   readonly start?: Plan
   readonly requests: readonly Plan[]
   readonly end?: Plan
@@ -71,11 +78,11 @@ export type LifeRule =
 export type Finding = Complaint | { readonly rule: LifeRule; readonly about: string }
 
 type TraceOptions = Parameters<typeof tracedFromStart>[0]
-type Config = Readonly<Record<string, string | boolean | number | readonly number[]>>
 
 /** What was played, and waits for its judgement. */
 type Waiting = {
   readonly outcome: Outcome
+  readonly required: readonly StreamName[]
   readonly since: string
   readonly until: string
   readonly received: ReturnType<ReceivedLog['requests']>
@@ -95,20 +102,19 @@ const unrecorded = new Set(['status'])
 
 export class Workbench {
   readonly #rig: Rig
-  readonly #config: Config
+  #setting: Setting = {}
   #serial = 0
   #daemon: SweptDaemon | null = null
   #waiting: Waiting[] = []
   #lastMs = 0
 
-  private constructor(rig: Rig, config: Config) {
+  private constructor(rig: Rig) {
     this.#rig = rig
-    this.#config = config
   }
 
-  /** Starts the stand-in. @param config extra keys for every daemon here */
-  static async create(config: Config = {}): Promise<Workbench> {
-    const workbench = new Workbench(await Rig.start({ daemon: false }), config)
+  /** Starts the stand-in. */
+  static async create(): Promise<Workbench> {
+    const workbench = new Workbench(await Rig.start({ daemon: false }))
     onTestFinished(async () => {
       workbench.#daemon?.signal('SIGKILL')
       await workbench.#daemon?.exited
@@ -117,8 +123,9 @@ export class Workbench {
   }
 
   /** One life. @returns what came of each plan that was reached; a daemon that dies leaves the rest of them out */
-  async live({ start, requests, end }: LifePlan): Promise<Outcome[]> {
+  async live({ setting, start, requests, end }: LifePlan): Promise<Outcome[]> {
     if (this.#waiting.length > MAX_WAITING) await this.settle()
+    this.#setting = setting
     const started = outcomeOf(start ?? null)
     const outcomes = [started]
     const watch = start === undefined ? null : this.#watch(start)
@@ -129,15 +136,26 @@ export class Workbench {
       const outcome = plan === null ? started : outcomeOf(plan)
       if (plan !== null) outcomes.push(outcome)
       await this.#play(plan, outcome, daemon, playRequests)
+      if (hasMissedItsMark(outcome)) return this.#giveUp(daemon, outcomes)
     }
     if (daemon.exit === null) {
       const outcome = end === undefined ? started : outcomeOf(end)
       if (end !== undefined) outcomes.push(outcome)
       await this.#play(end ?? null, outcome, daemon, playEnd)
+      if (hasMissedItsMark(outcome)) return this.#giveUp(daemon, outcomes)
       await this.#bury(outcome, daemon, true)
     }
     if (watch !== null) started.traced.push(...(await readTrace(watch.output, `${daemon.pid} `)))
     if (daemon.stderr.includes(CANARY)) started.complaints.push({ rule: 'secret', about: 'in the operational log' })
+    return outcomes
+  }
+
+  /** The runtime itself was struck, by mistake: whatever this daemon did then proves nothing. */
+  async #giveUp(daemon: SweptDaemon, outcomes: Outcome[]): Promise<Outcome[]> {
+    daemon.signal('SIGKILL')
+    await daemon.exited
+    this.#waiting.pop()
+    outcomes.at(-1)?.complaints.splice(0)
     return outcomes
   }
 
@@ -166,7 +184,7 @@ export class Workbench {
     if (ready) outcome.readyAt = Date.now() / 1000
     else await this.#bury(outcome, daemon, false)
     if (watch === null) this.#judge(ready, daemon)
-    this.#waiting.push({ outcome, since, until: now(), received: [], seen: [] })
+    this.#waiting.push({ outcome, required: this.#required, since, until: now(), received: [], seen: [] })
     return daemon
   }
 
@@ -182,6 +200,7 @@ export class Workbench {
     this.#serial += 1
     const watch = plan === null ? null : this.#watch(plan)
     outcome.threads = threadsOf(daemon)
+    daemon.forgive()
     const tracer = watch === null || plan === null ? null : await attach(watch, daemon, plan.thread)
     const since = now()
     const received = new ReceivedLog(path.join(this.#rig.dir, 'received.jsonl'))
@@ -194,7 +213,8 @@ export class Workbench {
       outcome.exit = daemon.exit
       outcome.complaints.push(...untimelyEnd(plan, daemon.exit, daemon))
     }
-    this.#waiting.push({ outcome, since, until: now(), received: received.requests(), seen })
+    const played = { since, until: now(), received: received.requests(), seen }
+    this.#waiting.push({ outcome, required: this.#required, ...played })
   }
 
   /** Waits for the daemon's end, which was asked for or comes of a start that failed. */
@@ -225,7 +245,23 @@ export class Workbench {
   }
 
   #configure(allowedUids: readonly number[]): void {
-    this.#rig.configure({ ...this.#config, command_allowed_uids: allowedUids })
+    const { listenPath, commandPath, textPath, jsonPath, configPath } = this.#rig
+    const keys = {
+      listen_socket: listenPath,
+      command_socket: commandPath,
+      audit_logs_target: textPath,
+      audit_logs_json_target: jsonPath,
+      command_allowed_uids: allowedUids,
+      ...this.#setting,
+    }
+    const lines = Object.entries(keys).flatMap(([key, value]) =>
+      value === null ? [] : [`${key} = ${JSON.stringify(value)}\n`],
+    )
+    writeFileSync(configPath, lines.join(''), { mode: 0o600 })
+  }
+
+  get #required(): StreamName[] {
+    return this.#setting['audit_logs_target_required'] === true ? ['text', 'json'] : ['json']
   }
 
   /** Waits until the daemon serves: it says so, or, where its log is what fails, its socket has been there for a while. */
@@ -253,10 +289,9 @@ export class Workbench {
 
   #streams(): Stream[] {
     const { textPath, jsonPath } = this.#rig
-    const textRequired = this.#config['audit_logs_target_required'] === true
     return [
-      { name: 'text', required: textRequired, files: this.#filesOf(textPath) },
-      { name: 'json', required: true, files: this.#filesOf(jsonPath) },
+      { name: 'text', files: this.#filesOf(textPath) },
+      { name: 'json', files: this.#filesOf(jsonPath) },
     ]
   }
 
@@ -274,6 +309,16 @@ export class Workbench {
       .sort()
       .map((name) => path.join(directory, name))
   }
+}
+
+/** The calls that were made to fail and that were meant. */
+export function struckCalls({ plan, traced }: Outcome): Traced[] {
+  const injected = traced.filter((one) => one.injected)
+  return injected.filter(({ text }) => plan?.place.object?.test(text) ?? true)
+}
+
+function hasMissedItsMark(outcome: Outcome): boolean {
+  return outcome.traced.some(({ injected }) => injected) && struckCalls(outcome).length === 0
 }
 
 function outcomeOf(plan: Plan | null): Outcome {
