@@ -475,8 +475,13 @@ function readSchemaFile(name: string): Buffer {
 function refuseSozusOwnSocket(commandSocket: string, listenSocket: string | null): void {
   if (listenSocket === null) return
   const inode = (file: string): string | null => {
-    const stats = statSync(file, { throwIfNoEntry: false })
-    return stats === undefined ? null : `${stats.dev}:${stats.ino}`
+    try {
+      const stats = statSync(file, { throwIfNoEntry: false })
+      return stats === undefined ? null : `${stats.dev}:${stats.ino}`
+    } catch (cause) {
+      // EACCES, EIO and the like: what cannot be looked at cannot be told apart.
+      throw new ConfigError('listen_failed', `cannot look at ${file}: ${errnoOf(cause)}`, { cause })
+    }
   }
   // Where one does not exist yet: the same name in the same directory, whatever links lead there.
   const place = (file: string): string | null => {
