@@ -90,7 +90,7 @@ function handleSignals(
       log.error({ signal }, 'stopping took too long, a sink may hang; ending now')
       leave(EXIT.sink)
     }, STOP_MS)
-    started.then((daemon) => daemon.stop(signal)).then(() => leave(EXIT.done), noStart)
+    started.then((daemon) => daemon.stop(signal).then(() => leave(EXIT.done), onBug), noStart)
   }
   // Starting failed: whoever awaits the start says so and leaves with its status.
   const noStart = (): void => undefined

@@ -71,16 +71,20 @@ export class Listener {
     return new Listener(server, listenPath, null)
   }
 
-  /** Stops accepting, and removes the socket file if it is still ours. Sessions go on. */
+  /**
+   * Stops accepting, and removes the socket file if it is still ours. Sessions go on. A file that cannot be looked at or
+   * removed stays: a stop must not fail for it, and the next start replaces what nobody listens on.
+   */
   async close(): Promise<void> {
     this.#server.close()
     if (this.#own === null) return
-    const present = await lstat(this.path).catch((error: unknown) => {
-      // ENOENT: somebody removed it before us.
-      if (errnoOf(error) !== 'ENOENT') throw error
-      return null
-    })
-    if (present?.ino === this.#own.ino && present.dev === this.#own.dev) await rm(this.path, { force: true })
+    try {
+      const { ino, dev } = await lstat(this.path)
+      if (ino === this.#own.ino && dev === this.#own.dev) await rm(this.path, { force: true })
+    } catch (error) {
+      // ENOENT: somebody removed it before us. EACCES, EIO and the like: it stays.
+      if (!(error instanceof Error && 'errno' in error)) throw error
+    }
   }
 }
 
