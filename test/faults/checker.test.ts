@@ -45,7 +45,12 @@ const refusal: Entry = { ...attempt, ts: at(3), stage: 'refusal', error: 'audit_
 const unknown: Entry = { ...completion, ts: at(9), error: 'outcome_unknown' }
 const late = { late: true }
 
-const received: Received = { kind: 'add_cluster', payload: payload('shop'), time_usec: usec(2), connection: 0 }
+const received: Received = {
+  kind: 'add_cluster',
+  payload: payload('shop'),
+  time_usec: usec(2),
+  connection: 0,
+}
 const told: Seen = { kind: 'add_cluster', sha256: shaOf('shop'), final: { status: 0, message: 'done' } }
 
 type Story = {
@@ -87,7 +92,10 @@ function rulesBrokenBy(story: Story): Rule[] {
 describe('the checker is content with', () => {
   it.each<[string, Story]>([
     ['a request that has its attempt before and its completion after', {}],
-    ['a read that leaves no line', { received: [received, { ...received, kind: 'status', payload: payload('s') }] }],
+    [
+      'a read that leaves no line',
+      { received: [received, { ...received, kind: 'status', payload: payload('s') }] },
+    ],
     ['an attempt that ended as unknown at the next start', { lines: [opened, attempt, unknown], seen: [] }],
     ['a refused attempt that nobody received', { lines: [opened, attempt, refusal], received: [], seen: [] }],
     [
@@ -102,7 +110,10 @@ describe('the checker is content with', () => {
         ],
       },
     ],
-    ['a completion that a sync lost and a late one replaced', { lines: [opened, attempt, completion, { ...completion, detail: late }] }],
+    [
+      'a completion that a sync lost and a late one replaced',
+      { lines: [opened, attempt, completion, { ...completion, detail: late }] },
+    ],
     ['an optional file without the attempt', { text: [opened], textRequired: false }],
     [
       'a piece of a line that the next opening accounts for',
@@ -115,7 +126,12 @@ describe('the checker is content with', () => {
       'a client that was told of what stands in one stream, where a file had failed',
       { json: [opened, attempt, unknown], toldCompletions: 'in one stream' },
     ],
-    ['a request of another time that has no ending', { lines: [opened, { ...attempt, ts: at(0), ulid: '01OLD', sha256: shaOf('old') }, attempt, completion] }],
+    [
+      'a request of another time that has no ending',
+      {
+        lines: [opened, { ...attempt, ts: at(0), ulid: '01OLD', sha256: shaOf('old') }, attempt, completion],
+      },
+    ],
   ])('%s', (_, story) => {
     expect(rulesBrokenBy(story)).toEqual([])
   })
@@ -123,30 +139,98 @@ describe('the checker is content with', () => {
 
 describe('the checker reports', () => {
   it.each<[string, Rule[], Story]>([
-    ['a request that has no attempt in the JSON file', ['no attempt'], { json: [opened] , seen: [] }],
+    ['a request that has no attempt in the JSON file', ['no attempt'], { json: [opened], seen: [] }],
     ['a request that has no attempt in a required text file', ['no attempt'], { text: [opened], seen: [] }],
-    ['a request of no kind that has no line', ['no attempt', 'no attempt'], { received: [received, { ...received, kind: null, payload: '' }] }],
-    ['an attempt that was written late', ['late attempt', 'late attempt'], { lines: [opened, { ...attempt, detail: late }, completion] }],
-    ['an attempt that is younger than the receipt', ['attempt after receipt', 'attempt after receipt'], { received: [{ ...received, time_usec: usec(1) - 1 }] }],
-    ['a request that was refused and received all the same', ['refused but received'], { lines: [opened, attempt, refusal], seen: [] }],
-    ['a request that was received twice and admitted once', ['refused but received'], { received: [received, received] }],
-    ['a request that was said to be never sent, and was received', ['refused but received'], { lines: [opened, attempt, { ...completion, error: 'upstream_unavailable' }], seen: [] }],
+    [
+      'a request of no kind that has no line',
+      ['no attempt', 'no attempt'],
+      { received: [received, { ...received, kind: null, payload: '' }] },
+    ],
+    [
+      'an attempt that was written late',
+      ['late attempt', 'late attempt'],
+      { lines: [opened, { ...attempt, detail: late }, completion] },
+    ],
+    [
+      'an attempt that is younger than the receipt',
+      ['attempt after receipt', 'attempt after receipt'],
+      { received: [{ ...received, time_usec: usec(1) - 1 }] },
+    ],
+    [
+      'a request that was refused and received all the same',
+      ['refused but received'],
+      { lines: [opened, attempt, refusal], seen: [] },
+    ],
+    [
+      'a request that was received twice and admitted once',
+      ['refused but received'],
+      { received: [received, received] },
+    ],
+    [
+      'a request that was said to be never sent, and was received',
+      ['refused but received'],
+      { lines: [opened, attempt, { ...completion, error: 'upstream_unavailable' }], seen: [] },
+    ],
     ['an attempt without an ending', ['no ending', 'no ending'], { lines: [opened, attempt], seen: [] }],
-    ['an attempt without an ending in one required file', ['no ending'], { text: [opened, attempt], seen: [] }],
-    ['an attempt with two endings', ['two endings', 'two endings'], { lines: [opened, attempt, completion, { ...completion, ts: at(4) }] }],
-    ['an attempt that is known and unknown', ['two endings', 'two endings'], { lines: [opened, attempt, completion, unknown] }],
-    ['an attempt that is known late, and unknown', ['two endings', 'two endings'], { lines: [opened, attempt, unknown, { ...completion, detail: late }] }],
-    ['a line that stands there twice', ['line twice', 'line twice', 'two endings', 'two endings'], { lines: [opened, attempt, completion, completion] }],
+    [
+      'an attempt without an ending in one required file',
+      ['no ending'],
+      { text: [opened, attempt], seen: [] },
+    ],
+    [
+      'an attempt with two endings',
+      ['two endings', 'two endings'],
+      { lines: [opened, attempt, completion, { ...completion, ts: at(4) }] },
+    ],
+    [
+      'an attempt that is known and unknown',
+      ['two endings', 'two endings'],
+      { lines: [opened, attempt, completion, unknown] },
+    ],
+    [
+      'an attempt that is known late, and unknown',
+      ['two endings', 'two endings'],
+      { lines: [opened, attempt, unknown, { ...completion, detail: late }] },
+    ],
+    [
+      'a line that stands there twice',
+      ['line twice', 'line twice', 'two endings', 'two endings'],
+      { lines: [opened, attempt, completion, completion] },
+    ],
     ['a file that ends in a piece of a line', ['torn line'], { tail: '{"ts":"torn' }],
-    ['a piece of a line that nobody accounts for', ['torn line'], { tail: `{"ts":"torn\n${jsonLine({ ...opened, ts: at(9), detail: { fresh: false } })}\n` }],
-    ['a piece of a line that is accounted for with the wrong length', ['torn line'], { tail: `{"ts":"torn\n${jsonLine({ ...opened, ts: at(9), detail: { torn_bytes: 10 } })}\n` }],
+    [
+      'a piece of a line that nobody accounts for',
+      ['torn line'],
+      { tail: `{"ts":"torn\n${jsonLine({ ...opened, ts: at(9), detail: { fresh: false } })}\n` },
+    ],
+    [
+      'a piece of a line that is accounted for with the wrong length',
+      ['torn line'],
+      { tail: `{"ts":"torn\n${jsonLine({ ...opened, ts: at(9), detail: { torn_bytes: 10 } })}\n` },
+    ],
     ['a piece of a line at the end of a file', ['torn line'], { tail: '{"ts":"torn\n' }],
     ['two lines in one', ['torn line'], { tail: `${jsonLine(opened)}${jsonLine(opened)}\n` }],
     ['an answer that no Sōzu gave', ['told but not received'], { received: [] }],
-    ['an answer whose completion is in one required file only', ['told but not recorded'], { json: [opened, attempt, unknown] }],
-    ['an answer whose completion is nowhere', ['told but not recorded'], { lines: [opened, attempt, unknown], toldCompletions: 'in one stream' }],
-    ['a client that got no answer at all', ['left without an answer'], { seen: [{ ...told, final: 'silence' }] }],
-    ['a secret in a line', ['secret'], { text: [opened, { ...attempt, detail: { path: 'hunter2' } }, completion] }],
+    [
+      'an answer whose completion is in one required file only',
+      ['told but not recorded'],
+      { json: [opened, attempt, unknown] },
+    ],
+    [
+      'an answer whose completion is nowhere',
+      ['told but not recorded'],
+      { lines: [opened, attempt, unknown], toldCompletions: 'in one stream' },
+    ],
+    [
+      'a client that got no answer at all',
+      ['left without an answer'],
+      { seen: [{ ...told, final: 'silence' }] },
+    ],
+    [
+      'a secret in a line',
+      ['secret'],
+      { text: [opened, { ...attempt, detail: { path: 'hunter2' } }, completion] },
+    ],
   ])('%s', (_, rules, story) => {
     expect(rulesBrokenBy(story)).toEqual(rules)
   })

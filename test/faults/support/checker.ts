@@ -110,11 +110,16 @@ function judgeReceived(evidence: Evidence, readings: readonly Reading[], complai
       if (admissions.length === 0) complain('no attempt', `${what} is not in ${stream.name}`)
       else if (before.length === 0) complain('late attempt', `${what} was written late in ${stream.name}`)
       else if (before.every(({ ts }) => ts > firstReceived)) {
-        complain('attempt after receipt', `${what}: ${before[0]?.ts} in ${stream.name}, received ${firstReceived}`)
+        complain(
+          'attempt after receipt',
+          `${what}: ${before[0]?.ts} in ${stream.name}, received ${firstReceived}`,
+        )
       }
     }
     const everywhere = [...(ulids[0] ?? [])].filter((ulid) => ulids.every((set) => set.has(ulid)))
-    const barred = new Set(readings.flatMap(({ lines }) => lines.filter(wasNotForwarded).map(({ ulid }) => ulid)))
+    const barred = new Set(
+      readings.flatMap(({ lines }) => lines.filter(wasNotForwarded).map(({ ulid }) => ulid)),
+    )
     const allowed = everywhere.filter((ulid) => !barred.has(ulid)).length
     if (everywhere.length > 0 && times.length > allowed) {
       complain('refused but received', `${what}: received ${times.length} times, admitted ${allowed} times`)
@@ -174,8 +179,7 @@ function judgeAnswers(evidence: Evidence, readings: readonly Reading[], complain
       return mine.filter((line) => line.stage === 'completion' && !isUnknown(line)).length >= relayed
     }
     const required = readings.filter(({ stream }) => evidence.required.includes(stream.name))
-    const told =
-      evidence.toldCompletions === 'in one stream' ? readings.some(isTold) : required.every(isTold)
+    const told = evidence.toldCompletions === 'in one stream' ? readings.some(isTold) : required.every(isTold)
     if (!told) complain('told but not recorded', `${what}: a client saw a final that has no completion`)
   }
 }
@@ -205,7 +209,8 @@ function readStream({ name, files }: Stream, complain: Complain): Line[] {
 
 /** How many bytes of a torn line `audit_log_opened` says it closed. */
 function tornBytes(line: string): number | null {
-  if (!/"verb":"audit_log_opened"|, verb=audit_log_opened, |\(ts=[^,]*, verb=audit_log_opened, /.test(line)) return null
+  if (!/"verb":"audit_log_opened"|, verb=audit_log_opened, |\(ts=[^,]*, verb=audit_log_opened, /.test(line))
+    return null
   const bytes = /"torn_bytes":(\d+)|, detail\.torn_bytes=(\d+)/.exec(line)
   return bytes === null ? null : Number(bytes[1] ?? bytes[2])
 }

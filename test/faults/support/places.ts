@@ -47,7 +47,7 @@ export function placesOf(calls: Calls): Place[] {
     ...files.map(([name, paths]): Place => ({ name, setting, calls: calls.files, paths })),
     { name: 'operational log', setting, calls: logCalls, paths: operationalLog },
     { name: 'sockets and names', setting, calls: calls.rare },
-    { name: 'audit.log, optional', setting: textOptional, calls: calls.files, paths: text },
+    { name: 'audit.log, optional', setting: textOptional, calls: calls.files, paths: text, varies: true },
     {
       name: 'what is sent',
       setting: jsonOnly,

@@ -132,7 +132,8 @@ async function end({ rig, daemon, serial }: ScenarioParts, cast: Cast): Promise<
 }
 
 async function reload(daemon: SweptDaemon): Promise<void> {
-  const done = (): number => daemon.log().filter(({ msg }) => /^configuration (not )?reloaded/.test(msg)).length
+  const done = (): number =>
+    daemon.log().filter(({ msg }) => /^configuration (not )?reloaded/.test(msg)).length
   const before = done()
   daemon.signal('SIGHUP')
   await daemon.until(() => done() > before, RELOAD_MS)
@@ -242,7 +243,8 @@ class Cast {
   /** Waits until every audit file that failed is back. */
   async untilHealthy(): Promise<void> {
     const { daemon } = this.#parts
-    if (!(await daemon.until(() => daemon.healthy(), RECOVERY_MS)) && daemon.exit === null) this.recovered = false
+    if (!(await daemon.until(() => daemon.healthy(), RECOVERY_MS)) && daemon.exit === null)
+      this.recovered = false
   }
 
   /** Likewise, after a refusal. @param failures how many were reported before it */
@@ -301,7 +303,9 @@ class Cast {
 /** What came, or why nothing did; never rejects. */
 async function inTime(answer: Promise<{ status: number; message: string }>): Promise<Seen['final']> {
   const patience = new AbortController()
-  const silence = sleep(ANSWER_MS, 'silence' as const, { signal: patience.signal }).catch(() => 'silence' as const)
+  const silence = sleep(ANSWER_MS, 'silence' as const, { signal: patience.signal }).catch(
+    () => 'silence' as const,
+  )
   const came = answer.then(
     ({ status, message }) => ({ status, message }),
     // The connection ended without an answer.

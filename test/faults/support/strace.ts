@@ -69,7 +69,12 @@ export function parseTrace(output: string): Traced[] {
     } else if (begun !== null) {
       const [, call = '', text = ''] = begun
       if (text.endsWith('<unfinished ...>')) unfinished.set(`${thread} ${call}`, calls.length)
-      calls.push({ thread: Number(thread), at: Number(at), call, text: text.replace(/ *<unfinished \.\.\.>$/, '') })
+      calls.push({
+        thread: Number(thread),
+        at: Number(at),
+        call,
+        text: text.replace(/ *<unfinished \.\.\.>$/, ''),
+      })
     }
   }
   return calls.map((call) => ({ ...call, injected: call.text.endsWith('(INJECTED)') }))

@@ -3,17 +3,29 @@
 // injected something. A point that was not reached is tried once more: now and then threads or caches save a call.
 import { availableParallelism } from 'node:os'
 import type { Fault } from './strace.ts'
-import { type Finding, type Outcome, type Phase, type Place, type Plan, type Setting, struckCalls, type Workbench } from './workbench.ts'
+import {
+  type Finding,
+  type Outcome,
+  type Phase,
+  type Place,
+  type Plan,
+  type Setting,
+  struckCalls,
+  type Workbench,
+} from './workbench.ts'
 
 /** While one life waits for a file to recover, another one can use the processor. */
 export const WORKBENCHES = 2 * availableParallelism()
 
 /** How often a point is tried before it counts as out of reach. */
-const TRIES = 3
+const TRIES = 4
 const PHASES = ['start', 'requests', 'end'] as const
 
 export type Point = Plan & {
   readonly fault: Fault
+  /** Which of the calls that are meant it is; where others come in between, `nth` is another number. */
+  readonly occurrence: number
+  readonly tries: number
   /** Every life without a fault had this occurrence; others come and go. */
   readonly certain: boolean
 }
@@ -37,31 +49,48 @@ export async function countPoints(
   places: readonly Place[],
   errors: readonly (string | null)[],
 ): Promise<Point[]> {
-  const points: Point[] = []
+  const counted: { place: Place; outcomes: readonly Outcome[] }[] = []
   await inParallel(workbenches, places, async (workbench, place) => {
     const { setting } = place
     const plan = (phase: Phase): Plan => ({ place, phase, thread: null, fault: null })
     const outcomes = [
       ...(await workbench.live({ setting, start: plan('start'), requests: [] })),
-      ...(await workbench.live({ setting, requests: [plan('requests'), plan('requests')], end: plan('end') })),
+      ...(await workbench.live({ setting, requests: [plan('requests')], end: plan('end') })),
+      ...(await workbench.live({ setting, requests: [plan('requests')], end: plan('end') })),
     ]
-    await workbench.settle()
-    const complaints = outcomes.flatMap((outcome) => outcome.complaints)
-    if (complaints.length > 0) throw new Error(`without a fault: ${JSON.stringify(complaints, null, 1)}`)
-    for (const phase of place.phases ?? PHASES) {
-      const lives = outcomes.filter((outcome) => outcome.plan?.phase === phase).map(occurrencesOf)
-      for (const { thread, call } of distinct(lives.flat())) {
-        const nths = lives.map((life) => life.filter((one) => one.thread === thread && one.call === call))
-        const longest = nths.reduce((a, b) => (b.length > a.length ? b : a))
-        const shortest = Math.min(...nths.map((life) => life.length))
-        for (const [index, { nth }] of longest.entries()) {
-          const certain = index < shortest
-          for (const error of errors) points.push({ place, phase, thread, fault: { call, nth, error }, certain })
-        }
-      }
-    }
+    counted.push({ place, outcomes })
   })
-  return points
+  await Promise.all(workbenches.map((workbench) => workbench.settle()))
+  const complaints = counted.flatMap(({ outcomes }) => outcomes.flatMap((outcome) => outcome.complaints))
+  if (complaints.length > 0) throw new Error(`without a fault: ${JSON.stringify(complaints, null, 1)}`)
+  return counted.flatMap(({ place, outcomes }) =>
+    (place.phases ?? PHASES).flatMap((phase) => {
+      const samples = outcomes.filter((outcome) => outcome.plan?.phase === phase).map(occurrencesOf)
+      return pointsOf({ place, phase }, samples, errors)
+    }),
+  )
+}
+
+function pointsOf(
+  of: Pick<Plan, 'place' | 'phase'>,
+  samples: readonly (readonly Occurrence[])[],
+  errors: readonly (string | null)[],
+): Point[] {
+  return distinct(samples.flat()).flatMap(({ thread, call }) => {
+    const counts = samples.map((sample) => sample.filter((one) => one.thread === thread && one.call === call))
+    const longest = counts.reduce((a, b) => (b.length > a.length ? b : a))
+    const shortest = Math.min(...counts.map((count) => count.length))
+    return longest.flatMap(({ nth }, index) =>
+      errors.map((error) => ({
+        ...of,
+        thread,
+        fault: { call, nth, error },
+        occurrence: index + 1,
+        tries: 1,
+        certain: index < shortest && of.place.varies !== true,
+      })),
+    )
+  })
 }
 
 type Occurrence = { readonly thread: number | null; readonly call: string; readonly nth: number }
@@ -85,7 +114,8 @@ function occurrencesOf({ plan, traced, readyAt, threads }: Outcome): Occurrence[
 
 function distinct(occurrences: readonly Occurrence[]): Occurrence[] {
   return occurrences.filter(
-    ({ thread, call }, index) => occurrences.findIndex((one) => thread === one.thread && call === one.call) === index,
+    ({ thread, call }, index) =>
+      occurrences.findIndex((one) => thread === one.thread && call === one.call) === index,
   )
 }
 
@@ -100,7 +130,6 @@ export async function strike(
     requests: new Queue(points.filter(({ phase }) => phase === 'requests')),
     end: new Queue(points.filter(({ phase }) => phase === 'end')),
   }
-  const tried = new Map<Point, number>()
   const runs: { point: Point; outcome: Outcome }[] = []
   const missed: Point[] = []
   const calm: Outcome[] = []
@@ -123,13 +152,12 @@ export async function strike(
         })
         for (const point of planned) {
           const outcome = outcomes.find(({ plan }) => plan === point)
-          if (outcome !== undefined && hasStruck(outcome)) runs.push({ point, outcome })
+          if (outcome === undefined) due[point.phase].giveBack(point)
+          else if (hasStruck(outcome)) runs.push({ point, outcome })
           else {
-            if (outcome?.traced.some(({ injected }) => injected) === true) wakeUps += 1
-            else if (outcome !== undefined) calm.push(outcome)
-            const times = (tried.get(point) ?? 0) + (outcome === undefined ? 0 : 1)
-            tried.set(point, times)
-            if (times < TRIES) due[point.phase].giveBack(point)
+            if (outcome.traced.some(({ injected }) => injected)) wakeUps += 1
+            else calm.push(outcome)
+            if (point.tries < TRIES) due[point.phase].giveBack(nextTry(point, outcome))
             else missed.push(point)
           }
         }
@@ -148,6 +176,18 @@ export async function strike(
     wakeUps,
     unprovoked: calm.flatMap(({ complaints }) => complaints),
   }
+}
+
+/** The same occurrence, where it was this time. */
+function nextTry(point: Point, { traced }: Outcome): Point {
+  const { place, fault, occurrence } = point
+  const sameCalls = traced.filter(({ call }) => call === fault.call)
+  const places = sameCalls.flatMap(({ text }, index) =>
+    (place.object?.test(text) ?? true) ? [index + 1] : [],
+  )
+  const nth =
+    places[occurrence - 1] ?? fault.nth + (place.object === undefined ? 0 : occurrence - places.length)
+  return { ...point, fault: { ...fault, nth }, tries: point.tries + 1 }
 }
 
 /** Points that are due; those taken together share a setting, since they share a daemon. */
@@ -179,23 +219,49 @@ class Queue {
 }
 
 function hasStruck(outcome: Outcome): boolean {
-  return outcome.plan?.fault?.error === null ? outcome.exit?.signal === 'SIGKILL' : struckCalls(outcome).length > 0
+  return outcome.plan?.fault?.error === null
+    ? outcome.exit?.signal === 'SIGKILL'
+    : struckCalls(outcome).length > 0
 }
 
-function describe({ place, phase, fault }: Point, { traced }: Outcome): string {
-  const into = traced.filter(({ injected }) => injected).map(({ call, text }) => `${call}(${text.slice(0, 120)}`)
-  return `${place.name}, ${phase}: ${fault.call} no. ${fault.nth} → ${fault.error ?? 'SIGKILL'} [${into.join(' | ')}]`
+function describe(point: Point, { traced }: Outcome): string {
+  const into = traced
+    .filter(({ injected }) => injected)
+    .map(({ call, text }) => `${call}(${text.slice(0, 120)}`)
+  return `${nameOf(point)} [${into.join(' | ')}]`
 }
 
-/** Points struck, by place, phase, call and error, as lines of a table. */
-export function tally({ struck, missed, wakeUps }: Swept): string {
-  const counts = new Map<string, number>()
-  for (const { point } of struck) {
-    const key = `${point.place.name}, ${point.phase}: ${point.fault.call} ${point.fault.error ?? 'SIGKILL'}`
-    counts.set(key, (counts.get(key) ?? 0) + 1)
-  }
-  const lines = [...counts].sort(([a], [b]) => a.localeCompare(b)).map(([key, times]) => `${key} × ${times}`)
-  return [...lines, `struck ${struck.length}, not reached ${missed.length}, wake-ups ${wakeUps}`].join('\n')
+/** What a sweep came to, in words: points struck by call and error, and what was wrong, if anything. */
+export function report({ struck, missed, wakeUps, unprovoked }: Swept): string {
+  const calls = [...new Set(struck.map(({ point }) => point.fault.call))].sort()
+  const table = calls.map((call) => {
+    const points = struck.filter(({ point }) => point.fault.call === call)
+    const errors = [...new Set(points.map(({ point }) => point.fault.error ?? 'SIGKILL'))].sort()
+    const count = (error: string): number =>
+      points.filter(({ point }) => (point.fault.error ?? 'SIGKILL') === error).length
+    return `  ${call}: ${errors.map((error) => `${error} ${count(error)}`).join(', ')}`
+  })
+  return [
+    ...table,
+    `  ${struck.length} struck; ${missed.length} not reached again: ${missed.map(nameOf).join('; ') || 'none'}`,
+    `  ${wakeUps} went into the runtime's wake-ups and were tried again`,
+    ...unprovoked.map(({ rule, about }) => `  where no fault was: ${rule}: ${about}`),
+  ].join('\n')
+}
+
+/** Everything that was wrong, one string for each struck point that shows it. */
+export function complaintsOf({ struck }: Swept): string[] {
+  return struck
+    .filter(({ complaints }) => complaints.length > 0)
+    .map(
+      ({ what, complaints }) =>
+        `${what}\n  ${complaints.map(({ rule, about }) => `${rule}: ${about}`).join('\n  ')}`,
+    )
+}
+
+function nameOf({ place, phase, fault, certain }: Point): string {
+  const { call, nth, error } = fault
+  return `${place.name}, ${phase}: ${call} no. ${nth} ${error ?? 'SIGKILL'}${certain ? '' : ' (not in every life)'}`
 }
 
 /** Deals the jobs out; each workbench does one at a time. */

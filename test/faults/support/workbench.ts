@@ -31,6 +31,8 @@ export type Place = {
   readonly mainOnly?: boolean
   /** What the calls that are meant look like, where the runtime makes such calls for itself, too. */
   readonly object?: RegExp
+  /** The number of these calls depends on how fast things go. */
+  readonly varies?: boolean
 }
 
 /** Up to when the daemon serves; the script but for its last request; that request, in which the daemon is stopped. */
@@ -146,7 +148,8 @@ export class Workbench {
       await this.#bury(outcome, daemon, true)
     }
     if (watch !== null) started.traced.push(...(await readTrace(watch.output, `${daemon.pid} `)))
-    if (daemon.stderr.includes(CANARY)) started.complaints.push({ rule: 'secret', about: 'in the operational log' })
+    if (daemon.stderr.includes(CANARY))
+      started.complaints.push({ rule: 'secret', about: 'in the operational log' })
     return outcomes
   }
 
@@ -205,10 +208,17 @@ export class Workbench {
     const since = now()
     const received = new ReceivedLog(path.join(this.#rig.dir, 'received.jsonl'))
     const configure = (uids: readonly number[]): void => this.#configure(uids)
-    const { seen, recovered } = await part({ rig: this.#rig, daemon, received, configure, serial: this.#serial })
+    const { seen, recovered } = await part({
+      rig: this.#rig,
+      daemon,
+      received,
+      configure,
+      serial: this.#serial,
+    })
     await tracer?.detach()
     if (watch !== null) outcome.traced.push(...readCalls(watch.output))
-    if (!recovered) outcome.complaints.push({ rule: 'did not recover', about: daemon.stderr.slice(-LAST_WORDS) })
+    if (!recovered)
+      outcome.complaints.push({ rule: 'did not recover', about: daemon.stderr.slice(-LAST_WORDS) })
     if (daemon.exit !== null && part === playRequests) {
       outcome.exit = daemon.exit
       outcome.complaints.push(...untimelyEnd(plan, daemon.exit, daemon))
@@ -239,7 +249,9 @@ export class Workbench {
     // What is wrong with the files as such is somebody's fault among these; the runs are too many to say whose.
     waiting.at(-1)?.outcome.complaints.push(...complaints)
     if (!ready) {
-      waiting.at(-1)?.outcome.complaints.push({ rule: 'did not start again', about: daemon.stderr.slice(-LAST_WORDS) })
+      waiting
+        .at(-1)
+        ?.outcome.complaints.push({ rule: 'did not start again', about: daemon.stderr.slice(-LAST_WORDS) })
     }
     for (const file of this.#rotated('')) rmSync(file)
   }
@@ -348,7 +360,8 @@ async function attach(
   const isTraced = (one: number): boolean =>
     /^TracerPid:\s+[1-9]/m.test(readFileSync(`/proc/${daemon.pid}/task/${one}/status`, 'utf8'))
   const traced = (): boolean => (thread === null ? threadsOf(daemon).every(isTraced) : isTraced(thread))
-  if (!(await poll(() => daemon.exit !== null || traced(), TRACE_MS))) throw new Error('strace does not attach')
+  if (!(await poll(() => daemon.exit !== null || traced(), TRACE_MS)))
+    throw new Error('strace does not attach')
   const detach = async (): Promise<void> => {
     // It ends with its process, or lets go of it now.
     tracer.kill('SIGINT')
@@ -375,7 +388,8 @@ function lastWords({ plan, exit }: Outcome, daemon: SweptDaemon, served: boolean
   if (exit === null) return [{ rule: 'did not end', about }]
   if (isPlannedKill(plan, exit)) return []
   const log = daemon.log()
-  if (log.some(({ msg }) => msg.startsWith('stopping took too long'))) return [{ rule: 'was slow to end', about }]
+  if (log.some(({ msg }) => msg.startsWith('stopping took too long')))
+    return [{ rule: 'was slow to end', about }]
   if (exit.code === EXIT.bug) return [{ rule: 'called it a bug', about }]
   if (served && exit.code === EXIT.done) return []
   const explained = log.some(({ level }) => level === 'fatal' || level === 'error')

@@ -1,0 +1,80 @@
+// Each system call of a script of twenty requests fails once, with each of four errors. Whatever fails, Sōzu's stand-in gets
+// nothing that has no attempt line on the required files, the files are whole lines again after a restart, every attempt
+// has an ending, clients get answers that are true, and the daemon goes on, or says why it does not.
+import { describe, expect, it } from 'vitest'
+import { placesOf } from './support/places.ts'
+import { complaintsOf, countPoints, report, strike, WORKBENCHES } from './support/sweep.ts'
+import { Workbench } from './support/workbench.ts'
+
+const ERRORS = ['EIO', 'ENOSPC', 'EINTR', 'EMFILE']
+/** Requests under a fault in the life of one daemon. */
+const PER_LIFE = 10
+const MINUTES = 60_000
+
+// Under several names, since Node and the C library choose among them: renameat is rename here, fstat is statx.
+const calls = {
+  files: [
+    'openat',
+    'write',
+    'writev',
+    'pwrite64',
+    'fdatasync',
+    'fsync',
+    'fallocate',
+    'fstat',
+    'newfstatat',
+    'statx',
+  ],
+  rare: ['rename', 'renameat', 'renameat2', 'socket', 'connect', 'accept', 'accept4', 'getsockopt'],
+  sent: ['write', 'writev', 'sendmsg', 'sendto'],
+}
+/** What must be among the calls that failed: a sweep that strikes nothing proves nothing. */
+const STRUCK = [
+  ...['accept4', 'connect', 'fallocate', 'fdatasync', 'fsync', 'getsockopt'],
+  ...['openat', 'rename', 'socket', 'statx', 'write'],
+]
+
+const workbenches = (count: number): Promise<Workbench[]> =>
+  Promise.all(Array.from({ length: count }, () => Workbench.create()))
+
+describe('a system call that fails', () => {
+  it(
+    'whichever it is, costs no record, tears no line, and does not end the daemon without a word',
+    async () => {
+      const benches = await workbenches(WORKBENCHES)
+      const points = await countPoints(benches, placesOf(calls), ERRORS)
+      const swept = await strike(benches, points, PER_LIFE)
+      console.log(`system calls that failed, of ${points.length} counted:\n${report(swept)}`)
+      expect(complaintsOf(swept)).toEqual([])
+      expect(swept.unprovoked).toEqual([])
+      const struck = swept.struck.map(({ point }) => point.fault)
+      for (const error of ERRORS) {
+        const having = struck.filter((fault) => fault.error === error)
+        expect([...new Set(having.map(({ call }) => call))].sort(), error).toEqual(
+          expect.arrayContaining(STRUCK),
+        )
+      }
+      expect(swept.missed.filter(({ certain }) => certain).length).toBeLessThan(points.length / 100)
+    },
+    20 * MINUTES,
+  )
+})
+
+describe('the sweep itself', () => {
+  it('reports requests without their attempt when requests may go on without a record', async () => {
+    const benches = await workbenches(1)
+    const allow = { on_audit_failure: 'allow' }
+    const places = placesOf({ files: ['write', 'fdatasync'], rare: [], sent: [] })
+      .filter(({ name }) => name === 'audit.jsonl')
+      .map((place) => ({ ...place, setting: allow, phases: ['requests'] as const }))
+    const points = await countPoints(benches, places, ['EIO'])
+    const swept = await strike(
+      benches,
+      points.filter(({ occurrence }) => occurrence % 4 === 1),
+      PER_LIFE,
+    )
+    expect(swept.struck.length).toBeGreaterThan(5)
+    const rules = swept.struck.flatMap(({ complaints }) => complaints.map(({ rule }) => rule))
+    expect(rules).toContain('late attempt')
+  })
+})
