@@ -102,6 +102,8 @@ function occurrencesOf({ plan, traced, readyAt, threads }: Outcome): Occurrence[
   for (const { thread, at, call, text } of traced) {
     if (plan?.phase === 'start' && at > (readyAt ?? 0)) continue
     if (plan?.place.mainOnly === true && thread !== threads[0]) continue
+    // Counted as they come, calls of a child process are among them.
+    if (plan?.place.paths === undefined && !threads.includes(thread) && thread !== 0) continue
     const nth = (times.get(`${thread} ${call}`) ?? 0) + 1
     times.set(`${thread} ${call}`, nth)
     // Of a start every thread is struck, each at its own N-th call.

@@ -7,9 +7,9 @@ import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync 
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
-import { EXIT } from '../../../src/errors.ts'
+import { EXIT, errnoOf } from '../../../src/errors.ts'
 import { Rig } from '../../support/rig.ts'
-import { type Complaint, judge, readStreams, type Stream, type StreamName } from './checker.ts'
+import { type Complaint, type Evidence, judge, readStreams, type Stream, type StreamName } from './checker.ts'
 import { ReceivedLog } from './received-log.ts'
 import { CANARY, playEnd, playRequests, type Seen } from './scenario.ts'
 import { type Fault, parseTrace, type Traced, tracedFromStart, tracingThread } from './strace.ts'
@@ -162,6 +162,12 @@ export class Workbench {
     return outcomes
   }
 
+  /** What is wrong with the files as they are, before any restart. */
+  inspect(): Complaint[] {
+    const { readings, complaints } = readStreams(this.#streams(), [CANARY])
+    return [...complaints, ...this.#waiting.flatMap((waiting) => judge(evidenceOf(waiting), readings))]
+  }
+
   /** Starts the daemon without any fault, judges what stands in its files, and stops it. */
   async settle(): Promise<void> {
     if (this.#waiting.length === 0) return
@@ -184,8 +190,11 @@ export class Workbench {
     })
     this.#daemon = daemon
     const ready = await this.#ready(daemon, socketBefore)
-    if (ready) outcome.readyAt = Date.now() / 1000
-    else await this.#bury(outcome, daemon, false)
+    if (ready) {
+      outcome.readyAt = Date.now() / 1000
+      outcome.threads = threadsOf(daemon)
+    }
+    if (!ready) await this.#bury(outcome, daemon, false)
     if (watch === null) this.#judge(ready, daemon)
     this.#waiting.push({ outcome, required: this.#required, since, until: now(), received: [], seen: [] })
     return daemon
@@ -237,15 +246,7 @@ export class Workbench {
     const waiting = this.#waiting
     this.#waiting = []
     const { readings, complaints } = readStreams(this.#streams(), [CANARY])
-    for (const { outcome, ...evidence } of waiting) {
-      const killed = outcome.plan?.fault?.error === null
-      outcome.complaints.push(
-        ...judge(
-          { ...evidence, unrecorded, toldCompletions: killed ? 'in every required stream' : 'in one stream' },
-          readings,
-        ),
-      )
-    }
+    for (const one of waiting) one.outcome.complaints.push(...judge(evidenceOf(one), readings))
     // What is wrong with the files as such is somebody's fault among these; the runs are too many to say whose.
     waiting.at(-1)?.outcome.complaints.push(...complaints)
     if (!ready) {
@@ -337,14 +338,41 @@ function outcomeOf(plan: Plan | null): Outcome {
   return { plan, traced: [], threads: [], readyAt: null, exit: null, complaints: [] }
 }
 
+function evidenceOf({ outcome, ...played }: Waiting): Evidence {
+  // A kill loses nothing that was written; a file that fails does.
+  const killed = outcome.plan?.fault?.error === null
+  return { ...played, unrecorded, toldCompletions: killed ? 'in every required stream' : 'in one stream' }
+}
+
 function now(): string {
   return new Date().toISOString().slice(0, -1)
 }
 
+/** In the order of their making; none, when the process is gone. */
 function threadsOf(daemon: SweptDaemon): number[] {
-  return readdirSync(`/proc/${daemon.pid}/task`)
-    .map(Number)
-    .sort((a, b) => a - b)
+  const tasks = `/proc/${daemon.pid}/task`
+  try {
+    return readdirSync(tasks)
+      .map(Number)
+      .sort((a, b) => a - b)
+  } catch (error) {
+    if (!isGone(error)) throw error
+    return []
+  }
+}
+
+/** A thread that has ended needs no tracer any more. */
+function isTraced(daemon: SweptDaemon, thread: number): boolean {
+  try {
+    return /^TracerPid:\s+[1-9]/m.test(readFileSync(`/proc/${daemon.pid}/task/${thread}/status`, 'utf8'))
+  } catch (error) {
+    if (!isGone(error)) throw error
+    return true
+  }
+}
+
+function isGone(error: unknown): boolean {
+  return ['ENOENT', 'ESRCH'].includes(errnoOf(error))
 }
 
 /** Attaches to one thread or to all, which are under watch when this resolves. */
@@ -357,9 +385,8 @@ async function attach(
   const [file = '', ...args] = tracingThread(watch, daemon.pid, thread)
   const tracer = spawn(file, args, { stdio: 'ignore' })
   const ended = new Promise<void>((resolve) => tracer.once('exit', () => resolve()))
-  const isTraced = (one: number): boolean =>
-    /^TracerPid:\s+[1-9]/m.test(readFileSync(`/proc/${daemon.pid}/task/${one}/status`, 'utf8'))
-  const traced = (): boolean => (thread === null ? threadsOf(daemon).every(isTraced) : isTraced(thread))
+  const traced = (): boolean =>
+    (thread === null ? threadsOf(daemon) : [thread]).every((one) => isTraced(daemon, one))
   if (!(await poll(() => daemon.exit !== null || traced(), TRACE_MS)))
     throw new Error('strace does not attach')
   const detach = async (): Promise<void> => {

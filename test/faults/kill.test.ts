@@ -1,0 +1,90 @@
+// SIGKILL at each system call of a script of twenty requests, then a restart on the files that are left. The same must hold
+// as when a call fails, and more, since no file failed: every attempt has its completion or refusal, or one that says that
+// the outcome is unknown, in both files; and what a client was told is in both files, and not as unknown.
+import { describe, expect, it } from 'vitest'
+import { placesOf } from './support/places.ts'
+import { complaintsOf, countPoints, report, strike, WORKBENCHES } from './support/sweep.ts'
+import { Workbench } from './support/workbench.ts'
+
+const MINUTES = 60_000
+
+// What changes something outside the process, or takes something from there. A kill at a call that only looks (statx, poll,
+// getsockopt), waits or moves memory leaves the same behind as a kill at the next one of these in its thread.
+const calls = {
+  files: [
+    ...['openat', 'write', 'writev', 'pwrite64', 'fdatasync', 'fsync', 'fallocate', 'ftruncate', 'close'],
+    ...['flock', 'fchmod', 'fchown', 'mkdir', 'unlink', 'pread64'],
+  ],
+  rare: [
+    ...[
+      'socket',
+      'connect',
+      'accept',
+      'accept4',
+      'bind',
+      'listen',
+      'shutdown',
+      'rename',
+      'renameat',
+      'renameat2',
+    ],
+    ...['chmod', 'rmdir', 'exit_group'],
+  ],
+  sent: ['write', 'writev', 'sendmsg', 'sendto', 'close'],
+}
+const STRUCK = [
+  ...[
+    'accept4',
+    'bind',
+    'close',
+    'connect',
+    'exit_group',
+    'fallocate',
+    'fdatasync',
+    'flock',
+    'fsync',
+    'ftruncate',
+  ],
+  ...['listen', 'mkdir', 'openat', 'rename', 'shutdown', 'socket', 'write'],
+]
+
+describe('a daemon that is killed', () => {
+  it(
+    'at whichever system call, has left an attempt of whatever Sōzu got, and each attempt ends after a restart',
+    async () => {
+      const benches = await Promise.all(Array.from({ length: WORKBENCHES }, () => Workbench.create()))
+      const places = placesOf(calls).filter(({ varies }) => varies !== true)
+      const points = await countPoints(benches, places, [null])
+      const swept = await strike(benches, points, 1)
+      console.log(
+        `system calls at which the daemon was killed, of ${points.length} counted:\n${report(swept)}`,
+      )
+      expect(complaintsOf(swept)).toEqual([])
+      expect(swept.unprovoked).toEqual([])
+      const struck = new Set(swept.struck.map(({ point }) => point.fault.call))
+      expect([...struck].sort()).toEqual(expect.arrayContaining(STRUCK))
+      expect(swept.missed.filter(({ certain }) => certain).length).toBeLessThan(points.length / 100)
+    },
+    15 * MINUTES,
+  )
+})
+
+describe('the sweep itself', () => {
+  it('reports the attempts without an ending that stand there before the restart, and none after it', async () => {
+    const bench = await Workbench.create()
+    const places = placesOf({ files: [], rare: [], sent: ['write'] })
+      .filter(({ name }) => name === 'what is sent')
+      .map((place) => ({ ...place, phases: ['requests'] as const }))
+    const points = await countPoints([bench], places, [null])
+    const before: string[] = []
+    const after: string[] = []
+    for (const point of points.filter(({ occurrence }) => occurrence % 7 === 3)) {
+      const outcomes = await bench.live({ setting: point.place.setting, requests: [point] })
+      before.push(...bench.inspect().map(({ rule }) => rule))
+      await bench.settle()
+      after.push(...outcomes.flatMap(({ complaints }) => complaints.map(({ rule }) => rule)))
+    }
+    expect([...new Set(before)]).toEqual(['no ending'])
+    expect(after).toEqual([])
+  })
+})
