@@ -25,7 +25,6 @@ const LOCK_EX = 2
 const LOCK_NB = 4
 const PR_SET_PDEATHSIG = 1
 const FALLOC_FL_KEEP_SIZE = 1
-const M_TRIM_THRESHOLD = -1
 const M_MMAP_THRESHOLD = -3
 const F_SETFD = 2
 const FD_CLOEXEC = 1
@@ -350,13 +349,8 @@ export function closeOnExec(fd: number): void {
 
 /**
  * Makes the allocator hand pieces of 128 KiB and more back to the system when they are freed, mallopt(3). By default it
- * keeps them once a few were freed, so that what a burst of large frames took stays resident for good.
+ * begins to keep them once one was freed, so that what a burst of large frames took stays resident for good.
  */
 export function returnLargePieces(): void {
-  for (const [parameter, bytes] of [
-    [M_MMAP_THRESHOLD, 131_072],
-    [M_TRIM_THRESHOLD, 16_777_216],
-  ] as const) {
-    if (mallopt(parameter, bytes) !== 1) throw failure('mallopt', `parameter ${parameter}`)
-  }
+  if (mallopt(M_MMAP_THRESHOLD, 131_072) !== 1) throw failure('mallopt', 'M_MMAP_THRESHOLD')
 }
