@@ -45,7 +45,14 @@ async function stage(
     standin: false,
     daemon: false,
     wrap,
-    config: { durability: 'write', audit_reads: 'all', sozu_version: '2.1.0', log_level: 'debug', ...config },
+    config: {
+      durability: 'write',
+      audit_logs_target_required: true,
+      audit_reads: 'all',
+      sozu_version: '2.1.0',
+      log_level: 'debug',
+      ...config,
+    },
   })
   const answering = await Answering.start(rig.commandPath, schema, answersTo)
   onTestFinished(() => answering.stop())

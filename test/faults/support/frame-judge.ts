@@ -35,6 +35,9 @@ export const rules: Readonly<Record<string, RegExp>> = {
   'nested too deep': /: nested deeper than 32 messages at byte \d+$/,
   empty: /^sozu-auditd: the request is empty, which Sōzu never answers$/,
 }
+const UNREACHED =
+  /^sozu-auditd: Sōzu is not reachable at \S+ \(no answer in time\); the request was not forwarded$/
+const UNRECORDED = /^sozu-auditd: audit record could not be written \(.*\); the request was not forwarded$/
 const UNANSWERABLE = /^sozu-auditd: \w+ is a request that Sōzu never answers; it was not forwarded$/
 const unanswerable = new Set(['launch_worker', 'return_listen_sockets'])
 const FAILURE = 2
@@ -53,9 +56,13 @@ export class FrameJudge {
   readonly refusedByRule = new Map<string, number>()
   /** What was made of each forgery: `how → forwarded` or `how → rule`. */
   readonly outcomes = new Map<string, number>()
-  /** How often each payload was forwarded, by its SHA-256; the reader may clear it. */
+  /** How often each payload was forwarded, by its SHA-256. */
   readonly forwarded = new Map<string, number>()
   refused = 0
+  /** Good frames that were refused since a busy machine did not write their record in time. */
+  unrecorded = 0
+  /** Good frames, recorded, for which a busy machine did not connect in time. */
+  unreached = 0
   readonly #request: TableMessage
 
   constructor(request: TableMessage) {
@@ -80,6 +87,14 @@ export class FrameJudge {
       count(this.forwardedByKind, kind)
       count(this.outcomes, `${made.how} → forwarded`)
       if (fate !== 'forwarded') this.#complain(judged, 'was forwarded')
+      return
+    }
+    if (fate === 'forwarded' && UNRECORDED.test(message)) {
+      this.unrecorded += 1
+      return
+    }
+    if (fate === 'forwarded' && UNREACHED.test(message)) {
+      this.unreached += 1
       return
     }
     this.refused += 1
