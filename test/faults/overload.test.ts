@@ -8,13 +8,17 @@ import path from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { encodeRequest, STATUS } from '../../src/protocol/message.ts'
 import { Rig, schema, until } from '../support/rig.ts'
+import { Disk } from './support/block-device.ts'
 import { LineProcess } from './support/line-process.ts'
+import { goFirst } from './support/priority.ts'
 
 const MIB = 1 << 20
 const IDLE_UID = 4_000_001
 const HALF_UID = 4_000_002
 const HEAVY_UID = 4_000_003
 const OTHER_UID = 4_000_004
+
+goFirst()
 
 type Told = Readonly<Record<string, number>>
 
@@ -147,18 +151,27 @@ class Memory {
 
 type Scene = {
   readonly rig: Rig
+  /** Path of the JSON lines. */
+  readonly json: string
   readonly memory: Memory
   readonly crowd: LineProcess
   readonly come: () => Promise<void>
   readonly measure: (ms: number) => Promise<Latencies>
 }
 
-/** The daemon with somebody behind it who answers at once, the crowd and the others; nobody is connected yet. */
+/**
+ * The daemon with somebody behind it who answers at once, the crowd and the others; nobody is connected yet. The files are
+ * in memory, since a disk's moods would be in both measurements and hide what the crowd does.
+ */
 async function scene(config: Readonly<Record<string, number>> = {}): Promise<Scene> {
-  const rig = await Rig.start({
-    standin: false,
-    daemon: false,
-    config: { listen_socket_mode: '0666', ...config },
+  const rig = await Rig.start({ standin: false, daemon: false })
+  const disk = Disk.tmpfs(512)
+  const json = path.join(disk.path, 'audit.jsonl')
+  rig.configure({
+    listen_socket_mode: '0666',
+    audit_logs_target: path.join(disk.path, 'audit.log'),
+    audit_logs_json_target: json,
+    ...config,
   })
   const answerer = new LineProcess('answerer.mjs', [rig.commandPath])
   await answerer.line()
@@ -175,6 +188,7 @@ async function scene(config: Readonly<Record<string, number>> = {}): Promise<Sce
   const fresh = encodeRequest(schema, 'status', {}).toString('hex')
   return {
     rig,
+    json,
     memory: new Memory(rig.daemon.pid),
     crowd,
     come: async () => {
@@ -199,7 +213,7 @@ function ratios(
 
 describe('1,000 idle, 200 half-frame and 64 two-megabyte clients', () => {
   it('leave the daemon below 256 MiB and others below twice their waiting time, for two minutes', async () => {
-    const { rig, memory, crowd, come, measure } = await scene()
+    const { rig, json, memory, crowd, come, measure } = await scene()
     // Everything is compiled and warm before anything counts, or the first measurement without a crowd would be too slow.
     await come()
     await measure(3000)
@@ -227,7 +241,7 @@ describe('1,000 idle, 200 half-frame and 64 two-megabyte clients', () => {
       'sozu-auditd: the frame was not finished within N seconds',
       'sozu-auditd: too many bytes of other requests are waiting; try again',
     ])
-    const refusals = rig.requests().filter(({ stage }) => stage === 'refusal')
+    const refusals = rig.lines(json).filter(({ stage }) => stage === 'refusal')
     expect(new Set(refusals.map(({ verb }) => verb))).toEqual(
       new Set(['request_refused', 'refusals_suppressed']),
     )

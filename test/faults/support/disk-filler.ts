@@ -1,4 +1,4 @@
-// Another process that fills a disk to its last byte. A greedy one stays and takes every byte that is given back, so that
+// Another process that fills a disk to its last block. A greedy one stays and takes every block that is given back, so that
 // whoever wants to write needs space of its own.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -14,7 +14,7 @@ const [file, greedy] = process.argv.slice(1)
 const fd = openSync(file, 'a')
 const chunk = Buffer.alloc(65536, 'x')
 function fill() {
-  for (let size = chunk.length; size >= 1; ) {
+  for (let size = chunk.length; size >= 1024; ) {
     try {
       if (writeSync(fd, chunk, 0, size) < size) size = Math.floor(size / 4)
     } catch (error) {
@@ -25,7 +25,7 @@ function fill() {
 }
 fill()
 console.log('full')
-if (greedy === 'true') setInterval(fill, 10)
+if (greedy === 'true') setInterval(fill, 20)
 else setInterval(() => {}, 60000)
 `
 
@@ -33,7 +33,7 @@ export class DiskFiller {
   readonly #child: ChildProcess
   readonly #file: string
 
-  /** Resolves when not a byte is left in `directory`. */
+  /** Resolves when not a block is left in `directory`. */
   static async fill(directory: string, greedy: boolean): Promise<DiskFiller> {
     const file = path.join(directory, 'filler')
     const child = spawn(process.execPath, ['-e', script, file, String(greedy)], {
