@@ -195,10 +195,21 @@ export class AuditFile {
   #writeAll(file: OpenFile, bytes: Buffer): void {
     file.unsynced = true
     for (let offset = 0; offset < bytes.length; ) {
-      const written = writeSync(file.fd, bytes, offset, bytes.length - offset)
+      const written = this.#writeSome(file.fd, bytes.subarray(offset))
       if (written === 0) throw new JournalError('sink_write_failed', `${this.#options.path} takes no more`)
       offset += written
       file.expected.size += written
+    }
+  }
+
+  /** A ballast file says nothing about the space beside it: what it holds finishes the line that did not fit. */
+  #writeSome(fd: number, bytes: Buffer): number {
+    try {
+      return writeSync(fd, bytes)
+    } catch (error) {
+      // ENOSPC, EDQUOT: the next write will say that the disk is full.
+      if (!['ENOSPC', 'EDQUOT'].includes(errnoOf(error)) || !this.#reserve.release()) throw error
+      return writeSync(fd, bytes)
     }
   }
 

@@ -1,7 +1,16 @@
 // Space kept back on the disk of an audit file, so that what has already happened can still be written down when the disk is
 // full. Where the file system can, it is allocated beyond the end of the file itself, and nobody else can take it; where it
 // cannot, a ballast file holds it, which is removed when it is needed.
-import { closeSync, constants, fstatSync, ftruncateSync, openSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  rmSync,
+  statfsSync,
+  writeSync,
+} from 'node:fs'
 import path from 'node:path'
 import { errnoOf } from '../errors.ts'
 import { allocateBeyondEnd } from '../native.ts'
@@ -45,14 +54,18 @@ export class Reserve {
       }
       this.#allocatedEnd = null
     }
-    return this.#ballast || this.#fillBallast()
+    return this.#ballast || (this.#hasPlenty(growth) && this.#fillBallast())
   }
 
-  /** Lets the next write have what is kept. Space beyond the end of the file is found by itself. */
-  release(): void {
-    if (this.#allocatedEnd !== null || !this.#ballast) return
+  /**
+   * Lets the next write have what is kept. Space beyond the end of the file is found by itself.
+   * @returns whether there is more space now than before
+   */
+  release(): boolean {
+    if (this.#allocatedEnd !== null || !this.#ballast) return false
     this.#ballast = false
     rmSync(this.#ballastPath, { force: true })
+    return true
   }
 
   /** Gives back what is kept beyond the end of a file that is let go, unless somebody else has written there. */
@@ -64,6 +77,12 @@ export class Reserve {
       // EPERM: the file is append-only by attribute. EIO: the disk is gone. The space comes back with the file.
       if (!(error instanceof Error && 'errno' in error)) throw error
     }
+  }
+
+  /** What two files have just released for their last lines is not room for a new ballast. */
+  #hasPlenty(growth: number): boolean {
+    const { bavail, bsize } = statfsSync(path.dirname(this.#ballastPath))
+    return bavail * bsize > 2 * this.#bytes + growth
   }
 
   #fillBallast(): boolean {
