@@ -9,6 +9,7 @@ import {
   fstatSync,
   lstatSync,
   renameSync,
+  rmSync,
   type Stats,
   statfsSync,
   writeSync,
@@ -85,6 +86,10 @@ export class AuditFile {
   readonly #reserve: Reserve
   #lockFd: number | null = null
   #file: OpenFile | null = null
+  /** Inode of a file on which a sync failed: what shares a block with the lost bytes may be lost whatever later syncs say. */
+  #distrusted: number | null = null
+  /** Whether the open file has anything that a sync confirmed, or that was there before us. */
+  #vouched = false
 
   constructor(options: AuditFileOptions) {
     this.#options = options
@@ -100,7 +105,7 @@ export class AuditFile {
     this.#letGo()
     return this.#guard('sink_open_failed', () => {
       try {
-        return this.#open(null)
+        return this.#open(this.#leaveDistrusted())
       } catch (error) {
         if (!again) this.#unlock()
         if (!again || !isUnfit(error)) throw error
@@ -119,7 +124,7 @@ export class AuditFile {
       const before = this.#look(file)
       if (before !== 'same') {
         // What was written to the old file and not synced yet must not be forgotten with its descriptor.
-        syncData(file)
+        this.#sync(file)
         return { end: 'moved', why: before === 'rotated' ? null : before }
       }
       const noticed = repair(file)
@@ -132,7 +137,7 @@ export class AuditFile {
       let after = this.#look(file)
       if (sync && (after === 'same' || after === 'rotated')) {
         onWritten()
-        syncData(file)
+        this.#sync(file)
         after = this.#look(file)
       }
       // A rotation in between leaves these lines where they are, in the file that was rotated away.
@@ -161,7 +166,7 @@ export class AuditFile {
   /** Syncs what was written, gives back the space kept, and lets go of the file. @throws JournalError `sink_write_failed` */
   close(): void {
     this.#guard('sink_write_failed', () => {
-      if (this.#file !== null) syncData(this.#file)
+      if (this.#file !== null) this.#sync(this.#file)
       this.#letGo()
     })
     this.#unlock()
@@ -177,6 +182,7 @@ export class AuditFile {
     this.#lockFd ??= lockPath(file)
     const { fd, stats, foundSize, tornBytes, narrowedFrom } = openByRules(file, groupId)
     this.#file = { fd, expected: stats, unsynced: tornBytes > 0 }
+    this.#vouched = foundSize > 0
     this.#reserve.renew()
     return { path: file, fresh: foundSize === 0, size: foundSize, tornBytes, narrowedFrom, movedAside }
   }
@@ -219,6 +225,27 @@ export class AuditFile {
     const aside = `${file}.moved-${Date.now()}`
     renameSync(file, aside)
     return aside
+  }
+
+  #sync(file: OpenFile): void {
+    try {
+      syncData(file)
+    } catch (error) {
+      // EIO, ENOSPC, EDQUOT: the kernel has dropped, or may drop, what it had taken.
+      this.#distrusted = file.expected.ino
+      throw error
+    }
+    this.#vouched = true
+  }
+
+  /** A file on which a sync failed is never written again: moved aside, or removed when no sync ever confirmed any of it. */
+  #leaveDistrusted(): string | null {
+    const present = lstatSync(this.#options.path, { throwIfNoEntry: false })
+    if (present === undefined || present.ino !== this.#distrusted) return null
+    this.#distrusted = null
+    if (this.#vouched) return this.#moveAside()
+    rmSync(this.#options.path)
+    return null
   }
 
   #opened(): OpenFile {
