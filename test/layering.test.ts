@@ -10,13 +10,14 @@ const files = readdirSync(src, { recursive: true, encoding: 'utf8' })
   .sort()
 
 /** What each folder (or single file of src/) may import from, besides itself. */
-const base = ['errors', 'log', 'native', 'open-files', 'version']
+const base = ['errors', 'log', 'native', 'open-files', 'ulids', 'version']
 const allowed: Readonly<Record<string, readonly string[]>> = {
   errors: [],
   log: [],
   version: [],
   native: ['errors'],
   'open-files': ['errors'],
+  ulids: [],
   protocol: ['errors'],
   peer: base,
   audit: [...base, 'protocol'],

@@ -42,6 +42,8 @@ export type Found = {
   readonly narrowedFrom: number | null
   /** Where what stood at the path was moved, because it was not fit to be written, or null. */
   readonly movedAside: string | null
+  /** It was moved because a sync had failed on it, not because somebody had put it there. */
+  readonly distrusted: boolean
 }
 
 /**
@@ -105,11 +107,11 @@ export class AuditFile {
     this.#letGo()
     return this.#guard('sink_open_failed', () => {
       try {
-        return this.#open(this.#leaveDistrusted())
+        return this.#open(this.#leaveDistrusted(), true)
       } catch (error) {
         if (!again) this.#unlock()
         if (!again || !isUnfit(error)) throw error
-        return this.#open(this.#moveAside())
+        return this.#open(this.#moveAside(), false)
       }
     })
   }
@@ -177,14 +179,15 @@ export class AuditFile {
     this.#lockFd = null
   }
 
-  #open(movedAside: string | null): Found {
+  #open(movedAside: string | null, distrusted: boolean): Found {
     const { path: file, groupId } = this.#options
     this.#lockFd ??= lockPath(file)
     const { fd, stats, foundSize, tornBytes, narrowedFrom } = openByRules(file, groupId)
     this.#file = { fd, expected: stats, unsynced: tornBytes > 0 }
     this.#vouched = foundSize > 0
     this.#reserve.renew()
-    return { path: file, fresh: foundSize === 0, size: foundSize, tornBytes, narrowedFrom, movedAside }
+    const found = { path: file, fresh: foundSize === 0, size: foundSize, tornBytes, narrowedFrom }
+    return { ...found, movedAside, distrusted: distrusted && movedAside !== null }
   }
 
   /** Rotation, deletion, replacement and truncation are invisible to a writer that never looks. */

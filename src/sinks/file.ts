@@ -74,7 +74,8 @@ export class FileSink implements Sink {
       const again = this.#found !== null
       const found = (await this.#ask({ do: 'open', again })) as Found
       this.#found = found
-      if (found.movedAside !== null) this.#options.onTampering(this.name, 'replaced', found.movedAside)
+      if (found.movedAside !== null && !found.distrusted)
+        this.#options.onTampering(this.name, 'replaced', found.movedAside)
       const opened = this.#options.opened({ ...found, inFlight: this.#standing?.() ?? null })
       if (await this.#writeOwn([opened])) return
     }
