@@ -199,6 +199,7 @@ export class Client {
     if (this.socket.destroyed) return
     this.socket.end()
     this.socket.removeAllListeners('data')
+    this.socket.on('data', release)
     this.socket.resume()
     const timer = setTimeout(() => this.socket.destroy(), LINGER_MS)
     timer.unref()
@@ -223,8 +224,13 @@ export class Client {
         if (this.socket.isPaused()) this.socket.resume()
       }
     } catch (error) {
-      // ProtocolError: the prefix is no length we accept.
+      // ProtocolError: the prefix is no length we accept, or there is no room.
       if (!(error instanceof ProtocolError)) throw error
+      // Nothing more is read from this client, and what came goes before its refusal is recorded.
+      this.socket.pause()
+      this.#lentBytes = 0
+      this.#decoder.discard()
+      this.#countInput()
       this.#settle(() => waiting.reject(error))
     }
   }

@@ -10,6 +10,7 @@ import { openFilesFor, sessionsFor } from '../open-files.ts'
 import { actorOf, type LookUpUser, UNKNOWN_ACTOR } from '../peer/actor.ts'
 import { type Peer, peerOf } from '../peer/peercred.ts'
 import { Identity, recordActor } from './identity.ts'
+import { release } from './release.ts'
 import { failure, Session, type SessionContext } from './session.ts'
 
 export type ConnectionLimits = {
@@ -205,6 +206,7 @@ export class SessionTable {
     })
     socket.once('end', () => socket.destroy())
     socket.end()
+    socket.on('data', release)
     socket.resume()
   }
 }
