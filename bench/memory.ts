@@ -2,8 +2,9 @@
 // connections that have each asked once (only then does a session have its own connection to Sōzu). Where it is needed
 // and allowed, prlimit raises the limit on open files.
 import { spawnSync } from 'node:child_process'
-import { readFileSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import path from 'node:path'
+import { openFilesFor, openFilesLimit, sessionsFor } from '../src/open-files.ts'
 import { residentMib, serving, start, stop, undoing } from './children.ts'
 import { type ContenderName, type DaemonSettings, startDaemon } from './contenders.ts'
 import { measure, withIdle } from './generator.ts'
@@ -23,9 +24,6 @@ const NAME: ContenderName = 'auditd-write'
 const DAEMON: DaemonSettings = { durability: 'write', text: true }
 const COUNTS = [0, 100, 1000, 10_000]
 const QUICK_COUNTS = [0, 100, 1000]
-/** The daemon takes (limit - 64) / 3 connections; the answerer and the generator need fewer. */
-const FILES_PER_CONNECTION = 3
-const FILES_RESERVED = 64
 const REST_MS = 2000
 
 export async function runMemory(options: Options, setting: Setting): Promise<Memory[]> {
@@ -52,7 +50,9 @@ function look(
   { place, loads }: Setting,
 ): Promise<{ ownMib: number; helperMib: number }> {
   return undoing(async (later) => {
-    const wrap = filesFor(connections) > softLimit() ? ['prlimit', `--nofile=${filesFor(connections)}`] : []
+    // One more than rest, for the probe that finds the daemon ready.
+    const needed = openFilesFor(connections + 1)
+    const wrap = needed > openFilesLimit() ? ['prlimit', `--nofile=${needed}`] : []
     const target = path.join(place.sockets, 'memory.sock')
     const answerer = start([...wrap, path.join(binaries, 'answerer'), target, ...loads.answers])
     later(async () => rmSync(target, { force: true }))
@@ -85,22 +85,13 @@ function look(
 
 /** As many connections as asked for, or as open files admit here. */
 function possible(connections: number, say: (text: string) => void): number {
-  const limit = ['prlimit', `--nofile=${filesFor(connections)}`, 'true']
-  const [file = '', ...args] = limit
-  if (filesFor(connections) <= softLimit() || spawnSync(file, args).status === 0) return connections
-  const fewer = Math.floor((softLimit() - filesFor(0)) / FILES_PER_CONNECTION / 1000) * 1000
+  const needed = openFilesFor(connections + 1)
+  if (needed <= openFilesLimit() || spawnSync('prlimit', [`--nofile=${needed}`, 'true']).status === 0) {
+    return connections
+  }
+  const fewer = Math.floor((sessionsFor(openFilesLimit()) - 1) / 1000) * 1000
   say(
     `SKIPPED: ${connections} resting connections (the limit on open files cannot be raised); ${fewer} instead`,
   )
   return fewer
-}
-
-/** Open files the daemon needs for so many connections, by its own rule. */
-function filesFor(connections: number): number {
-  return FILES_RESERVED + FILES_PER_CONNECTION * (connections + 1)
-}
-
-function softLimit(): number {
-  const value = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1]
-  return value === undefined || value === 'unlimited' ? 1_048_576 : Number(value)
 }

@@ -160,9 +160,10 @@ function renderMemory(memory: readonly Memory[]): string {
   return section('Memory', table(head, rows))
 }
 
-function renderStartUp({ connectMs, answerMs, nodeMs }: StartUp): string {
+function renderStartUp({ connectMs, answerMs, cpuMs, nodeMs }: StartUp): string {
   const rows = [
     ['first connection taken', spread(spreadOf(connectMs), 0)],
+    ['processor time until then, of daemon and helper', spread(spreadOf(cpuMs), 0)],
     ['first answer given', spread(spreadOf(answerMs), 0)],
     ['`node -e 0`, from start to end', spread(spreadOf(nodeMs), 0)],
   ]

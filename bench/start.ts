@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process'
 import { connect } from 'node:net'
 import path from 'node:path'
-import { serving, start, stop, undoing } from './children.ts'
+import { cpuSecondsOf, pidOf, serving, start, stop, undoing } from './children.ts'
 import { writeDaemonConfig } from './contenders.ts'
 import { status } from './loads.ts'
 import type { Options } from './options.ts'
@@ -13,6 +13,8 @@ import { insisting, type Setting } from './run.ts'
 export type StartUp = {
   readonly connectMs: readonly number[]
   readonly answerMs: readonly number[]
+  /** Processor time of the daemon, its threads and its helper until it took the first connection. */
+  readonly cpuMs: readonly number[]
   /** `node -e 0`, from start to end. */
   readonly nodeMs: readonly number[]
 }
@@ -34,26 +36,38 @@ export function runStart({ quick }: Options, setting: Setting): Promise<StartUp>
       durability: 'fdatasync',
       text: true,
     })
-    const found = { connectMs: [] as number[], answerMs: [] as number[], nodeMs: [] as number[] }
+    const found = {
+      connectMs: [] as number[],
+      answerMs: [] as number[],
+      cpuMs: [] as number[],
+      nodeMs: [] as number[],
+    }
     for (let run = 0; run < (quick ? QUICK_RUNS : RUNS); run += 1) {
       found.nodeMs.push(nodeAlone())
-      const { connectMs, answerMs } = await insisting('start-up', setting, () => timeDaemon(file, socket))
+      const { connectMs, answerMs, cpuMs } = await insisting('start-up', setting, () =>
+        timeDaemon(file, socket),
+      )
       found.connectMs.push(connectMs)
       found.answerMs.push(answerMs)
+      found.cpuMs.push(cpuMs)
     }
     return found
   })
 }
 
-function timeDaemon(config: string, socket: string): Promise<{ connectMs: number; answerMs: number }> {
+function timeDaemon(
+  config: string,
+  socket: string,
+): Promise<{ connectMs: number; answerMs: number; cpuMs: number }> {
   return undoing(async (later) => {
     const began = performance.now()
     const daemon = start([process.execPath, daemonMain, 'run', '--config', config])
     later(() => stop(daemon))
     await serving(daemon, socket)
     const connectMs = performance.now() - began
+    const cpuMs = cpuSecondsOf([pidOf(daemon)]) * 1000
     await firstAnswer(socket)
-    return { connectMs, answerMs: performance.now() - began }
+    return { connectMs, answerMs: performance.now() - began, cpuMs }
   })
 }
 
