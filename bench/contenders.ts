@@ -161,10 +161,14 @@ export function writeDaemonConfig(
   return { file, auditFiles: text ? [textFile, jsonFile] : [jsonFile] }
 }
 
+/** Longer than an audit file may be out of order without being opened anew. */
+const QUIET_MS = 1000
+
 /** The files somebody writes: how long they are, and a rotation as logrotate does it, so that a run cannot fill the disk. */
 export class AuditFiles {
   readonly #writer: ChildProcess | null
   readonly #paths: readonly string[]
+  readonly #moved: string[] = []
 
   /** @param writer process that opens new files on SIGHUP, or null where nobody does: then the files just grow */
   constructor(writer: ChildProcess | null, paths: readonly string[]) {
@@ -184,17 +188,32 @@ export class AuditFiles {
     )
   }
 
-  /** Moves the files away, lets the writer open new ones, and removes the old. */
-  async rotate(): Promise<void> {
+  /** Waits until nothing has been written for a while: a file that requests do not wait for may be behind. */
+  async settled(): Promise<void> {
+    let [bytes, sinceMs] = [this.bytes, performance.now()]
+    await until(() => {
+      if (this.bytes !== bytes) [bytes, sinceMs] = [this.bytes, performance.now()]
+      return performance.now() - sinceMs > QUIET_MS
+    }, 'audit files that are complete')
+  }
+
+  /**
+   * Moves the files away, lets the writer open new ones, and removes the old.
+   * @param keep leaves the old ones until `remove`: a file that is removed at once is never written to the disk
+   */
+  async rotate(keep = false): Promise<void> {
     if (this.#writer === null) return
-    for (const file of this.#paths) renameSync(file, `${file}.1`)
+    const moved = this.#paths.map((file) => [file, `${file}.${this.#moved.length + 1}`] as const)
+    for (const [file, old] of moved) renameSync(file, old)
     this.#writer.kill('SIGHUP')
     await until(() => this.#paths.every((file) => existsSync(file)), 'new audit files')
-    for (const file of this.#paths) rmSync(`${file}.1`)
+    const old = moved.map(([, name]) => name)
+    if (keep) this.#moved.push(...old)
+    else for (const file of old) rmSync(file)
   }
 
   /** Removes the files of a writer that has ended. */
   remove(): void {
-    for (const file of this.#paths) rmSync(file, { force: true })
+    for (const file of [...this.#paths, ...this.#moved]) rmSync(file, { force: true })
   }
 }

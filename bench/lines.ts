@@ -54,6 +54,7 @@ export async function runLines(options: Options, setting: Setting): Promise<Line
     }
     const load = { frames: loads.files['add-cluster'], connections: CONNECTIONS }
     const [grown, fresh] = [await daemon('lines-grown'), await daemon('lines-fresh')]
+    await grown.auditFiles.settled()
     await grown.auditFiles.rotate()
     const found: LinesFigures[] = []
     for (const wanted of millions) {
@@ -87,9 +88,9 @@ async function compare(
   const rounds = { grown: [] as Round[], fresh: [] as Round[] }
   for (let round = 0; round < options.rounds; round += 1) {
     for (const name of rotated(['grown', 'fresh'] as const, round)) {
-      // Only the fresh one's files are rotated away after the run.
-      const contender = name === 'fresh' ? fresh : { ...grown, auditFiles: null }
+      const contender = { ...(name === 'fresh' ? fresh : grown), auditFiles: null }
       rounds[name].push(await runOnce(contender, load, options, setting))
+      if (name === 'fresh') await fresh.auditFiles.rotate(true)
     }
   }
   return { lines, gib: bytes / 2 ** 30, ...rounds }

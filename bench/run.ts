@@ -106,6 +106,7 @@ async function recovered({ socket, auditFiles }: Contender, { frames, own }: Job
       ),
     'an OK after a failed run',
   )
+  await auditFiles?.settled()
   await auditFiles?.rotate()
 }
 

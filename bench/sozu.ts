@@ -35,6 +35,7 @@ export type SozuReport = {
 
 const VERSION = '2.1.0'
 const CONNECTIONS = [1, 16]
+const QUICK_CONNECTIONS = [1]
 /**
  * With several requests under way, Sōzu itself overlooks a worker's answer at times, and gives its own when this many
  * seconds are over. Ten are its default; one keeps a run from being nothing but waiting.
@@ -145,7 +146,7 @@ async function measureAll(
   setting: Setting,
 ): Promise<SozuThroughput[]> {
   const { place, loads, say } = setting
-  const cells = CONNECTIONS.flatMap((connections) => [
+  const cells = (options.quick ? QUICK_CONNECTIONS : CONNECTIONS).flatMap((connections) => [
     { load: 'status', connections, frames: loads.files.status, own: false },
     {
       load: 'AddCluster, RemoveCluster',

@@ -81,6 +81,7 @@ async function warmUp(
       connections: FIRST_WARMUP_CONNECTIONS,
       seconds: quick ? 1 : FIRST_WARMUP_SECONDS,
     })
+    await auditFiles?.settled()
     await auditFiles?.rotate()
   }
 }
