@@ -24,6 +24,8 @@ const SEED = Number(process.env['FRAMES_SEED'] ?? 20_260_605)
 const CONNECTIONS = 8
 /** Between two looks at the lines. */
 const CHUNK = 50_000
+/** A machine that does nothing else takes less than four minutes. */
+const PATIENCE_MS = 1_800_000
 
 /** What these do can leave a valid request, when a length happens to fit or a part that may be missing goes. */
 const mayBeHarmless = new Set(['wrongWireType', 'stretched', 'cutNumber'])
@@ -260,7 +262,7 @@ function nesting(seed: number): Source {
   }
 }
 
-describe('a million frames', () => {
+describe('a million frames', { timeout: PATIENCE_MS }, () => {
   const some = Math.max(5000, Math.round(0.05 * FRAMES))
   const few = Math.max(1000, Math.round(0.01 * FRAMES))
   const most = FRAMES - some - few

@@ -71,7 +71,7 @@ async function stage(
       await pipeline.close()
       return answers
     },
-    lines: () => requestLines(rig.textPath, rig.jsonPath),
+    lines: () => [...requestLines(rig.textPath, rig.jsonPath)],
   }
 }
 

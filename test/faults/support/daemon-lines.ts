@@ -6,32 +6,39 @@ import type { Lines } from './rendering.ts'
 /** One record of a request: its two lines, as bytes and as read. */
 export type RequestLines = Lines & { readonly read: ReadLine }
 
-/** The records of requests in both files, in order. @throws LineError when a line or a pair is not as documented */
-export function requestLines(textPath: string, jsonPath: string): RequestLines[] {
-  const texts = linesIn(textPath).map((text) => ({ text, read: readTextLine(text) }))
-  const jsons = linesIn(jsonPath).map((json) => ({ json, read: readJsonLine(json) }))
+/**
+ * The records of requests in both files, in order; one at a time, since there may be a million.
+ * @throws LineError when a line or a pair is not as documented
+ */
+export function* requestLines(textPath: string, jsonPath: string): Generator<RequestLines> {
   // Each file has a first line of its own, and lines about the other one.
-  const isRequest = ({ read }: { readonly read: ReadLine }): boolean => read.stage !== 'daemon'
-  const others = jsons.filter(isRequest)
-  const records = texts.filter(isRequest).map(({ text, read }, index): RequestLines => {
-    const other = others[index]
-    if (other === undefined) throw new LineError(`no JSON line for ${text.toString('utf8')}`)
-    agree(read, other.read)
-    return { text, json: other.json, read: other.read }
-  })
-  if (records.length !== others.length)
-    throw new LineError(`${others.length} JSON lines for ${records.length} text lines`)
-  return records
+  const texts = requestsIn(textPath, readTextLine)
+  const jsons = requestsIn(jsonPath, readJsonLine)
+  for (const { line: text, read } of texts) {
+    const other = jsons.next()
+    if (other.done === true) throw new LineError(`no JSON line for ${text.toString('utf8')}`)
+    agree(read, other.value.read)
+    yield { text, json: other.value.line, read: other.value.read }
+  }
+  const more = jsons.next()
+  if (more.done !== true) throw new LineError(`no text line for ${more.value.line.toString('utf8')}`)
 }
 
-function linesIn(path: string): Buffer[] {
+type OneLine = { readonly line: Buffer; readonly read: ReadLine }
+
+function* requestsIn(path: string, readLine: (line: Buffer) => ReadLine): Generator<OneLine> {
+  for (const line of linesIn(path)) {
+    const read = readLine(line)
+    if (read.stage !== 'daemon') yield { line, read }
+  }
+}
+
+function* linesIn(path: string): Generator<Buffer> {
   const bytes = readFileSync(path)
-  const lines: Buffer[] = []
   for (let at = 0; at < bytes.length; ) {
     const end = bytes.indexOf(0x0a, at) + 1
     if (end === 0) throw new LineError(`${path} ends in a torn line`)
-    lines.push(bytes.subarray(at, end))
+    yield bytes.subarray(at, end)
     at = end
   }
-  return lines
 }
