@@ -5,7 +5,8 @@ import { type Clean, cleaned, joinPieces, ownText } from './sanitise.ts'
 
 export type CertificateAndKey = {
   readonly certificate: string
-  readonly certificate_chain?: readonly string[]
+  /** Only counted. */
+  readonly certificate_chain?: readonly unknown[]
   readonly names?: readonly string[]
 }
 

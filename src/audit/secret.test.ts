@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { validateLine } from '../../test/support/record-schema.ts'
-import { decodeRequest, encodeRequest, STATUS } from '../protocol/message.ts'
+import { decodeForRecord, encodeRequest, STATUS } from '../protocol/message.ts'
 import { compileSchema, type Field, type Message, type Schema } from '../protocol/schema.ts'
 import { DaemonRecords } from './daemon-records.ts'
 import { renderJson } from './json.ts'
@@ -35,7 +35,7 @@ const base = new DaemonRecords({
 }).create('verb', 'target', {})
 
 function name(schema: Schema, kind: string, value: unknown): Operation {
-  const request = decodeRequest(schema, encodeRequest(schema, kind, value))
+  const request = decodeForRecord(schema, encodeRequest(schema, kind, value))
   const named = operationOf(request, { clientId: 1, bootGeneration: 0, sozuExecutable: null, listener: null })
   if (named === null) throw new Error(`${kind} has no row`)
   return named

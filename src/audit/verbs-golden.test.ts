@@ -2,7 +2,7 @@
 // the requests Sōzu audits itself the targets are its own, to the character.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { decodeRequest, encodeRequest, type Request } from '../protocol/message.ts'
+import { decodeForRecord, encodeRequest, type Request } from '../protocol/message.ts'
 import { compileSchema, type Schema } from '../protocol/schema.ts'
 import type { Clean } from './sanitise.ts'
 import { type Access, missingFields, type OperationContext, operationOf, rowOf } from './verbs.ts'
@@ -367,7 +367,7 @@ const golden: readonly Golden[] = [
 ]
 
 function decoded(schema: Schema, kind: string, value: unknown): Request {
-  return decodeRequest(schema, encodeRequest(schema, kind, value))
+  return decodeForRecord(schema, encodeRequest(schema, kind, value))
 }
 
 const same = (text: string | undefined): Clean | null => (text === undefined ? null : { text, raw: null })

@@ -8,6 +8,7 @@ import { ProtocolError } from '../errors.ts'
 import { encodeFrame, FrameDecoder, payloadOf } from './frame.ts'
 import {
   decodeContent,
+  decodeForRecord,
   decodeRequest,
   decodeResponse,
   encodeContent,
@@ -159,6 +160,28 @@ const everyKind = [old, current].flatMap((schema) =>
   schema.request.fields.map((member) => ({ schema, member, sozu: schema.sozu, kind: member.name })),
 )
 
+/** Leaves out private keys, and of a chain all but how many there are. */
+function withoutKeys(name: string, item: unknown): unknown {
+  if (name === 'key') return undefined
+  return name === 'certificate_chain' && Array.isArray(item) ? item.length : item
+}
+
+describe('a certificate decoded for a record', () => {
+  it('has its names and its PEM, a chain of bytes, and no private key', () => {
+    const certificate = {
+      certificate: 'PEM',
+      certificate_chain: ['one', 'two'],
+      key: 'SECRET',
+      names: ['a.b'],
+    }
+    const frame = encodeRequest(current, 'add_certificate', { address: {}, certificate })
+    const { value } = decodeForRecord(current, frame) as { value: { certificate: Record<string, unknown> } }
+    expect(value.certificate).toMatchObject({ certificate: 'PEM', names: ['a.b'] })
+    expect(value.certificate['key']).toBeUndefined()
+    expect(value.certificate['certificate_chain']).toEqual([Buffer.from('one'), Buffer.from('two')])
+  })
+})
+
 describe('every request', () => {
   it.each(everyKind)('arrives as it was sent: $kind of Sōzu $sozu', ({ schema, member, kind }) => {
     for (const end of ['first', 'last'] as const) {
@@ -169,6 +192,13 @@ describe('every request', () => {
       expect(sent(schema, kind, request.value)).toEqual(value)
       expect(encodeRequest(schema, kind, request.value)).toEqual(frame)
     }
+  })
+
+  it.each(everyKind)('means the same for a record, but for keys and chains: $kind of Sōzu $sozu', (row) => {
+    const value = fullValue(row.member, 'last')
+    const frame = encodeRequest(row.schema, row.kind, value)
+    const whole = JSON.stringify(decodeRequest(row.schema, frame).value, withoutKeys)
+    expect(JSON.stringify(decodeForRecord(row.schema, frame).value, withoutKeys)).toBe(whole)
   })
 
   it.each(everyKind.filter(({ member }) => member.message !== null))(

@@ -38,17 +38,27 @@ export type Response = {
 export function decodeRequest(schema: Schema, frame: Buffer): Request {
   const payload = payloadOf(frame)
   const member = scanRequest(schema, payload)
-  return { kind: member.name, value: memberOf(schema, member, payload), payload }
+  return { kind: member.name, value: memberOf(schema.type, member, payload), payload }
+}
+
+/**
+ * The same as far as a record reads it: without private keys, and with certificate chains as bytes that share the frame's
+ * memory.
+ * @throws ProtocolError `malformed_request` or `unknown_verb` (see `scanRequest`)
+ */
+export function decodeForRecord(schema: Schema, frame: Buffer): Request {
+  const payload = payloadOf(frame)
+  const member = scanRequest(schema, payload)
+  return { kind: member.name, value: memberOf(schema.recordType, member, payload), payload }
 }
 
 /** What the one field of a request holds: after the scanner, a request is nothing but that field. */
-function memberOf(schema: Schema, { name, message }: Field, payload: Buffer): unknown {
-  if (message === null)
-    return (schema.type('Request').decode(payload) as unknown as Record<string, unknown>)[name]
+function memberOf(typeOf: Schema['type'], { name, message }: Field, payload: Buffer): unknown {
+  if (message === null) return (typeOf('Request').decode(payload) as unknown as Record<string, unknown>)[name]
   // Past the Request itself: its generated decoder clears every other member of the oneof first, which costs 2 µs.
   const reader = protobuf.Reader.create(payload)
   reader.uint32()
-  return schema.type(message.name).decode(reader, reader.uint32())
+  return typeOf(message.name).decode(reader, reader.uint32())
 }
 
 /**

@@ -45,6 +45,16 @@ export type Schema = {
   readonly request: Message
   /** protobufjs type of `name`; throws a plain Error (a bug) for a name the table lacks. */
   readonly type: (name: string) => protobuf.Type
+  /** The same as far as records read it: private keys are left out, chains are bytes that share the payload's memory. */
+  readonly recordType: (name: string) => protobuf.Type
+}
+
+/**
+ * What a record never shows, or only counts. It is not made into strings: a key has no business in this process's heap, and
+ * megabytes of chain would be garbage at once.
+ */
+const unread: Readonly<Record<string, Readonly<Record<string, 'omitted' | 'bytes'>>>> = {
+  CertificateAndKey: { key: 'omitted', certificate_chain: 'bytes' },
 }
 
 const identifier = z.string().regex(/^[A-Za-z]\w*$/, 'not a protobuf identifier')
@@ -111,7 +121,15 @@ export function compileSchema(table: unknown, source: string): Schema {
   const oneofs = new Set(request.fields.map((field) => field.oneof))
   if (oneofs.size !== 1 || oneofs.has(null)) throw wrong(source, 'Request is not one oneof')
   const root = protobufRoot(parsed.data, source)
-  return { sozu, messages, enums, request, type: (name) => root.lookupType(name) }
+  const recordRoot = protobufRoot(forRecords(parsed.data), source)
+  return {
+    sozu,
+    messages,
+    enums,
+    request,
+    type: (name) => root.lookupType(name),
+    recordType: (name) => recordRoot.lookupType(name),
+  }
 }
 
 type MutableMessage = { name: string; fields: Field[]; byTag: Map<number, Field>; required: Field[] }
@@ -158,6 +176,19 @@ function protobufRoot(table: SchemaTable, source: string): protobuf.Root {
     // protobufjs has rules of its own about names, and plain Errors for them
     throw wrong(source, error instanceof Error ? error.message : String(error), { cause: error })
   }
+}
+
+/** The table without what no record reads. */
+function forRecords(table: SchemaTable): SchemaTable {
+  const messages = Object.entries(table.messages).map(([name, fields]) => {
+    const kept = Object.entries(fields).flatMap(([fieldName, entry]) => {
+      const how = entry.type === 'string' ? unread[name]?.[fieldName] : undefined
+      if (how === 'omitted') return []
+      return [[fieldName, how === 'bytes' ? { ...entry, type: 'bytes' } : entry] as const]
+    })
+    return [name, Object.fromEntries(kept)] as const
+  })
+  return { ...table, messages: Object.fromEntries(messages) }
 }
 
 function protobufDescriptor({ messages, enums }: SchemaTable): protobuf.INamespace {

@@ -11,7 +11,7 @@ import { type Operation, type OperationContext, operationOf, updatedListenerOf }
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
 import { decide } from '../policy/admission.ts'
 import { PREFIX_BYTES } from '../protocol/frame.ts'
-import { decodeRequest, encodeResponse, type Request, STATUS } from '../protocol/message.ts'
+import { decodeForRecord, encodeResponse, type Request, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
 import type { Budget } from './budget.ts'
 import { Client } from './client.ts'
@@ -234,7 +234,7 @@ export class Session {
 
   async #decode(frame: Buffer): Promise<Request | null> {
     try {
-      return decodeRequest(this.#context.schema, frame)
+      return decodeForRecord(this.#context.schema, frame)
     } catch (error) {
       // ProtocolError: the payload has no single reading, or no verb.
       if (!(error instanceof ProtocolError)) throw error
