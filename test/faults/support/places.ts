@@ -3,7 +3,7 @@
 import path from 'node:path'
 import type { Rig } from '../../support/rig.ts'
 import { rotatedName } from './scenario.ts'
-import type { Place, Setting } from './workbench.ts'
+import type { Place, Setting } from './plan.ts'
 
 type Paths = (rig: Rig, serial: number) => readonly string[]
 

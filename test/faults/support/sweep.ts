@@ -2,7 +2,6 @@
 // occurrence counted is then struck by a fault of its own, and a point only counts as covered when strace says that it
 // injected something. A point that was not reached is tried once more: now and then threads or caches save a call.
 import { availableParallelism } from 'node:os'
-import type { Fault } from './strace.ts'
 import {
   type Finding,
   type Outcome,
@@ -11,8 +10,9 @@ import {
   type Plan,
   type Setting,
   struckCalls,
-  type Workbench,
-} from './workbench.ts'
+} from './plan.ts'
+import type { Fault } from './strace.ts'
+import type { Workbench } from './workbench.ts'
 
 /** While one life waits for a file to recover, another one can use the processor. */
 export const WORKBENCHES = 2 * availableParallelism()

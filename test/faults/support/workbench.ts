@@ -2,84 +2,19 @@
 // files. In one life a daemon starts, plays the script once for each fault planned, and is stopped; each phase can have a
 // fault of its own. What a life left behind is judged when a successor that started without a fault serves: that start is
 // the restart of every run before it.
-import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
-import { EXIT, errnoOf } from '../../../src/errors.ts'
 import { Rig } from '../../support/rig.ts'
 import { type Complaint, type Evidence, judge, readStreams, type Stream, type StreamName } from './checker.ts'
+import { lastOf, lastWords, untimelyEnd } from './ending.ts'
+import { hasMissedItsMark, type LifePlan, type Outcome, outcomeOf, type Plan, type Setting } from './plan.ts'
 import { ReceivedLog } from './received-log.ts'
 import { CANARY, playEnd, playRequests, type Seen } from './scenario.ts'
-import { type Fault, parseTrace, type Traced, tracedFromStart, tracingThread } from './strace.ts'
-import { type Exit, poll, SweptDaemon } from './swept-daemon.ts'
-
-/** Keys of the daemon's configuration beside the paths; null leaves a path out. */
-export type Setting = Readonly<Record<string, string | boolean | number | null>>
-
-/** A set of system calls that are counted together. */
-export type Place = {
-  readonly name: string
-  readonly setting: Setting
-  readonly calls: readonly string[]
-  /** Files whose calls are meant; without, all calls are. */
-  readonly paths?: (rig: Rig, serial: number) => readonly string[]
-  /** When; always, unless given. */
-  readonly phases?: readonly Phase[]
-  /** Whether only the main thread is meant, where others make such calls, too. */
-  readonly mainOnly?: boolean
-  /** What the calls that are meant look like, where the runtime makes such calls for itself, too. */
-  readonly object?: RegExp
-  /** The number of these calls depends on how fast things go. */
-  readonly varies?: boolean
-}
-
-/** Up to when the daemon serves; the script but for its last request; that request, in which the daemon is stopped. */
-export type Phase = 'start' | 'requests' | 'end'
-
-/** What to watch, and which call to strike, if any. */
-export type Plan = {
-  readonly place: Place
-  readonly phase: Phase
-  /** Which thread of the serving daemon, counted in the order of their making; null for all. Of a start, all are meant. */
-  readonly thread: number | null
-  readonly fault: Fault | null
-}
-
-export type LifePlan = {
-  readonly setting: Setting
-  readonly start?: Plan
-  readonly requests: readonly Plan[]
-  readonly end?: Plan
-}
-
-export type Outcome = {
-  /** Null for what was played without looking. */
-  readonly plan: Plan | null
-  /** Calls that strace saw, and those that it made fail among them. */
-  readonly traced: Traced[]
-  /** Ids of the daemon's threads, in the order of their making, when the phase began. */
-  threads: readonly number[]
-  /** When the daemon served, in seconds since the epoch; null while it never did. */
-  readyAt: number | null
-  /** How the daemon ended in this phase; null when it went on, or had to be killed. */
-  exit: Exit | null
-  /** Complete when a successor without fault has started. */
-  readonly complaints: Finding[]
-}
-
-export type LifeRule =
-  | 'ended without a word'
-  | 'ended by itself'
-  | 'called it a bug'
-  | 'did not end'
-  | 'was slow to end'
-  | 'did not recover'
-  | 'did not start again'
-export type Finding = Complaint | { readonly rule: LifeRule; readonly about: string }
-
-type TraceOptions = Parameters<typeof tracedFromStart>[0]
+import { tracedFromStart, type Watch } from './strace.ts'
+import { SweptDaemon } from './swept-daemon.ts'
+import { attach, readCalls, readTrace, threadsOf } from './tracer.ts'
 
 /** What was played, and waits for its judgement. */
 type Waiting = {
@@ -94,9 +29,8 @@ type Waiting = {
 const READY_MS = 10_000
 const END_MS = 9000
 const LOG_MS = 500
-const TRACE_MS = 5000
+/** Lives that may wait for a restart without a fault. */
 const MAX_WAITING = 30
-const LAST_WORDS = 700
 /** The daemon gives refusals ten lines a second; faster than this, and the script would not write the same lines each time. */
 const SCRIPT_MS = 450
 /** Kinds of the script that leave no line when they are forwarded, under the default `audit_reads`. */
@@ -174,10 +108,11 @@ export class Workbench {
     const daemon = await this.#start(null, outcomeOf(null))
     daemon.signal('SIGTERM')
     await daemon.end(END_MS)
+    this.#waiting = []
   }
 
   /** Starts the daemon and waits until it serves. A start without a fault is the restart of every life before it. */
-  async #start(watch: TraceOptions | null, outcome: Outcome): Promise<SweptDaemon> {
+  async #start(watch: Watch | null, outcome: Outcome): Promise<SweptDaemon> {
     const since = now()
     const socketBefore = this.#socket()
     this.#configure([0])
@@ -190,11 +125,9 @@ export class Workbench {
     })
     this.#daemon = daemon
     const ready = await this.#ready(daemon, socketBefore)
-    if (ready) {
-      outcome.readyAt = Date.now() / 1000
-      outcome.threads = threadsOf(daemon)
-    }
-    if (!ready) await this.#bury(outcome, daemon, false)
+    if (ready) outcome.readyAt = Date.now() / 1000
+    else await this.#bury(outcome, daemon, false)
+    outcome.threads = threadsOf(daemon)
     if (watch === null) this.#judge(ready, daemon)
     this.#waiting.push({ outcome, required: this.#required, since, until: now(), received: [], seen: [] })
     return daemon
@@ -226,8 +159,7 @@ export class Workbench {
     })
     await tracer?.detach()
     if (watch !== null) outcome.traced.push(...readCalls(watch.output))
-    if (!recovered)
-      outcome.complaints.push({ rule: 'did not recover', about: daemon.stderr.slice(-LAST_WORDS) })
+    if (!recovered) outcome.complaints.push({ rule: 'did not recover', about: lastOf(daemon) })
     if (daemon.exit !== null && part === playRequests) {
       outcome.exit = daemon.exit
       outcome.complaints.push(...untimelyEnd(plan, daemon.exit, daemon))
@@ -250,9 +182,7 @@ export class Workbench {
     // What is wrong with the files as such is somebody's fault among these; the runs are too many to say whose.
     waiting.at(-1)?.outcome.complaints.push(...complaints)
     if (!ready) {
-      waiting
-        .at(-1)
-        ?.outcome.complaints.push({ rule: 'did not start again', about: daemon.stderr.slice(-LAST_WORDS) })
+      waiting.at(-1)?.outcome.complaints.push({ rule: 'did not start again', about: lastOf(daemon) })
     }
     for (const file of this.#rotated('')) rmSync(file)
   }
@@ -294,7 +224,7 @@ export class Workbench {
     return path.join(this.#rig.dir, 'operational.log')
   }
 
-  #watch({ place, fault }: Plan): TraceOptions {
+  #watch({ place, fault }: Plan): Watch {
     const output = path.join(this.#rig.dir, `strace-${this.#serial}`)
     const paths = place.paths?.(this.#rig, this.#serial) ?? []
     return { calls: place.calls, paths, fault, output }
@@ -324,20 +254,6 @@ export class Workbench {
   }
 }
 
-/** The calls that were made to fail and that were meant. */
-export function struckCalls({ plan, traced }: Outcome): Traced[] {
-  const injected = traced.filter((one) => one.injected)
-  return injected.filter(({ text }) => plan?.place.object?.test(text) ?? true)
-}
-
-function hasMissedItsMark(outcome: Outcome): boolean {
-  return outcome.traced.some(({ injected }) => injected) && struckCalls(outcome).length === 0
-}
-
-function outcomeOf(plan: Plan | null): Outcome {
-  return { plan, traced: [], threads: [], readyAt: null, exit: null, complaints: [] }
-}
-
 function evidenceOf({ outcome, ...played }: Waiting): Evidence {
   // A kill loses nothing that was written; a file that fails does.
   const killed = outcome.plan?.fault?.error === null
@@ -346,95 +262,4 @@ function evidenceOf({ outcome, ...played }: Waiting): Evidence {
 
 function now(): string {
   return new Date().toISOString().slice(0, -1)
-}
-
-/** In the order of their making; none, when the process is gone. */
-function threadsOf(daemon: SweptDaemon): number[] {
-  const tasks = `/proc/${daemon.pid}/task`
-  try {
-    return readdirSync(tasks)
-      .map(Number)
-      .sort((a, b) => a - b)
-  } catch (error) {
-    if (!isGone(error)) throw error
-    return []
-  }
-}
-
-/** A thread that has ended needs no tracer any more. */
-function isTraced(daemon: SweptDaemon, thread: number): boolean {
-  try {
-    return /^TracerPid:\s+[1-9]/m.test(readFileSync(`/proc/${daemon.pid}/task/${thread}/status`, 'utf8'))
-  } catch (error) {
-    if (!isGone(error)) throw error
-    return true
-  }
-}
-
-function isGone(error: unknown): boolean {
-  return ['ENOENT', 'ESRCH'].includes(errnoOf(error))
-}
-
-/** Attaches to one thread or to all, which are under watch when this resolves. */
-async function attach(
-  watch: TraceOptions,
-  daemon: SweptDaemon,
-  index: number | null,
-): Promise<{ readonly detach: () => Promise<void> }> {
-  const thread = index === null ? null : (threadsOf(daemon)[index] ?? daemon.pid)
-  const [file = '', ...args] = tracingThread(watch, daemon.pid, thread)
-  const tracer = spawn(file, args, { stdio: 'ignore' })
-  const ended = new Promise<void>((resolve) => tracer.once('exit', () => resolve()))
-  const traced = (): boolean =>
-    (thread === null ? threadsOf(daemon) : [thread]).every((one) => isTraced(daemon, one))
-  if (!(await poll(() => daemon.exit !== null || traced(), TRACE_MS)))
-    throw new Error('strace does not attach')
-  const detach = async (): Promise<void> => {
-    // It ends with its process, or lets go of it now.
-    tracer.kill('SIGINT')
-    await ended
-  }
-  return { detach }
-}
-
-function readCalls(output: string): Traced[] {
-  return parseTrace(readFileSync(output, 'utf8'))
-}
-
-/** What strace wrote, once it has seen the end of the process. */
-async function readTrace(output: string, thread: string): Promise<Traced[]> {
-  const text = (): string => (existsSync(output) ? readFileSync(output, 'utf8') : '')
-  const end = new RegExp(`^${thread} *[0-9.]+ \\+\\+\\+ `, 'm')
-  if (await poll(() => end.test(text()), TRACE_MS)) return parseTrace(text())
-  throw new Error(`strace did not finish ${output}: ${text().slice(-LAST_WORDS)}`)
-}
-
-/** What is wrong with how the daemon ended, where an end was asked for, or it never served. */
-function lastWords({ plan, exit }: Outcome, daemon: SweptDaemon, served: boolean): Finding[] {
-  const about = lastOf(daemon)
-  if (exit === null) return [{ rule: 'did not end', about }]
-  if (isPlannedKill(plan, exit)) return []
-  const log = daemon.log()
-  if (log.some(({ msg }) => msg.startsWith('stopping took too long')))
-    return [{ rule: 'was slow to end', about }]
-  if (exit.code === EXIT.bug) return [{ rule: 'called it a bug', about }]
-  if (served && exit.code === EXIT.done) return []
-  const explained = log.some(({ level }) => level === 'fatal' || level === 'error')
-  const status = exit.code === EXIT.sink || (exit.code === EXIT.config && !served)
-  return explained && status ? [] : [{ rule: 'ended without a word', about }]
-}
-
-/** What is wrong with a daemon that ended while it served and nobody had asked it to. */
-function untimelyEnd(plan: Plan | null, exit: Exit, daemon: SweptDaemon): Finding[] {
-  if (isPlannedKill(plan, exit)) return []
-  const explained = daemon.log().some(({ level }) => level === 'fatal')
-  return [{ rule: explained ? 'ended by itself' : 'ended without a word', about: lastOf(daemon) }]
-}
-
-function isPlannedKill(plan: Plan | null, { signal }: Exit): boolean {
-  return plan?.fault?.error === null && signal === 'SIGKILL'
-}
-
-function lastOf(daemon: SweptDaemon): string {
-  return `${daemon.exit?.code ?? daemon.exit?.signal ?? 'killed by us'}: ${daemon.stderr.slice(-LAST_WORDS)}`
 }
