@@ -4,6 +4,7 @@
 import { availableParallelism } from 'node:os'
 import {
   type Finding,
+  type LifePlan,
   type Outcome,
   type Phase,
   type Place,
@@ -127,39 +128,27 @@ export async function strike(
   points: readonly Point[],
   perLife: number,
 ): Promise<Swept> {
-  const due = {
-    start: new Queue(points.filter(({ phase }) => phase === 'start')),
-    requests: new Queue(points.filter(({ phase }) => phase === 'requests')),
-    end: new Queue(points.filter(({ phase }) => phase === 'end')),
-  }
+  const agenda = new Agenda(points)
   const runs: { point: Point; outcome: Outcome }[] = []
   const missed: Point[] = []
   const calm: Outcome[] = []
   let wakeUps = 0
   await Promise.all(
     workbenches.map(async (workbench) => {
-      for (let starts = true; due.start.length + due.requests.length + due.end.length > 0; starts = !starts) {
-        // A life that starts under a fault is nobody's restart: as long as there are others, every second one is not.
-        const isStart = due.start.length > 0 && (starts || due.requests.length + due.end.length === 0)
-        const setting = (isStart ? due.start : due.requests.length > 0 ? due.requests : due.end).setting
-        const start = isStart ? due.start.take(1, setting) : []
-        const requests = isStart ? [] : due.requests.take(perLife, setting)
-        const end = isStart || (perLife === 1 && requests.length > 0) ? [] : due.end.take(1, setting)
-        const planned = [...start, ...requests, ...end]
-        const outcomes = await workbench.live({
-          setting,
-          requests,
-          ...(start[0] === undefined ? {} : { start: start[0] }),
-          ...(end[0] === undefined ? {} : { end: end[0] }),
-        })
+      let setting: Setting | null = null
+      // A life that starts under a fault is nobody's restart: as long as there are others, every second one is not.
+      for (let starts = true; !agenda.empty; starts = !starts) {
+        const { life, planned } = agenda.nextLife(setting, starts, perLife)
+        setting = life.setting
+        const outcomes = await workbench.live(life)
         for (const point of planned) {
           const outcome = outcomes.find(({ plan }) => plan === point)
-          if (outcome === undefined) due[point.phase].giveBack(point)
+          if (outcome === undefined) agenda.giveBack(point)
           else if (hasStruck(outcome)) runs.push({ point, outcome })
           else {
             if (outcome.traced.some(({ injected }) => injected)) wakeUps += 1
             else calm.push(outcome)
-            if (point.tries < TRIES) due[point.phase].giveBack(nextTry(point, outcome))
+            if (point.tries < TRIES) agenda.giveBack(nextTry(point, outcome))
             else missed.push(point)
           }
         }
@@ -192,31 +181,49 @@ function nextTry(point: Point, { traced }: Outcome): Point {
   return { ...point, fault: { ...fault, nth }, tries: point.tries + 1 }
 }
 
-/** Points that are due; those taken together share a setting, since they share a daemon. */
-class Queue {
-  readonly #points: Point[]
+/** The points that are due, to be dealt out as lives. */
+class Agenda {
+  #points: readonly Point[]
 
   constructor(points: readonly Point[]) {
-    this.#points = [...points]
+    this.#points = points
   }
 
-  get length(): number {
-    return this.#points.length
-  }
-
-  /** Of the first one. */
-  get setting(): Setting {
-    return this.#points[0]?.place.setting ?? {}
-  }
-
-  take(most: number, setting: Setting): Point[] {
-    const taken = this.#points.filter(({ place }) => place.setting === setting).slice(0, most)
-    for (const point of taken) this.#points.splice(this.#points.indexOf(point), 1)
-    return taken
+  get empty(): boolean {
+    return this.#points.length === 0
   }
 
   giveBack(point: Point): void {
-    this.#points.push(point)
+    this.#points = [...this.#points, point]
+  }
+
+  /**
+   * Takes what goes into one life, all of one setting: of the setting before, while there is any.
+   * @param starts whether it may start under a fault
+   */
+  nextLife(
+    before: Setting | null,
+    starts: boolean,
+    perLife: number,
+  ): { readonly life: LifePlan; readonly planned: readonly Point[] } {
+    const first = this.#points.find(({ place }) => place.setting === before) ?? this.#points[0]
+    const setting = first?.place.setting ?? {}
+    const take = (phase: Phase, most: number): Point[] =>
+      this.#points.filter((point) => point.phase === phase && point.place.setting === setting).slice(0, most)
+    const calm = { requests: take('requests', perLife), end: take('end', 1) }
+    const [start] = starts || calm.requests.length + calm.end.length === 0 ? take('start', 1) : []
+    const requests = start === undefined ? calm.requests : []
+    // Who is killed by a request does not live to see another fault.
+    const [end] = start === undefined && (perLife > 1 || requests.length === 0) ? calm.end : []
+    const planned = [start, ...requests, end].filter((point) => point !== undefined)
+    this.#points = this.#points.filter((point) => !planned.includes(point))
+    const life = {
+      setting,
+      requests,
+      ...(start === undefined ? {} : { start }),
+      ...(end === undefined ? {} : { end }),
+    }
+    return { life, planned }
   }
 }
 

@@ -56,9 +56,10 @@ export async function attach(
   return { detach }
 }
 
-/** The calls of a trace that is complete. */
-export function readCalls(output: string): Traced[] {
-  return parseTrace(readFileSync(output, 'utf8'))
+/** What a trace that is complete says: the calls, and whether the process was killed under it. */
+export function readCalls(output: string): { readonly calls: Traced[]; readonly killed: boolean } {
+  const text = readFileSync(output, 'utf8')
+  return { calls: parseTrace(text), killed: /\+\+\+ killed by /.test(text) }
 }
 
 /** What strace wrote, once it has seen the end of the process. */

@@ -60,7 +60,8 @@ export class Workbench {
 
   /** One life. @returns what came of each plan that was reached; a daemon that dies leaves the rest of them out */
   async live({ setting, start, requests, end }: LifePlan): Promise<Outcome[]> {
-    if (this.#waiting.length > MAX_WAITING) await this.settle()
+    // A restart with other files would leave some of those it is the restart of as they are.
+    if (this.#waiting.length > MAX_WAITING || setting !== this.#setting) await this.settle()
     this.#setting = setting
     const started = outcomeOf(start ?? null)
     const outcomes = [started]
@@ -158,7 +159,12 @@ export class Workbench {
       serial: this.#serial,
     })
     await tracer?.detach()
-    if (watch !== null) outcome.traced.push(...readCalls(watch.output))
+    if (watch !== null) {
+      const { calls, killed } = readCalls(watch.output)
+      outcome.traced.push(...calls)
+      // strace may know before we do.
+      if (killed) await daemon.exited
+    }
     if (!recovered) outcome.complaints.push({ rule: 'did not recover', about: lastOf(daemon) })
     if (daemon.exit !== null && part === playRequests) {
       outcome.exit = daemon.exit
