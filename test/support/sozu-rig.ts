@@ -228,6 +228,8 @@ ${audit}${this.#options.sozuConfig ?? ''}`,
       listen_socket: this.frontPath,
       command_socket: this.#tapBehind === null ? this.sozuPath : this.file('behind.sock'),
       audit_logs_json_target: this.ourPath,
+      // Where there are both files, they are compared as soon as an answer is there.
+      ...('audit_logs_target' in changes ? { audit_logs_target_required: true } : {}),
       audit_reads: 'all',
       worker_timeout: WORKER_TIMEOUT_S,
       ...changes,
