@@ -225,6 +225,8 @@ export class Daemon {
     await this.#sessions.untilIdle(TICK_MS / 2)
     if (this.#ticking !== null) clearInterval(this.#ticking)
     await this.#reportSuppressed(true)
+    // An optional file may be a little behind: what is on its way to it is not in flight.
+    await this.#journal.flush()
     await this.#note(
       this.#records.create('audit_stopped', `signal:${signal}`, {
         detail: { sessions_cut: cut, in_flight: this.#journal.standing },
