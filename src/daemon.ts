@@ -225,8 +225,9 @@ export class Daemon {
     await this.#sessions.untilIdle(TICK_MS / 2)
     if (this.#ticking !== null) clearInterval(this.#ticking)
     await this.#reportSuppressed(true)
-    // An optional file may be a little behind: what is on its way to it is not in flight.
-    await this.#journal.flush()
+    // An optional file may be a little behind: what is on its way to it is not in flight. One that hangs is not waited for.
+    const late = new Promise((resolve) => setTimeout(resolve, TICK_MS / 2))
+    await Promise.race([this.#journal.flush(), late])
     await this.#note(
       this.#records.create('audit_stopped', `signal:${signal}`, {
         detail: { sessions_cut: cut, in_flight: this.#journal.standing },

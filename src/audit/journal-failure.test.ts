@@ -166,6 +166,21 @@ describe('a sink that fails', () => {
     ])
   })
 
+  it('and says on opening that a sync failed unheard is given again what none had confirmed', async () => {
+    const text = new MemorySink('text')
+    const journal = await journalOf([text])
+    await journal.append(record('completion', 'unconfirmed'))
+    text.trouble = { write: fail }
+    text.doubtful = true
+    await expect(journal.append(record('attempt', 'refused'))).rejects.toMatchObject(unavailable)
+    text.trouble = {}
+    await recovered(journal)
+    expect(text.lines.filter((line) => line.startsWith('completion'))).toEqual([
+      'completion unconfirmed',
+      'completion unconfirmed late',
+    ])
+  })
+
   it('again while it is paid back is tried again, and loses nothing', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])

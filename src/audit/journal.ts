@@ -32,9 +32,10 @@ export interface Sink {
   /**
    * Makes the sink ready for lines, abandoning whatever it had open before. On a file: rules checked, lock taken,
    * `audit_log_opened` written.
+   * @returns false when a sync has failed since the last opening, told or not: what no sync had confirmed may be lost
    * @throws JournalError `sink_open_failed`, `sink_locked`
    */
-  open(): Promise<void>
+  open(): Promise<boolean>
   /**
    * Once, after the first opening: gives attempts of an earlier run that have no completion the one they still need.
    * @param standing how many attempts stand in this sink without a completion, from here on

@@ -370,7 +370,11 @@ export class Lane {
   /** A full disk must have room again; a file that failed is opened anew. */
   async #isReady({ full }: Outage): Promise<boolean> {
     if (!full) {
-      await this.#run(() => this.sink.open())
+      // A sync can fail where nobody heard of it: after its deadline, or on the file that was rotated away.
+      await this.#run(async () => {
+        if (await this.sink.open()) return
+        for (const record of this.#unconfirmed.splice(0)) this.#owe(record)
+      })
       await this.#finish()
       return true
     }

@@ -1,6 +1,6 @@
 // The client's end of a session: frames in, one at a time and only when asked for; frames out, with a bound on what waits
-// for a client that does not read. Nothing is read from the socket while a request is in flight, so what a client can
-// make us hold is the frame in progress and one chunk.
+// for a client that does not read. Reading stops with the first chunk that comes while a request is in flight, so what a
+// client can make us hold is the frame in progress and one chunk.
 import type { Socket } from 'node:net'
 import { ProtocolError } from '../errors.ts'
 import { clientHasHungUp } from '../peer/peercred.ts'

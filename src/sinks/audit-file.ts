@@ -44,6 +44,8 @@ export type Found = {
   readonly movedAside: string | null
   /** It was moved because a sync had failed on it, not because somebody had put it there. */
   readonly distrusted: boolean
+  /** A sync has failed since the file was last opened, on it or on what it was before a rotation. */
+  readonly syncFailed: boolean
 }
 
 /**
@@ -88,6 +90,7 @@ export class AuditFile {
   readonly #reserve: Reserve
   #lockFd: number | null = null
   #file: OpenFile | null = null
+  #syncFailed = false
   /** Inode of a file on which a sync failed: what shares a block with the lost bytes may be lost whatever later syncs say. */
   #distrusted: number | null = null
   /** Whether the open file has anything that a sync confirmed, or that was there before us. */
@@ -187,7 +190,9 @@ export class AuditFile {
     this.#vouched = foundSize > 0
     this.#reserve.renew()
     const found = { path: file, fresh: foundSize === 0, size: foundSize, tornBytes, narrowedFrom }
-    return { ...found, movedAside, distrusted: distrusted && movedAside !== null }
+    const syncFailed = this.#syncFailed
+    this.#syncFailed = false
+    return { ...found, movedAside, distrusted: distrusted && movedAside !== null, syncFailed }
   }
 
   /** Rotation, deletion, replacement and truncation are invisible to a writer that never looks. */
@@ -236,6 +241,7 @@ export class AuditFile {
     } catch (error) {
       // EIO, ENOSPC, EDQUOT: the kernel has dropped, or may drop, what it had taken.
       this.#distrusted = file.expected.ino
+      this.#syncFailed = true
       throw error
     }
     this.#vouched = true

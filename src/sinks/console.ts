@@ -47,8 +47,9 @@ export class ConsoleSink implements Sink {
     return `${colour}${line.trimEnd()}${RESET}\n`
   }
 
-  async open(): Promise<void> {
-    // The stream is the process's own; there is nothing to open.
+  /** The stream is the process's own; there is nothing to open. */
+  async open(): Promise<boolean> {
+    return true
   }
 
   async write(lines: string): Promise<'written'> {

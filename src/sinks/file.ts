@@ -57,6 +57,8 @@ export class FileSink implements Sink {
   #asking: Asking | null = null
   #found: Found | null = null
   #standing: (() => number) | null = null
+  /** A sync has failed, and whoever opens the file has not been told yet. */
+  #doubtful = false
   #low = false
 
   constructor(options: FileSinkOptions) {
@@ -69,15 +71,19 @@ export class FileSink implements Sink {
     return this.#options.render(record)
   }
 
-  async open(): Promise<void> {
+  async open(): Promise<boolean> {
     for (let moves = 0; moves < MAX_MOVES; moves += 1) {
       const again = this.#found !== null
       const found = (await this.#ask({ do: 'open', again })) as Found
       this.#found = found
+      this.#doubtful ||= found.syncFailed
       if (found.movedAside !== null && !found.distrusted)
         this.#options.onTampering(this.name, 'replaced', found.movedAside)
       const opened = this.#options.opened({ ...found, inFlight: this.#standing?.() ?? null })
-      if (await this.#writeOwn([opened])) return
+      if (!(await this.#writeOwn([opened]))) continue
+      const counted = !this.#doubtful
+      this.#doubtful = false
+      return counted
     }
     throw new JournalError('sink_open_failed', `${this.#options.path} is taken away again and again`)
   }

@@ -32,6 +32,8 @@ export class MemorySink implements Sink {
   readonly breaches: string[] = []
   /** How many lines a sync has confirmed. */
   synced = 0
+  /** A sync has failed that nobody was told of. */
+  doubtful = false
   /** The disk is full, but for what is kept back. */
   full = false
   trouble: Partial<Record<Operation, Trouble>> = {}
@@ -48,10 +50,13 @@ export class MemorySink implements Sink {
     return `${stage} ${target.text}${extras.detail?.['late'] === true ? ' late' : ''}\n`
   }
 
-  open(): Promise<void> {
-    return this.#operate('open', 'open', () => {
+  async open(): Promise<boolean> {
+    await this.#operate('open', 'open', () => {
       this.#failed = false
     })
+    const counted = !this.doubtful
+    this.doubtful = false
+    return counted
   }
 
   async write(text: string, { sync, spare, onWritten }: WriteOptions): Promise<'written' | 'full'> {
