@@ -6,7 +6,7 @@ import { hostileContext, hostileRecord, hostileText } from '../../test/support/h
 import { renderJson } from './json.ts'
 import { jsonForm, textForm } from './line-form.ts'
 import { type AuditRecord, type Detail, noExtras, type Stage } from './record.ts'
-import { cleanPiece, ownText } from './sanitise.ts'
+import { cleanPiece, ownText, sanitiseText } from './sanitise.ts'
 import { renderText } from './text.ts'
 import { outcomeUnknown, UnfinishedSearch } from './unfinished.ts'
 
@@ -48,8 +48,8 @@ function recordOf(
 }
 
 const forms = [
-  ['text', textForm, renderText],
-  ['json', jsonForm, renderJson],
+  ['text', textForm, renderText, (value: string) => sanitiseText(value).replaceAll(', ', '; ')],
+  ['json', jsonForm, renderJson, (value: string) => JSON.stringify(value).slice(1, -1)],
 ] as const
 const asBytes = (line: string): string => Buffer.from(line, 'utf8').toString('latin1')
 const kindOf = {
@@ -60,7 +60,7 @@ const kindOf = {
   daemon: 'unsure',
 } as const
 
-describe.each(forms)('a glance at a %s line', (_, form, render) => {
+describe.each(forms)('a glance at a %s line', (_, form, render, written) => {
   it('says what reading says, whatever the values hold', () => {
     fc.assert(
       fc.property(hostileRecord, hostileContext, (record, lineContext) => {
@@ -87,13 +87,17 @@ describe.each(forms)('a glance at a %s line', (_, form, render) => {
     }
   })
 
-  it('takes no value for an outcome, even one in a line of its own', () => {
+  it('takes no value for an outcome, even one that had a line of its own', () => {
+    const { sessionUlid, requestUlid } = recordOf('completion', 2)
+    const whole = `[${sessionUlid} ${requestUlid} - -]\tAUDIT\tCommand(ts=, stage=completion, host=a, auditd_version=1)`
+    const values = fc.oneof(hostileText, fc.constantFrom(whole, render(recordOf('completion', 2), context)))
     fc.assert(
-      fc.property(hostileText, (text) => {
-        for (const line of asBytes(`${text}\n`).split('\n')) {
-          expect(form.glance(`${line}\n`).kind).toBe('unsure')
-        }
+      fc.property(values, (value) => {
+        expect(form.glance(asBytes(`${written(value)}\n`)).kind).toBe('unsure')
+        expect(form.glance(asBytes(`${written(value)})\n`)).kind).toBe('unsure')
+        expect(form.glance(asBytes(`${written(value)}"}\n`)).kind).toBe('unsure')
       }),
+      { numRuns: 1000 },
     )
   })
 })
