@@ -14,8 +14,8 @@ import { renderText } from './audit/text.ts'
 import { outcomeUnknown } from './audit/unfinished.ts'
 import { missingFields } from './audit/verbs.ts'
 import {
-  canonicalConfig,
   type Config,
+  canonicalConfig,
   diffConfig,
   reloadableKeys,
   shippedWireSchemas,
@@ -24,7 +24,6 @@ import { loadConfig, readTrustedFile } from './config/load.ts'
 import { ConfigError, errnoOf, JournalError } from './errors.ts'
 import type { Log } from './log.ts'
 import { clockRealtime, returnLargePieces } from './native.ts'
-import { newUlid } from './ulids.ts'
 import { openFilesLimit } from './open-files.ts'
 import { Accounts } from './peer/accounts.ts'
 import { roleOf, UNKNOWN_ACTOR } from './peer/actor.ts'
@@ -40,6 +39,7 @@ import type { Tampering } from './sinks/audit-file.ts'
 import { ConsoleSink } from './sinks/console.ts'
 import { FileSink, type Opened } from './sinks/file.ts'
 import type { ServiceManager } from './systemd.ts'
+import { newUlid } from './ulids.ts'
 import { version } from './version.ts'
 
 export type DaemonOptions = {
@@ -225,6 +225,7 @@ export class Daemon {
     await this.#sessions.untilIdle(TICK_MS / 2)
     if (this.#ticking !== null) clearInterval(this.#ticking)
     await this.#reportSuppressed(true)
+    this.#journal.tellRefused()
     // An optional file may be a little behind: what is on its way to it is not in flight. One that hangs is not waited for.
     const late = new Promise((resolve) => setTimeout(resolve, TICK_MS / 2))
     await Promise.race([this.#journal.flush(), late])

@@ -159,12 +159,14 @@ describe('a stop', () => {
     await until(() => rig.standin.received().length === 1, 'the request at the stand-in')
     const started = performance.now()
     rig.daemon.child.kill('SIGTERM')
-    expect((await client.final()).message).toMatch(/sozu-auditd stopped.*outcome of the request is unknown/)
+    expect((await client.final()).message).toMatch(
+      /^sozu-auditd: the daemon stopped.*outcome of the request is unknown/,
+    )
     expect(await rig.daemon.exited).toEqual({ code: 0, signal: null })
     expect(performance.now() - started).toBeLessThan(7000)
     const completion = rig.lines().find(({ stage }) => stage === 'completion')
     expect(completion).toMatchObject({ result: 'err', extras: { error_code: 'outcome_unknown' } })
-    expect(completion?.extras.reason).toContain('sozu-auditd stopped')
+    expect(completion?.extras.reason).toContain('the daemon stopped')
   })
 
   it('is not held up by clients that are only connected', async () => {

@@ -323,6 +323,42 @@ describe('a sink on a full disk', () => {
     expect(text.calls.filter((call) => call === 'open')).toHaveLength(1)
   })
 
+  it('has a line that says how many were refused, after a second, then less and less often, and at the end', async () => {
+    const nowMs = vi.spyOn(performance, 'now').mockReturnValue(0)
+    const text = new MemorySink('text')
+    const journal = await journalOf([text], { durability: 'write' })
+    const refuse = async (count: number): Promise<void> => {
+      for (let index = 0; index < count; index += 1)
+        await expect(journal.append(record('attempt', 'x'))).rejects.toMatchObject({ code: /./ })
+    }
+    const told = async (ms: number): Promise<string[]> => {
+      nowMs.mockReturnValue(ms)
+      journal.tick()
+      await journal.flush()
+      return text.lines.flatMap((line) => /requests_refused (.*)/.exec(line)?.[1] ?? [])
+    }
+    text.full = true
+    await refuse(3)
+    expect(await told(999)).toEqual([])
+    expect(await told(1000)).toEqual(['requests:3'])
+    expect(await told(5000)).toEqual(['requests:3'])
+    await refuse(1)
+    expect(await told(5001)).toEqual(['requests:3', 'requests:4'])
+    await refuse(1)
+    expect(await told(9000)).toEqual(['requests:3', 'requests:4'])
+    journal.tellRefused()
+    expect(await told(9000)).toEqual(['requests:3', 'requests:4', 'requests:5'])
+    expect(noted.at(-1)?.detail).toMatchObject({ refused: 5, refused_0_verb: 5 })
+    text.full = false
+    await recovered(journal)
+    expect(noted.at(-1)).toMatchObject({ verb: 'audit_recovered', detail: { refused: 5 } })
+    text.full = true
+    await refuse(1)
+    expect(await told(9500)).toHaveLength(3)
+    expect((await told(11_000)).at(-1)).toBe('requests:1')
+    nowMs.mockRestore()
+  })
+
   it('whose last space is gone as well owes the rest, and is opened anew', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])

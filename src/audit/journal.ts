@@ -13,6 +13,8 @@ export type WriteOptions = {
   readonly sync: boolean
   /** Whether the space kept back for what has happened already may be used. */
   readonly spare: boolean
+  /** Requests whose outcome the sink will still be given after this: there must be room for it. */
+  readonly inFlight: number
   /** Called when every byte is written and the sync begins. */
   readonly onWritten: () => void
 }
@@ -72,6 +74,8 @@ export type JournalOptions = {
 /** `degraded`: a sink is out and requests go on; `refusing`: a required one is out, and they do not. */
 export type JournalState = 'healthy' | 'degraded' | 'refusing'
 
+type RefusedCounts = Record<string, number> & { refused: number }
+
 type Appending = Entry & {
   readonly resolve: () => void
   readonly reject: (error: JournalError) => void
@@ -89,6 +93,9 @@ const SWEEP_MS = 10
 const MAX_REFUSED_NAMED = 40
 /** Ulids of unacknowledged requests that a recovery names. */
 const MAX_UNACKNOWLEDGED_NAMED = 20
+/** How soon in an outage refused requests are first told of; then twice as long each time, until that is ten minutes. */
+const FIRST_TOLD_MS = 1000
+const MAX_TOLD_MS = 600_000
 
 export class Journal {
   readonly #lanes: readonly Lane[]
@@ -102,6 +109,8 @@ export class Journal {
   #written = false
   /** Requests refused for want of a record, by uid and verb, since the last recovery. */
   readonly #refused = new Map<string, number>()
+  /** When they are told of next, on `performance.now()`'s clock, how long after the last time, and how many that told of. */
+  #told = { nextMs: 0, afterMs: FIRST_TOLD_MS, count: 0 }
 
   constructor(options: JournalOptions) {
     this.#options = options
@@ -164,9 +173,22 @@ export class Journal {
     await Promise.all(this.#lanes.map((lane) => lane.flush()))
   }
 
-  /** Called every second: has idle sinks look at the space they have left. */
+  /** Called every second: has idle sinks look at the space they have left, and tells of refused requests when that is due. */
   tick(): void {
     for (const lane of this.#lanes) lane.tick()
+    if (this.#state === 'refusing' && performance.now() >= this.#told.nextMs) this.tellRefused()
+  }
+
+  /**
+   * Notes how many requests were refused so far in this outage, if that is news. A full disk has room kept back for this
+   * line: what it says is known even when the daemon ends before there is room for the refusals themselves.
+   */
+  tellRefused(): void {
+    const counts = this.#countsOfRefused()
+    if (counts.refused === 0 || counts.refused === this.#told.count) return
+    const afterMs = Math.min(this.#told.afterMs * 2, MAX_TOLD_MS)
+    this.#told = { nextMs: performance.now() + afterMs, afterMs, count: counts.refused }
+    this.#note(this.#options.daemonRecord('requests_refused', `requests:${counts.refused}`, 'err', counts))
   }
 
   /** Writes what is queued, then lets go of the files; bounded by the sinks' deadline. */
@@ -289,10 +311,16 @@ export class Journal {
   }
 
   /** How many requests were refused, in all and by uid and verb, since this was last asked. */
-  #takeRefused(): Record<string, number> {
-    const byKey = [...this.#refused].sort(([, a], [, b]) => b - a)
+  #takeRefused(): RefusedCounts {
+    const counts = this.#countsOfRefused()
     this.#refused.clear()
-    const counts: Record<string, number> = { refused: byKey.reduce((sum, [, count]) => sum + count, 0) }
+    this.#told = { nextMs: 0, afterMs: FIRST_TOLD_MS, count: 0 }
+    return counts
+  }
+
+  #countsOfRefused(): RefusedCounts {
+    const byKey = [...this.#refused].sort(([, a], [, b]) => b - a)
+    const counts: RefusedCounts = { refused: byKey.reduce((sum, [, count]) => sum + count, 0) }
     for (const [index, [key, count]] of byKey.entries()) {
       const name = index < MAX_REFUSED_NAMED ? `refused_${key}` : 'refused_others'
       counts[name] = (counts[name] ?? 0) + count
@@ -306,6 +334,7 @@ export class Journal {
     const state = refusing ? 'refusing' : out.length > 0 ? 'degraded' : 'healthy'
     if (state !== this.#state) {
       this.#state = state
+      if (state === 'refusing') this.#told.nextMs = performance.now() + FIRST_TOLD_MS
       this.#options.onState?.(state)
     }
     return state

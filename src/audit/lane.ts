@@ -2,7 +2,7 @@
 // is queued while an operation runs is written by the next one (group commit). A lane whose operation missed its deadline
 // is out at once, whatever that operation does later; the sink is only touched again after the operation came back.
 import { JournalError } from '../errors.ts'
-import type { FinishReport, Sink } from './journal.ts'
+import type { FinishReport, Sink, WriteOptions } from './journal.ts'
 import type { AuditRecord, Stage } from './record.ts'
 
 /** A record on its way into every sink. */
@@ -206,7 +206,7 @@ export class Lane {
       for (const entry of batch) if (!entry.admission) this.#confirm(entry)
     }
     const end = await this.#attempt(
-      () => this.#write(lines, sync, false, onWritten),
+      () => this.#write(lines, { sync, spare: false, inFlight: this.#inFlightAfter(batch) }, onWritten),
       () => {
         // After a failed sync the kernel may have dropped what it had taken: better twice in the file than not at all.
         if (written) for (const record of this.#unconfirmed.splice(0)) this.#owe(record)
@@ -236,7 +236,7 @@ export class Lane {
     if (due.length === 0) return
     const lines = this.#render(due)
     const end = await this.#attempt(
-      () => this.#write(lines, false, true, nothing),
+      () => this.#write(lines, { sync: false, spare: true, inFlight: this.#standing.size }),
       () => this.#denyAll(due),
     )
     if (end === null) return
@@ -252,6 +252,12 @@ export class Lane {
   #account(stage: Stage, requestUlid: string): void {
     if (stage === 'attempt') this.#standing.add(requestUlid)
     else if (stage === 'completion' || stage === 'refusal') this.#standing.delete(requestUlid)
+  }
+
+  #inFlightAfter(batch: readonly Entry[]): number {
+    let attempts = this.#standing.size
+    for (const { record } of batch) if (record.stage === 'attempt') attempts += 1
+    return attempts
   }
 
   #denyAll(batch: readonly Entry[]): void {
@@ -277,10 +283,12 @@ export class Lane {
     return lines
   }
 
-  #write(lines: string, sync: boolean, spare: boolean, onWritten: () => void): Promise<'written' | 'full'> {
-    return this.#run((live) =>
-      this.sink.write(lines, { sync, spare, onWritten: () => live() && onWritten() }),
-    )
+  #write(
+    lines: string,
+    options: Omit<WriteOptions, 'onWritten'>,
+    onWritten = nothing,
+  ): Promise<'written' | 'full'> {
+    return this.#run((live) => this.sink.write(lines, { ...options, onWritten: () => live() && onWritten() }))
   }
 
   /**
@@ -384,7 +392,8 @@ export class Lane {
   async #payBack(): Promise<number> {
     const owed = this.#owed.slice(0, PAY_BACK_LINES)
     const lines = owed.map(({ line }) => line).join('')
-    if ((await this.#write(lines, this.#options.durable, false, nothing)) === 'full')
+    const inFlight = this.#standing.size
+    if ((await this.#write(lines, { sync: this.#options.durable, spare: false, inFlight })) === 'full')
       throw full(this.sink.name)
     this.#owed.splice(0, owed.length)
     for (const { stage, requestUlid } of owed) this.#account(stage, requestUlid)

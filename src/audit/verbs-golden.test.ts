@@ -238,7 +238,7 @@ const golden: readonly Golden[] = [
     'query_clusters_by_domain',
     { hostname: 'a.b', path: '/c' },
     'clusters_queried_by_domain',
-    'domain:a.b/c',
+    'domain:a.b path:/c',
     'secret',
   ),
   row('query_clusters_by_domain', { hostname: 'a.b' }, 'clusters_queried_by_domain', 'domain:a.b', 'secret'),

@@ -366,7 +366,10 @@ export const verbTable: Readonly<Record<string, Row>> = {
     verb: 'clusters_queried_by_domain',
     access: 'secret',
     reads: ['hostname', 'path'],
-    target: (payload) => target`domain:${payload.hostname}${payload.path ?? ''}`,
+    target: (payload) =>
+      Object.hasOwn(payload, 'path')
+        ? spaced`domain:${payload.hostname} path:${payload.path}`
+        : spaced`domain:${payload.hostname}`,
   }),
   query_clusters_hashes: read('cluster_hashes_queried', 'reads', 'clusters'),
   query_metrics: read('metrics_queried', 'reads', 'metrics'),

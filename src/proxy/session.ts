@@ -4,9 +4,9 @@
 // have run, and recorded.
 import type { Socket } from 'node:net'
 import { withWorkers } from '../audit/fanout.ts'
+import type { ListenerState } from '../audit/listener-diff.ts'
 import { announcesSecondFinal, outcomeOf } from '../audit/outcome.ts'
 import { type RecordErrorCode, requestSha256 } from '../audit/record.ts'
-import type { ListenerState } from '../audit/listener-diff.ts'
 import { type Operation, type OperationContext, operationOf, updatedListenerOf } from '../audit/verbs.ts'
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
 import { decide } from '../policy/admission.ts'
@@ -109,7 +109,7 @@ export class Session {
 
   /** Ends the connection; a request in flight is answered and recorded as one whose outcome is unknown. */
   destroy(): void {
-    this.#relay.close(abandoned('sozu-auditd stopped'))
+    this.#relay.close(abandoned('the daemon stopped'))
     if (!this.#inFlight) this.#client.close()
   }
 

@@ -71,6 +71,8 @@ export type WriteOptions = {
   readonly sync: boolean
   /** Whether the space kept back may be used. */
   readonly spare: boolean
+  /** Requests whose outcome is still to come: for each, a line's space is kept back as well. */
+  readonly inFlight: number
   /** Called between write and sync. */
   readonly onWritten: () => void
 }
@@ -123,7 +125,7 @@ export class AuditFile {
    * Appends lines, each ending in LF.
    * @throws JournalError `sink_write_failed`; the descriptor is then never used again
    */
-  write(lines: string, { sync, spare, onWritten }: WriteOptions): Written {
+  write(lines: string, { sync, spare, inFlight, onWritten }: WriteOptions): Written {
     return this.#guard('sink_write_failed', () => {
       const file = this.#opened()
       const before = this.#look(file)
@@ -134,7 +136,7 @@ export class AuditFile {
       }
       const noticed = repair(file)
       const bytes = Buffer.from(lines, 'utf8')
-      if (!this.#reserve.keep(file.fd, file.expected.size, bytes.length)) {
+      if (!this.#reserve.keep(file.fd, file.expected.size, bytes.length, inFlight)) {
         if (!spare) return { end: 'full' }
         this.#reserve.release()
       }
@@ -156,7 +158,7 @@ export class AuditFile {
   hasRoom(): boolean {
     return this.#guard('sink_write_failed', () => {
       const { fd, expected } = this.#opened()
-      return this.#reserve.keep(fd, expected.size, MAX_BATCH_BYTES)
+      return this.#reserve.keep(fd, expected.size, MAX_BATCH_BYTES, 0)
     })
   }
 

@@ -3,12 +3,18 @@
 // in the pool that Node's own file system calls share.
 import { parentPort, workerData } from 'node:worker_threads'
 import { JournalError, type JournalErrorCode } from '../errors.ts'
-import { AuditFile, type AuditFileOptions, type Found, type Written } from './audit-file.ts'
+import {
+  AuditFile,
+  type AuditFileOptions,
+  type Found,
+  type WriteOptions,
+  type Written,
+} from './audit-file.ts'
 
 /** What the thread is told to do. */
 export type Order =
   | { readonly do: 'open'; readonly again: boolean }
-  | { readonly do: 'write'; readonly lines: string; readonly sync: boolean; readonly spare: boolean }
+  | ({ readonly do: 'write'; readonly lines: string } & Omit<WriteOptions, 'onWritten'>)
   | { readonly do: 'room' }
   | { readonly do: 'free' }
   | { readonly do: 'close' }
@@ -40,8 +46,10 @@ port.on('message', (order: Order) => {
 
 function carryOut(order: Order): Answer {
   switch (order.do) {
-    case 'write':
-      return file.write(order.lines, { sync: order.sync, spare: order.spare, onWritten })
+    case 'write': {
+      const { lines, sync, spare, inFlight } = order
+      return file.write(lines, { sync, spare, inFlight, onWritten })
+    }
     case 'open':
       return file.open(order.again)
     case 'room':

@@ -109,9 +109,12 @@ export class FileSink implements Sink {
     return found
   }
 
-  async write(lines: string, { sync, spare, onWritten }: WriteOptions): Promise<'written' | 'full'> {
+  async write(
+    lines: string,
+    { sync, spare, inFlight, onWritten }: WriteOptions,
+  ): Promise<'written' | 'full'> {
     for (let moves = 0; moves < MAX_MOVES; moves += 1) {
-      const written = (await this.#ask({ do: 'write', lines, sync, spare }, onWritten)) as Written
+      const written = (await this.#ask({ do: 'write', lines, sync, spare, inFlight }, onWritten)) as Written
       if (written.end === 'full') return 'full'
       if (written.end === 'written') {
         if (written.noticed !== null) this.#options.onTampering(this.name, written.noticed, null)
@@ -147,7 +150,8 @@ export class FileSink implements Sink {
   async #writeOwn(records: readonly AuditRecord[]): Promise<boolean> {
     if (records.length === 0) return true
     const lines = records.map((record) => this.render(record)).join('')
-    const written = (await this.#ask({ do: 'write', lines, sync: false, spare: true })) as Written
+    const order: Order = { do: 'write', lines, sync: false, spare: true, inFlight: this.#standing?.() ?? 0 }
+    const written = (await this.#ask(order)) as Written
     if (written.end === 'moved' && written.why !== null)
       this.#options.onTampering(this.name, written.why, null)
     return written.end === 'written'

@@ -6,12 +6,14 @@ import {
   constants,
   fstatSync,
   ftruncateSync,
+  lstatSync,
   openSync,
   rmSync,
   statfsSync,
   writeSync,
 } from 'node:fs'
 import path from 'node:path'
+import { MAX_LINE_BYTES } from '../audit/record.ts'
 import { errnoOf } from '../errors.ts'
 import { allocateBeyondEnd } from '../native.ts'
 
@@ -34,27 +36,32 @@ export class Reserve {
   }
 
   /**
-   * Sees to it that at least half of the space is kept beyond what comes next.
+   * Sees to it that at least half of the space is kept beyond what comes next, and a line for each request in flight. (A
+   * ballast file is as large as it is: what it holds is shared by all of them.)
    * @param size of the file now
    * @param growth bytes that are about to be written
+   * @param inFlight requests whose outcome will have to be written
    * @returns false when the disk has no room for that
    */
-  keep(fd: number, size: number, growth: number): boolean {
+  keep(fd: number, size: number, growth: number, inFlight: number): boolean {
     if (this.#bytes === 0) return true
     if (this.#allocatedEnd !== null) {
       const end = size + growth
-      // Allocating is dear and asked for rarely: half of it is always there.
-      if (end + this.#bytes / 2 <= this.#allocatedEnd) return true
+      const least = end + this.#bytes / 2 + inFlight * MAX_LINE_BYTES
+      if (least <= this.#allocatedEnd) return true
+      // Allocating is dear and asked for rarely: as much again is there afterwards.
+      const wanted = least + this.#bytes / 2
       const from = Math.max(this.#allocatedEnd, size)
-      const outcome = allocateBeyondEnd(fd, from, end + this.#bytes - from)
+      const outcome = allocateBeyondEnd(fd, from, wanted - from)
       if (outcome === 'full') return false
       if (outcome === 'allocated') {
-        this.#allocatedEnd = end + this.#bytes
+        this.#allocatedEnd = wanted
         return true
       }
       this.#allocatedEnd = null
     }
-    return this.#ballast || (this.#hasPlenty(growth) && this.#fillBallast())
+    this.#ballast ||= this.#findBallast() || (this.#hasPlenty(growth) && this.#fillBallast())
+    return this.#ballast
   }
 
   /**
@@ -79,6 +86,14 @@ export class Reserve {
     }
   }
 
+  /** What a daemon that was killed has kept still serves: on a full disk there would be none otherwise. */
+  #findBallast(): boolean {
+    const found = lstatSync(this.#ballastPath, { throwIfNoEntry: false })
+    if (found === undefined || !found.isFile() || found.nlink !== 1 || found.uid !== process.geteuid?.())
+      return false
+    return found.blocks * 512 >= this.#bytes
+  }
+
   /** What two files have just released for their last lines is not room for a new ballast. */
   #hasPlenty(growth: number): boolean {
     const { bavail, bsize } = statfsSync(path.dirname(this.#ballastPath))
@@ -95,12 +110,12 @@ export class Reserve {
       } finally {
         closeSync(fd)
       }
-      this.#ballast = true
+      return true
     } catch (error) {
       // ENOSPC, EDQUOT, EFBIG: there is no room to keep. Half of a ballast file helps nobody.
       if (!['ENOSPC', 'EDQUOT', 'EFBIG'].includes(errnoOf(error))) throw error
       rmSync(this.#ballastPath, { force: true })
+      return false
     }
-    return this.#ballast
   }
 }

@@ -5,7 +5,7 @@ import { truncateSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
-import { Rig, until } from '../support/rig.ts'
+import { type Line, Rig, until } from '../support/rig.ts'
 import type { TestClient } from '../support/test-client.ts'
 import { Disk } from './support/block-device.ts'
 import { DiskFiller } from './support/disk-filler.ts'
@@ -139,6 +139,78 @@ describe.each([
       expect(pieces.tail).toBe('')
       expect(unnamedTears(pieces)).toEqual([])
     }
+  })
+})
+
+/** A daemon with one request at the stand-in, and little kept back. */
+async function withOneHeld(disk: Disk): Promise<{ readonly rig: Rig; readonly json: string }> {
+  const json = path.join(disk.path, 'audit.jsonl')
+  const rig = await Rig.start({ config: { audit_logs_json_target: json, reserve_bytes: 262_144 } })
+  await rig.standin.control({ do: 'pause', requests: 1 })
+  const holder = await rig.client()
+  holder.send('add_cluster', cluster('held'))
+  await until(() => rig.standin.received().length === 1, 'the request at the stand-in')
+  return { rig, json }
+}
+
+/** What must hold of a start on a full disk, and after it. */
+async function startOnFullDisk(rig: Rig, json: string, filler: DiskFiller): Promise<void> {
+  await rig.startDaemon()
+  const completions = rig
+    .lines(json)
+    .filter(({ stage, target }) => stage === 'completion' && target === 'cluster:held')
+  expect(completions).toMatchObject([{ extras: { error_code: 'outcome_unknown' } }])
+  const client = await rig.client()
+  await untilRefused(rig, client, 'again')
+  await filler.free()
+  expect(await untilAccepted(client, 'free')).toBeLessThan(2000)
+  const pieces = readPieces(json)
+  expect(withoutAttempt(rig.standin.received(), pieces.entries)).toHaveLength(0)
+  expect(withoutCompletion(rig.standin.received(), pieces.entries)).toHaveLength(0)
+  expect(unnamedTears(pieces)).toEqual([])
+}
+
+describe.each([
+  { name: 'ext4', options: [] },
+  { name: 'ext3', options: ['-O', '^extent,^64bit'] },
+])('a daemon that was killed ($name)', ({ options }) => {
+  it('while its disk was full has left how many requests it refused, and starts on what was kept back', async () => {
+    const disk = Disk.ext4(MEGABYTES, ...options)
+    const { rig, json } = await withOneHeld(disk)
+    const filler = await DiskFiller.fill(disk.path, false)
+    await untilRefused(rig, await rig.client(), 'full')
+    const refused = ({ verb, target }: Line): boolean =>
+      verb === 'requests_refused' && target === 'requests:1'
+    await until(() => rig.lines(json).some(refused), 'the line that counts what was refused')
+    await rig.daemon.kill('SIGKILL')
+    await startOnFullDisk(rig, json, filler)
+  })
+
+  it('before its disk was full starts on what it had kept back', async () => {
+    const disk = Disk.ext4(MEGABYTES, ...options)
+    const { rig, json } = await withOneHeld(disk)
+    await rig.daemon.kill('SIGKILL')
+    await startOnFullDisk(rig, json, await DiskFiller.fill(disk.path, false))
+  })
+})
+
+describe('two hundred requests in flight when the disk fills up', () => {
+  it('have their completions there before anybody frees any of it, however little is kept back', async () => {
+    const disk = Disk.ext4(MEGABYTES)
+    const json = path.join(disk.path, 'audit.jsonl')
+    const rig = await Rig.start({ config: { audit_logs_json_target: json, reserve_bytes: 262_144 } })
+    const holders = await Promise.all(Array.from({ length: 200 }, () => rig.client()))
+    await rig.standin.control({ do: 'pause', requests: holders.length })
+    for (const [index, client] of holders.entries())
+      client.send('add_cluster', cluster(`${index}-${'x'.repeat(900)}`))
+    await until(() => rig.standin.received().length === holders.length, 'the requests at the stand-in')
+    const size = statSync(json).size
+    const filler = await DiskFiller.fill(disk.path, false)
+    await untilRefused(rig, await rig.client(), 'full')
+    await rig.standin.control({ do: 'resume' })
+    for (const client of holders) expect((await client.final()).status).toBe(STATUS.ok)
+    expectCompletions([json], [size], rig.standin.received().slice(0, holders.length))
+    await filler.free()
   })
 })
 
