@@ -86,7 +86,7 @@ export class Workbench {
       if (end !== undefined) outcomes.push(outcome)
       await this.#play(end ?? null, outcome, daemon, playEnd)
       if (hasMissedItsMark(outcome)) return this.#giveUp(daemon, outcomes)
-      await this.#bury(outcome, daemon, true)
+      await this.#bury(lateKill(outcomes, daemon) ?? outcome, daemon, true)
     }
     if (watch !== null) started.traced.push(...(await readTrace(watch.output, `${daemon.pid} `)))
     if (daemon.stderr.includes(CANARY))
@@ -136,7 +136,14 @@ export class Workbench {
     else await this.#bury(outcome, daemon, false)
     outcome.threads = threadsOf(daemon)
     if (watch === null) this.#judge(ready, daemon)
-    this.#waiting.push({ outcome, required: this.#required, since, until: now(), received: [], seen: [] })
+    this.#waiting.push({
+      outcome,
+      required: this.#required,
+      since,
+      until: untilNow(),
+      received: [],
+      seen: [],
+    })
     return daemon
   }
 
@@ -176,7 +183,7 @@ export class Workbench {
       outcome.exit = daemon.exit
       outcome.complaints.push(...untimelyEnd(plan, daemon.exit, daemon))
     }
-    const played = { since, until: now(), received: received.requests(), seen }
+    const played = { since, until: untilNow(), received: received.requests(), seen }
     this.#waiting.push({ outcome, required: this.#required, ...played })
   }
 
@@ -196,7 +203,8 @@ export class Workbench {
     if (!ready) {
       waiting.at(-1)?.outcome.complaints.push({ rule: 'did not start again', about: lastOf(daemon) })
     }
-    for (const file of this.#rotated('')) rmSync(file)
+    const { textPath, jsonPath } = this.#rig
+    for (const file of [textPath, jsonPath].flatMap((live) => this.#former(live))) rmSync(file)
   }
 
   #configure(allowedUids: readonly number[]): void {
@@ -251,19 +259,24 @@ export class Workbench {
   }
 
   #filesOf(live: string): { name: string; content: Buffer }[] {
-    const files = [...this.#rotated(`${path.basename(live)}-`), ...(existsSync(live) ? [live] : [])]
+    const files = [...this.#former(live), ...(existsSync(live) ? [live] : [])]
     return files.map((file) => ({ name: path.basename(file), content: readFileSync(file) }))
   }
 
-  /** Files that were rotated away, oldest first. */
-  #rotated(prefix: string): string[] {
-    const directory = path.dirname(this.#rig.textPath)
+  /** What an audit file was before: rotated away by the script, or left by the daemon after a sync that failed. */
+  #former(live: string): string[] {
+    const directory = path.dirname(live)
     if (!existsSync(directory)) return []
-    return readdirSync(directory)
-      .filter((name) => name.startsWith(prefix) && /-\d{12}$/.test(name))
-      .sort()
-      .map((name) => path.join(directory, name))
+    const names = readdirSync(directory).filter((name) => name.startsWith(path.basename(live)))
+    const former = names.filter((name) => /(-\d{12}|\.moved-\d{13})$/.test(name))
+    return former.sort().map((name) => path.join(directory, name))
   }
+}
+
+/** A kill that came when strace let go, behind the part of the script it was meant for: it is that part's all the same. */
+function lateKill(outcomes: readonly Outcome[], { exit }: SweptDaemon): Outcome | null {
+  const planned = outcomes.find(({ plan }) => plan?.fault?.error === null)
+  return exit?.signal === 'SIGKILL' ? (planned ?? null) : null
 }
 
 function evidenceOf({ outcome, ...played }: Waiting): Evidence {
@@ -274,4 +287,9 @@ function evidenceOf({ outcome, ...played }: Waiting): Evidence {
 
 function now(): string {
   return new Date().toISOString().slice(0, -1)
+}
+
+/** The end of this millisecond: lines have microseconds. */
+function untilNow(): string {
+  return new Date(Date.now() + 1).toISOString().slice(0, -1)
 }
