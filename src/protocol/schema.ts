@@ -120,14 +120,18 @@ export function compileSchema(table: unknown, source: string): Schema {
     throw wrong(source, 'Request or Response is missing')
   const oneofs = new Set(request.fields.map((field) => field.oneof))
   if (oneofs.size !== 1 || oneofs.has(null)) throw wrong(source, 'Request is not one oneof')
-  const root = protobufRoot(parsed.data, source)
+  // Made when something is encoded: what is wrong with the table shows in the other one.
+  let root: protobuf.Root | null = null
   const recordRoot = protobufRoot(forRecords(parsed.data), source)
   return {
     sozu,
     messages,
     enums,
     request,
-    type: (name) => root.lookupType(name),
+    type(name) {
+      root ??= protobufRoot(parsed.data, source)
+      return root.lookupType(name)
+    },
     recordType: (name) => recordRoot.lookupType(name),
   }
 }
