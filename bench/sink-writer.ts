@@ -99,7 +99,6 @@ function fileSink(name: string, render: (record: AuditRecord) => string): Sink {
     outcomeUnknown: (attempt) => attempt,
     onTampering: () => undefined,
     onSpace: () => undefined,
-    threads: new URL('../../../../dist/sinks/', import.meta.url),
   })
 }
 

@@ -30,6 +30,7 @@ import { roleOf, UNKNOWN_ACTOR } from './peer/actor.ts'
 import { idOf } from './peer/names.ts'
 import { parseComm } from './peer/procfs.ts'
 import { compileSchema, type Schema } from './protocol/schema.ts'
+import { packageFile } from './place.ts'
 import { Budget } from './proxy/budget.ts'
 import { recordActor } from './proxy/identity.ts'
 import { Listener } from './proxy/listener.ts'
@@ -474,7 +475,7 @@ export function loadSchema(name: string): Schema {
 /** Shipped tables are as trusted as the program; another one decides as much as the configuration does. */
 function readSchemaFile(name: string): Buffer {
   if (!shippedWireSchemas.includes(name)) return readTrustedFile(name)
-  return readFileSync(new URL(`../schema/sozu-${name}.json`, import.meta.url))
+  return readFileSync(packageFile(`schema/sozu-${name}.json`))
 }
 
 /** Both paths may lead to the same socket by a link: then we would talk to ourselves, or replace Sōzu's socket. */

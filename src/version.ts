@@ -1,7 +1,8 @@
 // The version this daemon reports, from the one place it is kept.
 import { readFileSync } from 'node:fs'
+import { packageFile } from './place.ts'
 
-const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+const manifest = JSON.parse(readFileSync(packageFile('package.json'), 'utf8')) as {
   version: string
 }
 

@@ -10,11 +10,12 @@ const files = readdirSync(src, { recursive: true, encoding: 'utf8' })
   .sort()
 
 /** What each folder (or single file of src/) may import from, besides itself. */
-const base = ['errors', 'log', 'native', 'open-files', 'ulids', 'version']
+const base = ['errors', 'log', 'native', 'open-files', 'place', 'ulids', 'version']
 const allowed: Readonly<Record<string, readonly string[]>> = {
   errors: [],
   log: [],
-  version: [],
+  place: [],
+  version: ['place'],
   native: ['errors'],
   'open-files': ['errors'],
   ulids: [],

@@ -1,7 +1,7 @@
 // What both readings of a line have in common: the fields of a line as plain values, and the record they make. Reading is the
 // other half of rendering and trusts nothing: read-text.ts and read-json.ts render what they read and take it only when
 // that gives the very same line. So a column too many, twice, out of place or of another release is not ours.
-import { z } from 'zod'
+import * as z from 'zod'
 import { type AuditRecord, type Detail, errorCodes, type LineContext } from './record.ts'
 import type { Clean } from './sanitise.ts'
 

@@ -7,6 +7,7 @@ import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { packageFile } from '../place.ts'
 import { encodeFrame, payloadOf } from '../protocol/frame.ts'
 import { encodeRequest } from '../protocol/message.ts'
 import { compileSchema, type Schema } from '../protocol/schema.ts'
@@ -27,7 +28,7 @@ type Step = {
 }
 
 const run = promisify(execFile)
-const here = (file: string): string => fileURLToPath(new URL(file, import.meta.url))
+const ours = (file: string): string => fileURLToPath(packageFile(file))
 const address = (port: number) => ({ ip: { v4: 0x7f00_0001 }, port })
 /** Accounts that exist on every Debian: when we are root, clients become them. */
 const otherAccounts = { operator: 1, deployer: 33, stranger: 65_534 } as const
@@ -35,7 +36,7 @@ const otherAccounts = { operator: 1, deployer: 33, stranger: 65_534 } as const
 /** Plays the demo; resolves with the exit status. */
 export async function demo({ keep, colour }: DemoOptions): Promise<number> {
   const schema = compileSchema(
-    JSON.parse(readFileSync(here('../../schema/sozu-2.1.0.json'), 'utf8')),
+    JSON.parse(readFileSync(ours('schema/sozu-2.1.0.json'), 'utf8')),
     'sozu-2.1.0.json',
   )
   const stage = new Stage(colour)
@@ -150,7 +151,7 @@ class Stage {
     const sozu = path.join(this.#dir, 'sozu.sock')
     this.#standin = spawn(
       process.execPath,
-      [here('../standin/main.js'), '--socket', sozu, '--stdin-control'],
+      [ours('dist/standin/main.js'), '--socket', sozu, '--stdin-control'],
       {
         stdio: ['pipe', 'pipe', 'ignore'],
       },
@@ -158,7 +159,7 @@ class Stage {
     const lines = createInterface({ input: must(this.#standin.stdout) })
     lines.on('line', (line) => this.#answers.shift()?.(line))
     await this.#answer()
-    this.#daemon = spawn(process.execPath, [here('../main.js'), 'run', '--config', this.#config], {
+    this.#daemon = spawn(process.execPath, [ours('dist/main.js'), 'run', '--config', this.#config], {
       stdio: ['ignore', 'inherit', 'pipe'],
     })
     await this.#logged('"msg":"ready"')
@@ -175,7 +176,7 @@ class Stage {
       frames: frames.map((frame) => frame.toString('hex')),
       finals: frames.length,
     }
-    const { stdout } = await run(process.execPath, [here('demo-client.js'), JSON.stringify(order)])
+    const { stdout } = await run(process.execPath, [ours('dist/cli/demo-client.js'), JSON.stringify(order)])
     for (const line of stdout.trimEnd().split('\n')) this.#say(`  the client is told ${line}`)
   }
 

@@ -3,7 +3,7 @@
 // world: that a path exists, that an account is known or that two paths are one file is not checked. No key holds a
 // secret, so values may be shown in errors, in diffs and in records.
 import { posix } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { ConfigError } from '../errors.ts'
 import type { LogLevel } from '../log.ts'
 

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { LRUCache } from 'lru-cache'
 import { errnoOf } from '../errors.ts'
 import type { Log } from '../log.ts'
+import { packageFile } from '../place.ts'
 
 const CACHE_ENTRIES = 16
 const KNOWN_TTL_MS = 60_000
@@ -72,7 +73,7 @@ export class Accounts {
 
   constructor({ log, now, helperPath, spawnHelper }: AccountsOptions) {
     this.#log = log
-    this.#helperPath = helperPath ?? fileURLToPath(new URL('./accounts-helper.js', import.meta.url))
+    this.#helperPath = helperPath ?? fileURLToPath(packageFile('dist/peer/accounts-helper.js'))
     this.#spawnHelper = spawnHelper ?? spawnNodeHelper
     this.#cache = new LRUCache({
       max: CACHE_ENTRIES,

@@ -1,7 +1,7 @@
 // Frames ↔ meaning. A request is scanned first and named afterwards; the bytes themselves are what gets forwarded and
 // hashed. A response is only looked at as far as the proxy needs (status, text, whether it carries an event): Sōzu's
 // bytes are relayed as they came, whatever else they hold.
-import protobuf from 'protobufjs'
+import protobuf from 'protobufjs/light.js'
 import { ProtocolError } from '../errors.ts'
 import { encodeFrame, payloadOf } from './frame.ts'
 import type { Field, Message, Schema } from './schema.ts'

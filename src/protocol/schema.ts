@@ -1,8 +1,8 @@
 // The message tables (schema/*.json): what fields each message of Sōzu's command protocol has. From one table come both
 // the compiled form the strict scanner walks and the protobufjs types that name the fields afterwards, so the two can
 // never disagree about a tag. Pure: the caller reads the file. `required` is relaxed for protobufjs: the scanner judges.
-import protobuf from 'protobufjs'
-import { z } from 'zod'
+import protobuf from 'protobufjs/light.js'
+import * as z from 'zod'
 import { ConfigError } from '../errors.ts'
 
 const scalarTypes = ['string', 'bytes', 'bool', 'int32', 'int64', 'uint32', 'uint64', 'fixed32'] as const

@@ -6,6 +6,7 @@ import { Worker } from 'node:worker_threads'
 import type { FinishReport, Sink, WriteOptions } from '../audit/journal.ts'
 import type { AuditRecord } from '../audit/record.ts'
 import { JournalError } from '../errors.ts'
+import { packageFile } from '../place.ts'
 import type { AuditFileOptions, Found, Tampering, Written } from './audit-file.ts'
 import type { Answer, Order, Reply } from './file-writer.ts'
 import { newestPredecessor } from './predecessor.ts'
@@ -33,8 +34,6 @@ export type FileSinkOptions = AuditFileOptions & {
   readonly onTampering: (sink: string, what: Tampering, movedAside: string | null) => void
   /** Told when the space left falls below the mark, and when it is back above it. */
   readonly onSpace: (sink: string, freeBytes: number, low: boolean) => void
-  /** Where the compiled threads are. */
-  readonly threads?: URL
 }
 
 /** How often in one write the file may be taken away before that counts as a failure. */
@@ -103,7 +102,7 @@ export class FileSink implements Sink {
     const { fresh, size } = this.#found ?? { fresh: true, size: 0 }
     if (fresh && newestPredecessor(path, new Set()) === null) return { unfinished: [], incomplete: null }
     const workerData: UnfinishedOrder = { path, end: size, form }
-    const thread = new Worker(this.#threadPath('unfinished-thread.js'), { workerData })
+    const thread = new Worker(packageFile('dist/sinks/unfinished-thread.js'), { workerData })
     const [found] = (await once(thread, 'message')) as [Unfinished]
     await thread.terminate()
     return found
@@ -170,7 +169,7 @@ export class FileSink implements Sink {
   #start(): Worker {
     const { path, groupId, reserveBytes } = this.#options
     const workerData: AuditFileOptions = { path, groupId, reserveBytes }
-    const thread = new Worker(this.#threadPath('file-writer.js'), {
+    const thread = new Worker(packageFile('dist/sinks/file-writer.js'), {
       workerData,
       resourceLimits: THREAD_LIMITS,
     })
@@ -183,10 +182,6 @@ export class FileSink implements Sink {
       else asking.reject(new JournalError(reply.error.code, reply.error.message))
     })
     return thread
-  }
-
-  #threadPath(name: string): URL {
-    return new URL(name, this.#options.threads ?? import.meta.url)
   }
 }
 

@@ -5,6 +5,7 @@ import { openSync, readFileSync, writeSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { EXIT } from '../errors.ts'
+import { packageFile } from '../place.ts'
 import { compileSchema } from '../protocol/schema.ts'
 import { control, recordOf } from './control.ts'
 import { startStandin } from './standin.ts'
@@ -42,7 +43,7 @@ async function main(): Promise<void> {
   const { socket, schema: name } = values
   if (socket === undefined) throw new TypeError('--socket is missing')
   process.title = 'sozu-standin'
-  const file = new URL(`../../schema/sozu-${name}.json`, import.meta.url)
+  const file = packageFile(`schema/sozu-${name}.json`)
   const standin = await startStandin({
     socketPath: socket,
     schema: compileSchema(JSON.parse(readFileSync(file, 'utf8')), `sozu-${name}`),

@@ -1,8 +1,6 @@
 // A file sink as the daemon has it, its thread the compiled one; whoever tests it names what differs.
 import { FileSink, type FileSinkOptions } from '../../src/sinks/file.ts'
 
-const threads = new URL('../../dist/sinks/', import.meta.url)
-
 /** What happened to the sink's file, as it was told. */
 export type Told = { readonly tampering: string[]; readonly space: boolean[] }
 
@@ -20,7 +18,6 @@ export function createFileSink(options: Needed & Partial<FileSinkOptions>): { si
     outcomeUnknown: (attempt) => attempt,
     onTampering: (_, what) => told.tampering.push(what),
     onSpace: (_sink, _free, low) => told.space.push(low),
-    threads,
     ...options,
   })
   return { sink, told }

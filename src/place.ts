@@ -1,0 +1,7 @@
+// Where the package's own files are. Every module of src/ and every file of dist/ that asks stands one folder below the
+// package's root, so that the same address is right before and after the build puts modules together.
+
+/** The address of a file of the package, e.g. `schema/sozu-2.1.0.json`; programs and threads are in `dist/`. */
+export function packageFile(name: string): URL {
+  return new URL(`../${name}`, import.meta.url)
+}
