@@ -4,10 +4,12 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
+import { EXIT } from '../../src/errors.ts'
 import { encodeFrame } from '../../src/protocol/frame.ts'
 import { decodeRequest, STATUS } from '../../src/protocol/message.ts'
-import { Rig, schema, until } from '../support/rig.ts'
+import { type LogLine, Rig, schema, until } from '../support/rig.ts'
 import type { TestClient } from '../support/test-client.ts'
 import { Disk } from './support/block-device.ts'
 import { DiskLoad } from './support/disk-load.ts'
@@ -21,6 +23,7 @@ const FREEZES = 3
 /** Long enough for several tries on the frozen disk: each that hung would cost one of the four threads of libuv's pool. */
 const FROZEN_MS = 3000
 const ANSWER_MS = 500
+const START_MS = 15_000
 /** Accounts that every Debian has and the daemon has not looked up before. */
 const STRANGERS = ['daemon', 'bin', 'sys']
 const cluster = (cluster_id: string) => ({ cluster_id })
@@ -156,7 +159,40 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
     const client = await rig.client()
     expect((await client.request('add_cluster', cluster('c'))).status).toBe(STATUS.ok)
   })
+  it('lets a start end in words where the file is required, and serve without it where it is not', async () => {
+    const { rig, disk } = await startOn(plight)
+    const name = plight.frozen
+    expect(await rig.daemon.kill('SIGTERM')).toMatchObject({ code: EXIT.done })
+    disk.freeze()
+    const startedMs = performance.now()
+    const daemon = rig.spawnDaemon()
+    const isOut = ({ msg, code, sink }: LogLine): boolean =>
+      code === 'sink_timeout' && (plight.required ? msg.startsWith('not started') : sink === name)
+    await patiently(() => daemon.log.some(isOut))
+    expect(performance.now() - startedMs).toBeLessThan(START_MS)
+    if (plight.required) {
+      await until(() => isOver(daemon.pid), 'the end of the process, but for its name')
+      expect(await isRefused(rig.listenPath)).toBe(true)
+      disk.thaw()
+      expect(await daemon.exited).toMatchObject({ code: EXIT.sink })
+      await rig.startDaemon()
+    } else {
+      await daemon.until(({ msg }) => msg === 'ready')
+      const client = await rig.client()
+      expect((await client.request('add_cluster', cluster('frozen'))).status).toBe(STATUS.ok)
+      disk.thaw()
+      await daemon.until(({ msg }) => msg === 'audit_recovered')
+    }
+    const client = await rig.client()
+    expect((await client.request('add_cluster', cluster('thawed'))).status).toBe(STATUS.ok)
+  })
 })
+
+/** A start has ten seconds for its files, as long as `until` waits. */
+async function patiently(come: () => boolean): Promise<void> {
+  const deadline = performance.now() + START_MS
+  while (!come() && performance.now() < deadline) await sleep(20)
+}
 
 /** Clusters that requests at the stand-in were about, sorted. */
 function names(rig: Rig): string[] {
