@@ -54,7 +54,7 @@ describe('a daemon that is killed', () => {
       expect([...struck].sort()).toEqual(expect.arrayContaining(STRUCK))
       expect(swept.missed.filter(({ certain }) => certain).length).toBeLessThan(points.length / 100)
     },
-    30 * MINUTE_MS,
+    20 * MINUTE_MS,
   )
 })
 

@@ -56,7 +56,7 @@ describe('a system call that fails', () => {
       }
       expect(swept.missed.filter(({ certain }) => certain).length).toBeLessThan(points.length / 100)
     },
-    30 * MINUTE_MS,
+    20 * MINUTE_MS,
   )
 })
 

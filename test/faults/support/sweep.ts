@@ -16,7 +16,7 @@ import type { Fault } from './strace.ts'
 import type { Workbench } from './workbench.ts'
 
 /** While one life waits for a file to recover, another one can use the processor. */
-export const WORKBENCHES = 2 * availableParallelism()
+export const WORKBENCHES = 3 * availableParallelism()
 
 /** How often a point is tried before it counts as out of reach. */
 const TRIES = 4
