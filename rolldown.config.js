@@ -1,5 +1,6 @@
-// What `npm run build` makes of src/: each program and thread as one file and what they share, with the libraries they use
-// and without what they do not (docs/decisions/0016). What holds native code stays a package of its own.
+// What `npm run build` makes of src/: a module in dist/ for each of its modules, and for each module of a library that is
+// really used (docs/decisions/0016). What holds native code stays an installed package, and so does protobufjs: it looks for
+// Buffer and Long by a require that no bundler sees, and does without when it finds none.
 import { defineConfig } from 'rolldown'
 
 const programs = [
@@ -18,12 +19,13 @@ const programs = [
 export default defineConfig({
   input: Object.fromEntries(programs.map((name) => [name, `src/${name}.ts`])),
   platform: 'node',
-  external: ['koffi', 'posix'],
+  external: ['koffi', 'posix', /^protobufjs/],
   transform: { target: 'node20.19' },
   output: {
     dir: 'dist.new',
-    entryFileNames: '[name].js',
-    // One folder below the root of the package, see src/place.ts.
-    chunkFileNames: '[name]-[hash].js',
+    preserveModules: true,
+    preserveModulesRoot: 'src',
+    // A folder of that name would be taken for installed packages, and left out of ours.
+    entryFileNames: ({ name }) => `${name.replace(/^.*node_modules\//, 'libraries/')}.js`,
   },
 })

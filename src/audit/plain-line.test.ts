@@ -81,6 +81,10 @@ describe('a plain line', () => {
     for (const changed of [
       { ...record, clientId: 4711 },
       { ...record, connectTs: record.connectTs + 1n },
+      { ...record, sessionUlid: '01JX3T8M6N0V2K5W7Y9ZABCDEF' },
+      { ...record, bootGeneration: record.bootGeneration + 1 },
+      { ...record, sozuVersion: '9.9.9' },
+      { ...record, buildGitSha: '0123abc' },
       { ...record, actor: { ...record.actor, pid: 4711 } },
     ]) {
       plainTextLine(record, context)

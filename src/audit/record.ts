@@ -115,17 +115,21 @@ export const MAX_LINE_BYTES = 8000
 /** Longest reason, in characters. */
 export const MAX_REASON_CHARACTERS = 256
 
-/** The last second formatted, since lines come by the thousand in one. */
+/** The last second formatted, since lines come by the thousand in one, and the last time, since two files have it. */
 let lastSecond = { second: -1, text: '' }
+let lastTime = { usec: -1n, text: '' }
 
 /** UTC RFC 3339 with six digits, from microseconds since the epoch; truncated, never rounded. */
 export function formatTimestamp(usec: bigint): string {
+  if (usec === lastTime.usec) return lastTime.text
   // Exact: a double holds microseconds until the year 2255.
   const exact = usec < 0n ? 0 : Number(usec)
   const second = Math.floor(exact / 1_000_000)
   if (second !== lastSecond.second)
     lastSecond = { second, text: new Date(second * 1000).toISOString().slice(0, 20) }
-  return `${lastSecond.text}${String(exact - second * 1_000_000).padStart(6, '0')}Z`
+  const text = `${lastSecond.text}${String(exact - second * 1_000_000).padStart(6, '0')}Z`
+  lastTime = { usec, text }
+  return text
 }
 
 /** First 16 hex digits of SHA-256 over a request's payload. */

@@ -200,10 +200,14 @@ export class Session {
     if (!decision.allowed && frame.length > REFUSED_DECODE_BYTES) {
       return this.#refuse(unnamed(`frame:${frame.length}`), 'unauthorized', decision.reason)
     }
-    const request = await this.#decode(frame)
-    if (request === null) return null
+    const request = this.#decode(frame)
+    if (request instanceof ProtocolError) {
+      const sha256 = requestSha256(frame.subarray(PREFIX_BYTES))
+      return this.#refuse(unnamed(`frame:${frame.length}`), refusalCode(request), request.message, { sha256 })
+    }
     const sha256 = requestSha256(request.payload)
-    const operation = await this.#name(request, decision.allowed, deadlineMs)
+    const named = this.#name(request, decision.allowed, deadlineMs)
+    const operation = named instanceof Promise ? await named : named
     if (operation === null) {
       return this.#refuse(
         unnamed(request.kind),
@@ -227,31 +231,43 @@ export class Session {
         sha256,
       })
     }
-    const danger = await this.#danger(request, deadlineMs)
+    const danger =
+      request.kind === 'reload_configuration' ? await this.#danger(request.value as string, deadlineMs) : null
     if (danger !== null) return this.#refuse(operation, 'invalid_input', danger, { sha256 })
     return { operation, sha256 }
   }
 
-  async #decode(frame: Buffer): Promise<Request | null> {
+  #decode(frame: Buffer): Request | ProtocolError {
     try {
       return decodeForRecord(this.#context.schema, frame)
     } catch (error) {
       // ProtocolError: the payload has no single reading, or no verb.
       if (!(error instanceof ProtocolError)) throw error
-      const sha256 = requestSha256(frame.subarray(PREFIX_BYTES))
-      await this.#refuse(unnamed(`frame:${frame.length}`), refusalCode(error), error.message, { sha256 })
-      return null
+      return error
     }
   }
 
-  /** What the request means. Looks Sōzu's present state up where the target shows it, beside the account lookup. */
-  async #name(request: Request, allowed: boolean, deadlineMs: number): Promise<Operation | null> {
-    const { sozu } = this.#context
-    if (!this.#relay.connected) sozu.observeSocket()
+  /** What the request means; at once when nothing needs to be looked up, as nearly always: waiting costs half a microsecond. */
+  #name(
+    request: Request,
+    allowed: boolean,
+    deadlineMs: number,
+  ): Promise<Operation | null> | Operation | null {
+    if (!this.#relay.connected) this.#context.sozu.observeSocket()
     const updated = allowed ? updatedListenerOf(request) : null
-    if (updated === null && this.#identity.settled && request.kind !== 'upgrade_main') {
-      return operationOf(request, this.#surroundings(null, null))
-    }
+    return updated === null && this.#identity.settled && request.kind !== 'upgrade_main'
+      ? operationOf(request, this.#surroundings(null, null))
+      : this.#lookUp(request, updated, allowed, deadlineMs)
+  }
+
+  /** The same, with Sōzu's present state where the target shows it, looked up beside the account. */
+  async #lookUp(
+    request: Request,
+    updated: ReturnType<typeof updatedListenerOf>,
+    allowed: boolean,
+    deadlineMs: number,
+  ): Promise<Operation | null> {
+    const { sozu } = this.#context
     const upgradesMain = allowed && request.kind === 'upgrade_main'
     const waitMs = Math.min(LISTENER_WAIT_MS, deadlineMs - performance.now())
     const [listener] = await Promise.all([
@@ -268,13 +284,13 @@ export class Session {
     return { clientId: this.clientId, bootGeneration, sozuExecutable, listener }
   }
 
-  /** Why this request would take Sōzu down, or null. */
-  async #danger({ kind, value }: Request, deadlineMs: number): Promise<string | null> {
+  /** Why to have Sōzu reload the file at `path` would take it down, or null. */
+  async #danger(path: string, deadlineMs: number): Promise<string | null> {
     const { guardReload, sozu } = this.#context
-    if (kind !== 'reload_configuration' || !guardReload) return null
+    if (!guardReload) return null
     // Asking anything shows which process answers, and so from where it would look for a relative path.
     if (sozu.mainPid === null) await sozu.controlPlane.workers()
-    const looked = reloadDanger(value as string, sozu.mainPid)
+    const looked = reloadDanger(path, sozu.mainPid)
     const waitMs = Math.min(GUARD_WAIT_MS, deadlineMs - performance.now() - GUARD_RESERVE_MS)
     const late = delay(Math.max(waitMs, 0)).then(() => 'could not be looked at in time')
     const problem = await Promise.race([looked, late])
