@@ -10,7 +10,7 @@ import { encodeRequest, STATUS } from '../../src/protocol/message.ts'
 import { Rig, schema, until } from '../support/rig.ts'
 import { Disk } from './support/block-device.ts'
 import { LineProcess } from './support/line-process.ts'
-import { goFirst } from './support/priority.ts'
+import { goFirst, goLast } from './support/priority.ts'
 
 const MIB = 1 << 20
 const IDLE_UID = 4_000_001
@@ -183,6 +183,7 @@ async function scene(config: Readonly<Record<string, number>> = {}): Promise<Sce
   const address = { ip: { v4: 2_130_706_433 }, port: 8443 }
   writeFileSync(file, encodeRequest(schema, 'add_certificate', { address, certificate }), { mode: 0o644 })
   const crowd = new LineProcess('crowd.mjs', [rig.listenPath])
+  goLast(crowd.pid)
   const others = new LineProcess('probe.mjs', [rig.listenPath], OTHER_UID)
   const kept = encodeRequest(schema, 'add_cluster', { cluster_id: 'other' }).toString('hex')
   const fresh = encodeRequest(schema, 'status', {}).toString('hex')
@@ -194,21 +195,25 @@ async function scene(config: Readonly<Record<string, number>> = {}): Promise<Sce
     come: async () => {
       await crowd.ask({ do: 'idle', uid: IDLE_UID, clients: 1000 })
       await crowd.ask({ do: 'half', uid: HALF_UID, clients: 200, file, bytes: 1_000_000 })
-      await crowd.ask({ do: 'heavy', uid: HEAVY_UID, clients: 64, file, restMs: 4000 })
+      await crowd.ask({ do: 'heavy', uid: HEAVY_UID, clients: 64, file, restMs: 8000 })
     },
     measure: (ms) => others.ask<Latencies>({ ms, kept, fresh }),
   }
 }
 
-/** How much longer others wait, at the 99th percentile: automation and the command line. */
-function ratios(
-  alone: readonly Latencies[],
-  crowded: readonly Latencies[],
-): Readonly<Record<keyof Latencies, number>> {
-  const of = (kind: keyof Latencies, all: readonly Latencies[]): number =>
-    p99(all.flatMap((one) => [...one[kind].ms]))
-  const ratio = (kind: keyof Latencies): number => of(kind, crowded) / of(kind, alone)
+type Ratios = Readonly<Record<keyof Latencies, number>>
+
+/** How much longer others wait at the 99th percentile: automation and the command line. */
+function ratios(alone: Latencies, crowded: Latencies): Ratios {
+  const ratio = (kind: keyof Latencies): number => p99(crowded[kind].ms) / p99(alone[kind].ms)
   return { kept: ratio('kept'), fresh: ratio('fresh') }
+}
+
+/** Each round is compared with itself, and the middle one counts: what else the machine does comes and goes. */
+function middle(rounds: readonly Ratios[]): Ratios {
+  const of = (kind: keyof Latencies): number =>
+    rounds.map((round) => round[kind]).toSorted((a, b) => a - b)[Math.floor(rounds.length / 2)] ?? Number.NaN
+  return { kept: of('kept'), fresh: of('fresh') }
 }
 
 describe('1,000 idle, 200 half-frame and 64 two-megabyte clients', () => {
@@ -218,22 +223,36 @@ describe('1,000 idle, 200 half-frame and 64 two-megabyte clients', () => {
     await come()
     await measure(3000)
     await crowd.ask({ do: 'leave' })
-    const alone: Latencies[] = []
-    const crowded: Latencies[] = []
+    const rounds: Ratios[] = []
+    // More than 1,200 connections at once are a moment of their own, in which nobody may lose patience.
+    const [alone, arrival, crowded]: [Latencies[], Latencies[], Latencies[]] = [[], [], []]
     const told: Record<string, number> = {}
-    for (let round = 0; round < 3; round += 1) {
-      alone.push(await measure(8000))
+    // One is long enough for frames that are not finished in half a minute.
+    for (const ms of [34_000, 12_000, 12_000, 12_000, 12_000]) {
+      const before = await measure(6000)
       await come()
-      crowded.push(await measure(32_000))
+      arrival.push(await measure(1500))
+      const during = await measure(ms)
       for (const [what, times] of Object.entries(await crowd.ask<Told>({ do: 'leave' }))) {
         told[what] = (told[what] ?? 0) + times
       }
+      rounds.push(ratios(before, during))
+      alone.push(before)
+      crowded.push(during)
     }
-    const figures = { ratios: ratios(alone, crowded), peakMib: Math.round(memory.peakMib), told }
-    console.log(JSON.stringify({ ...figures, alone: summary(alone), crowded: summary(crowded) }))
-    expect([...alone, ...crowded].map(({ kept, fresh }) => kept.failed + fresh.failed)).toEqual(
-      Array(6).fill(0),
+    const figures = { ratios: middle(rounds), rounds, peakMib: Math.round(memory.peakMib), told }
+    console.log(
+      JSON.stringify({
+        ...figures,
+        alone: summary(alone),
+        arrival: summary(arrival),
+        crowded: summary(crowded),
+      }),
     )
+    for (const { kept, fresh } of [...alone, ...arrival, ...crowded]) {
+      expect(kept.failed + fresh.failed).toBe(0)
+      expect(Math.max(...kept.ms, ...fresh.ms)).toBeLessThan(1000)
+    }
     // Who was refused was told why; the heavy ones were served.
     expect(told['ok']).toBeGreaterThan(500)
     expect(Object.keys(told).toSorted()).toEqual([
@@ -269,7 +288,7 @@ describe('1,000 idle, 200 half-frame and 64 two-megabyte clients', () => {
     const crowded = await measure(3000)
     clearInterval(stutter)
     process.kill(rig.daemon.pid, 'SIGCONT')
-    const { kept, fresh } = ratios([alone], [crowded])
+    const { kept, fresh } = ratios(alone, crowded)
     expect(kept).toBeGreaterThan(2)
     expect(fresh).toBeGreaterThan(2)
   })

@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline'
 
 const [socketPath] = process.argv.slice(2)
 /** How long a client that was turned away waits before it comes back. */
-const RETURN_MS = 5000
+const RETURN_MS = 30_000
 const sockets = new Set()
 const told = new Map()
 /** Clients of an earlier command do not come back. */

