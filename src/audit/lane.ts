@@ -2,6 +2,7 @@
 // is queued while an operation runs is written by the next one (group commit). A lane whose operation missed its deadline
 // is out at once, whatever that operation does later; the sink is only touched again after the operation came back.
 import { JournalError } from '../errors.ts'
+import { Debt } from './debt.ts'
 import type { FinishReport, Sink, WriteOptions } from './journal.ts'
 import type { AuditRecord, Stage } from './record.ts'
 
@@ -41,23 +42,15 @@ export type LaneOptions = {
   readonly onRecovered: (recovery: Recovery) => void
 }
 
-/** Lines a sink that is out is owed at most; what comes after is counted and named as lost. */
-const MAX_OWED = 10_000
-/** Refusals among them: whoever floods us with requests must not push out what came of one that ran. */
-const MAX_OWED_REFUSALS = 8000
 /** Records written and not yet synced that are kept at most, in case the sync fails. */
 const MAX_UNCONFIRMED = 500
 const OPTIONAL_GATHER_MS = 2
-/** Lines written in one go when a sink is given what it is owed. */
-const PAY_BACK_LINES = 500
 /** At the start nobody waits for an answer yet. */
 const START_MS = 10_000
 /** Attempts of an earlier run are looked for at most this long. */
 const FINISH_MS = 60_000
 
 const NOTHING_LEFT: FinishReport = { finished: 0, incomplete: null }
-
-type Owed = { readonly line: string; readonly stage: Stage; readonly requestUlid: string }
 
 export class Lane {
   readonly sink: Sink
@@ -69,13 +62,11 @@ export class Lane {
   #outage: Outage | null = null
   /** The operation in progress, if any; it never rejects. */
   #outstanding: Promise<unknown> | null = null
-  /** Lines, not records: a line has a bounded length whatever a client sent. */
-  #owed: Owed[] = []
+  readonly #debt = new Debt()
   /** Records that happened and were written, and that no sync has confirmed yet. */
   #unconfirmed: AuditRecord[] = []
   /** Requests whose attempt stands in the sink without a completion or refusal. */
   readonly #standing = new Set<string>()
-  #lost = 0
   #retry: NodeJS.Timeout | null = null
   /** Nothing is written before the first opening is over. */
   #opened = false
@@ -94,7 +85,7 @@ export class Lane {
 
   /** Records that happened but are not in the sink. */
   get owed(): number {
-    return this.#owed.length + this.#lost
+    return this.#debt.total
   }
 
   /** Attempts without a completion in the sink, as far as this run knows. */
@@ -272,9 +263,7 @@ export class Lane {
   #owe(record: AuditRecord): void {
     if (this.sink.mirrors) return
     const { stage, requestUlid } = record
-    if (this.#owed.length < (stage === 'refusal' ? MAX_OWED_REFUSALS : MAX_OWED))
-      this.#owed.push({ line: this.sink.render(late(record)), stage, requestUlid })
-    else this.#lost += 1
+    this.#debt.add({ line: this.sink.render(late(record)), stage, requestUlid })
   }
 
   #render(batch: readonly Entry[]): string {
@@ -362,17 +351,15 @@ export class Lane {
     try {
       if (!(await this.#isReady(outage))) return this.#retryLater()
       // What falls due while this runs is owed as well: the lane is out until the last of it is written.
-      while (this.#owed.length > 0) written += await this.#payBack()
+      while (!this.#debt.isPaid) written += await this.#payBack()
     } catch (error) {
       // Still out of order (JournalError), as it was when it failed: said once, tried again.
       if (!(error instanceof JournalError)) throw error
       if (error.code !== 'sink_full') this.#outage = { ...outage, full: false }
       return this.#retryLater()
     }
-    const lost = this.#lost
-    this.#lost = 0
     this.#outage = null
-    this.#options.onRecovered({ ...outage, late: written, lost })
+    this.#options.onRecovered({ ...outage, late: written, lost: this.#debt.writeOff() })
   }
 
   /** A full disk must have room again; a file that failed is opened anew. */
@@ -390,12 +377,12 @@ export class Lane {
   }
 
   async #payBack(): Promise<number> {
-    const owed = this.#owed.slice(0, PAY_BACK_LINES)
+    const owed = this.#debt.instalment
     const lines = owed.map(({ line }) => line).join('')
     const inFlight = this.#standing.size
     if ((await this.#write(lines, { sync: this.#options.durable, spare: false, inFlight })) === 'full')
       throw full(this.sink.name)
-    this.#owed.splice(0, owed.length)
+    this.#debt.paid(owed)
     for (const { stage, requestUlid } of owed) this.#account(stage, requestUlid)
     return owed.length
   }
