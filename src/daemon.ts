@@ -69,6 +69,8 @@ export class Daemon {
   readonly #bytes: Budget
   readonly #requests: Budget
   readonly #refusals = new RefusalLimiter()
+  /** The daemon itself, in its own lines; its account's name is known before the first of them. */
+  #actor = ownActor(null)
   #config: Config
   #allowedUids: ReadonlySet<number> | null
   #listener: Listener | null = null
@@ -83,8 +85,9 @@ export class Daemon {
     const accounts = new Accounts({ log: options.log })
     accounts.start()
     try {
-      const ownUser = await accounts.lookup(process.geteuid?.() ?? 0, OWN_NAME_MS)
-      const daemon = new Daemon(options, accounts, ownUser)
+      // What takes time runs side by side: the helper, which looks up our own name first, our reading the message table, and
+      // the threads of the files.
+      const daemon = new Daemon(options, accounts)
       await daemon.#start()
       return daemon
     } catch (error) {
@@ -93,13 +96,14 @@ export class Daemon {
     }
   }
 
-  private constructor(options: DaemonOptions, accounts: Accounts, ownUser: string | null) {
+  private constructor(options: DaemonOptions, accounts: Accounts) {
     const { config, log } = options
     this.#options = options
     this.#log = log
     this.#config = config
     this.#allowedUids = uidSet(config)
     this.#accounts = accounts
+    const sinks = this.#createSinks()
     const schema = loadSchema(config.wireSchema)
     const sozu = new Sozu({
       path: config.commandSocket,
@@ -109,13 +113,13 @@ export class Daemon {
       log,
     })
     this.#records = new DaemonRecords({
-      actor: ownActor(ownUser),
+      actor: () => this.#actor,
       clock: clockRealtime,
       newUlid,
       bootGeneration: () => sozu.bootGeneration,
     })
     this.#journal = new Journal({
-      sinks: this.#createSinks(),
+      sinks,
       durability: config.durability,
       onFailure: config.onAuditFailure,
       daemonRecord: (verb, target, result, detail) => this.#records.create(verb, target, { result, detail }),
@@ -151,6 +155,7 @@ export class Daemon {
   async #start(): Promise<void> {
     const { config, inheritedPath, manager } = this.#options
     refuseSozusOwnSocket(config.commandSocket, inheritedPath ?? config.listenSocket)
+    this.#actor = ownActor(await this.#accounts.lookup(process.geteuid?.() ?? 0, OWN_NAME_MS))
     const reports = await this.#journal.open()
     const unfinished = [...reports].map(([sink, report]) => this.#reportUnfinished(sink, report))
     await this.#journal.append(

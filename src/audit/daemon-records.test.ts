@@ -25,7 +25,7 @@ function newRecords(): DaemonRecords {
     return calls
   }
   return new DaemonRecords({
-    actor,
+    actor: () => actor,
     clock: () => 1_781_082_900_000_000n + BigInt(next()),
     newUlid: () => `01JX3T8M6N0V2K5W7Y9ZABCD${next().toString().padStart(2, '0')}`,
     bootGeneration: next,

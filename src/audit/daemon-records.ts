@@ -4,7 +4,7 @@ import { noExtras } from './record.ts'
 import { cleanPiece, ownText } from './sanitise.ts'
 
 export type DaemonRecordsOptions = {
-  readonly actor: RecordActor
+  readonly actor: () => RecordActor
   /** Microseconds since the epoch. */
   readonly clock: () => bigint
   readonly newUlid: () => string
@@ -31,13 +31,13 @@ export class DaemonRecords {
       extras = {},
     }: { result?: 'ok' | 'err'; detail?: Detail; extras?: Partial<Extras> },
   ): AuditRecord {
-    const { actor, clock, newUlid, bootGeneration } = this.#options
+    const { clock, newUlid, bootGeneration } = this.#options
     return {
       ts: clock(),
       stage: 'daemon',
       sessionUlid: this.#runUlid,
       requestUlid: newUlid(),
-      actor,
+      actor: this.#options.actor(),
       clientId: null,
       connectTs: this.#startedTs,
       verb,

@@ -8,7 +8,7 @@ import type { AuditRecord, Stage } from './record.ts'
 import { cleanPiece } from './sanitise.ts'
 
 const records = new DaemonRecords({
-  actor: { uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null },
+  actor: () => ({ uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null }),
   clock: () => 0n,
   newUlid: () => '01JX3T8M6N0V2K5W7Y9ZABCDEF',
   bootGeneration: () => 0,

@@ -20,7 +20,7 @@ const actor = {
 } as const
 const base: AuditRecord = {
   ...new DaemonRecords({
-    actor,
+    actor: () => actor,
     clock: () => 1_781_082_900_123_456n,
     newUlid: () => '01JX3T8M6N0V2K5W7Y9ZABCDEF',
     bootGeneration: () => 0,

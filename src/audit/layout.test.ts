@@ -16,7 +16,7 @@ const context = {
 }
 const base: AuditRecord = {
   ...new DaemonRecords({
-    actor: {
+    actor: () => ({
       uid: 4_294_967_295,
       gid: 4_294_967_295,
       pid: 4_194_304,
@@ -24,7 +24,7 @@ const base: AuditRecord = {
       comm: cleanPiece('sozu'),
       role: 'unknown',
       binding: 'start_time',
-    },
+    }),
     clock: () => 1_781_082_900_123_456n,
     newUlid: () => '01JX3T8M6N0V2K5W7Y9ZABCDEF',
     bootGeneration: () => 0,

@@ -28,7 +28,7 @@ const unknown = {
   binding: null,
 } as const
 const base = new DaemonRecords({
-  actor: unknown,
+  actor: () => unknown,
   clock: () => 0n,
   newUlid: () => '01JX3T8M6N0V2K5W7Y9ZABCDEF',
   bootGeneration: () => 0,

@@ -19,7 +19,7 @@ const actor = {
 } as const
 const base: AuditRecord = {
   ...new DaemonRecords({
-    actor,
+    actor: () => actor,
     clock: () => 1_781_082_900_123_456n,
     newUlid: () => ulid,
     bootGeneration: () => 0,

@@ -13,7 +13,7 @@ import { renderText } from '../audit/text.ts'
 import { ConsoleSink } from './console.ts'
 
 const base = new DaemonRecords({
-  actor: { uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null },
+  actor: () => ({ uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null }),
   clock: () => 0n,
   newUlid: () => '01JX3T8M6N0V2K5W7Y9ZABCDEF',
   bootGeneration: () => 0,

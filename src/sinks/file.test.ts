@@ -26,7 +26,7 @@ import type { FileSink, Opened } from './file.ts'
 import { lockPathOf } from './open-rules.ts'
 
 const records = new DaemonRecords({
-  actor: { uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null },
+  actor: () => ({ uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null }),
   clock: () => 0n,
   newUlid: () => '01JX3T8M6N0V2K5W7Y9ZABCDEF',
   bootGeneration: () => 0,

@@ -64,6 +64,8 @@ export class FileSink implements Sink {
     this.name = options.name
     this.required = options.required
     this.#options = options
+    // At once, so that it is there when the file is opened.
+    this.#thread = this.#start()
   }
 
   render(record: AuditRecord): string {
