@@ -55,6 +55,8 @@ export async function countPoints(
     const { setting } = place
     const plan = (phase: Phase): Plan => ({ place, phase, thread: null, fault: null })
     const outcomes = [
+      // Twice: where nothing is yet, a start makes what later ones find.
+      ...(await workbench.live({ setting, start: plan('start'), requests: [] })),
       ...(await workbench.live({ setting, start: plan('start'), requests: [] })),
       ...(await workbench.live({ setting, requests: [plan('requests')], end: plan('end') })),
       ...(await workbench.live({ setting, requests: [plan('requests')], end: plan('end') })),
