@@ -1,5 +1,5 @@
-// Where the package's own files are. Every module of src/ and every file of dist/ that asks stands one folder below the
-// package's root, so that the same address is right before and after the build puts modules together.
+// Where the package's own files are. This module stands one folder below the package's root, in src/ as in dist/, so that the
+// same address is right before and after the build.
 
 /** The address of a file of the package, e.g. `schema/sozu-2.1.0.json`; programs and threads are in `dist/`. */
 export function packageFile(name: string): URL {

@@ -117,7 +117,7 @@ export const MAX_REASON_CHARACTERS = 256
 
 /** The last second formatted, since lines come by the thousand in one, and the last time, since two files have it. */
 let lastSecond = { second: -1, text: '' }
-let lastTime = { usec: -1n, text: '' }
+let lastTime = { usec: 0n, text: '1970-01-01T00:00:00.000000Z' }
 
 /** UTC RFC 3339 with six digits, from microseconds since the epoch; truncated, never rounded. */
 export function formatTimestamp(usec: bigint): string {
