@@ -1,5 +1,5 @@
 // Records about the daemon's own life: the daemon is the actor, the session is its run, and every line has a ulid of its own.
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { validateLine } from '../../test/support/record-schema.ts'
 import { DaemonRecords } from './daemon-records.ts'
 import { renderJson } from './json.ts'
@@ -114,7 +114,6 @@ describe('the record that opens a file', () => {
 
 describe('a timestamp', () => {
   it.each([
-    [-1n, '1970-01-01T00:00:00.000000Z'],
     [0n, '1970-01-01T00:00:00.000000Z'],
     [-5n, '1970-01-01T00:00:00.000000Z'],
     [1_781_082_900_123_456n, '2026-06-10T09:15:00.123456Z'],
@@ -122,5 +121,11 @@ describe('a timestamp', () => {
     [1_781_082_900_000_001n, '2026-06-10T09:15:00.000001Z'],
   ])('of %i has six digits and is never rounded', (usec, expected) => {
     expect(formatTimestamp(usec)).toBe(expected)
+  })
+
+  it('is one before any other was asked for, too', async () => {
+    vi.resetModules()
+    const fresh = await import('./record.ts')
+    expect(fresh.formatTimestamp(-1n)).toBe('1970-01-01T00:00:00.000000Z')
   })
 })
