@@ -125,6 +125,8 @@ export class Journal {
           onConfirmed: (entry) => this.#confirmed(entry as Appending, sink),
           onDenied: (entry) => this.#denied(entry as Appending, sink),
           onOut: (outage) => this.#sinkOut(sink, outage),
+          onStillOut: (error) =>
+            options.log.info({ sink: sink.name, err: error?.message, at: Date.now() }, 'still out'),
           onRecovered: (recovery) => this.#sinkRecovered(sink, recovery),
         }),
     )

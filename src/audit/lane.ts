@@ -39,6 +39,8 @@ export type LaneOptions = {
   /** The sink does not have this record, or nobody may count on it. */
   readonly onDenied: (entry: Entry) => void
   readonly onOut: (outage: Outage) => void
+  /** One more try to bring the sink back has failed; null while the operation that missed its deadline still runs. */
+  readonly onStillOut: (error: JournalError | null) => void
   readonly onRecovered: (recovery: Recovery) => void
 }
 
@@ -346,15 +348,19 @@ export class Lane {
     this.#retryDue = false
     const outage = this.#outage
     if (outage === null) return
-    if (this.#outstanding !== null) return this.#retryLater()
+    if (this.#outstanding !== null) {
+      this.#options.onStillOut(null)
+      return this.#retryLater()
+    }
     let written = 0
     try {
       if (!(await this.#isReady(outage))) return this.#retryLater()
       // What falls due while this runs is owed as well: the lane is out until the last of it is written.
       while (!this.#debt.isPaid) written += await this.#payBack()
     } catch (error) {
-      // Still out of order (JournalError), as it was when it failed: said once, tried again.
+      // JournalError: still out of order.
       if (!(error instanceof JournalError)) throw error
+      this.#options.onStillOut(error)
       if (error.code !== 'sink_full') this.#outage = { ...outage, full: false }
       return this.#retryLater()
     }

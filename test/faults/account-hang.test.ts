@@ -226,9 +226,10 @@ class Place {
 /** Before all others on this machine, whose doings are not what is measured; what is started from here on inherits it. */
 function comeFirst(nice: number): void {
   setPriority(nice)
-  // Where the kernel groups the processes of a session, nice values count within a group, and the group has its own.
+  // Where the kernel groups the processes of a session, nice values count within a group, and the group has its own. A
+  // process that is in no such group has an empty file, and nothing to set.
   const group = '/proc/self/autogroup'
-  if (existsSync(group)) writeFileSync(group, String(nice))
+  if (existsSync(group) && readFileSync(group, 'utf8') !== '') writeFileSync(group, String(nice))
 }
 
 /** What a process saw since it was asked last. */

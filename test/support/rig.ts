@@ -285,9 +285,10 @@ export class StandinProcess {
   /** Requests the stand-in executed, in order, without those that the daemon asks on its own. */
   received(): Received[] {
     if (!existsSync(this.#record)) return []
+    // Behind the last LF is nothing, or a line that is just being written.
     return readFileSync(this.#record, 'utf8')
       .split('\n')
-      .filter((line) => line !== '')
+      .slice(0, -1)
       .map((line) => JSON.parse(line) as Received)
       .filter(({ kind }) => kind !== 'list_workers' && kind !== 'list_listeners')
   }
