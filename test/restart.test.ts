@@ -3,18 +3,19 @@
 import { gzipSync } from 'node:zlib'
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { type Line, Rig, until } from './support/rig.ts'
+import { type Line, Rig, textRequired, until } from './support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
 
 /** A run that is killed while one request is at Sōzu and another one is done. */
 async function killedRig(): Promise<Rig> {
-  const rig = await Rig.start()
+  // What Sōzu has then stands in both files.
+  const rig = await Rig.start({ config: textRequired })
   const client = await rig.client()
   await client.request('add_cluster', cluster('done'))
   await rig.standin.control({ do: 'delay_answers', ms: 5000 })
   client.send('add_cluster', cluster('in-flight'))
-  await rig.untilLine(({ stage, target }) => stage === 'attempt' && target === 'cluster:in-flight')
+  await until(() => rig.standin.received().length === 2, 'the request at the stand-in')
   await rig.daemon.kill('SIGKILL')
   return rig
 }
