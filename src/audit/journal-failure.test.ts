@@ -2,6 +2,7 @@
 import { pino } from 'pino'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { fail, gate, MemorySink } from '../../test/support/memory-sink.ts'
+import { JournalError } from '../errors.ts'
 import { DaemonRecords } from './daemon-records.ts'
 import { Journal, type JournalOptions, type JournalState } from './journal.ts'
 import type { AuditRecord, Stage } from './record.ts'
@@ -104,6 +105,31 @@ describe('a sink that fails', () => {
     expect(text.breaches).toEqual([])
     expect(noted.map(({ verb }) => verb)).toEqual(['audit_degraded', 'audit_recovered'])
     expect(noted[1]?.detail).toMatchObject({ sink: 'text', lines_late: 4, lines_lost: 0, refused: 0 })
+  })
+
+  it('whose repair fails again has every new reason told once in the operational log, each try only at debug', async () => {
+    const told: { level: number; err: string; msg: string }[] = []
+    const log = pino({ level: 'debug', base: null }, { write: (line) => told.push(JSON.parse(line)) })
+    const text = new MemorySink('text')
+    const journal = await journalOf([text], { log })
+    const failWith = (code: string) => () => Promise.reject(new JournalError('sink_open_failed', code))
+    const tries = (code: string): string[] =>
+      told.flatMap(({ level, err, msg }) =>
+        msg === 'audit_still_degraded' && err === code ? [String(log.levels.labels[level])] : [],
+      )
+    text.trouble = { write: fail, open: failWith('EACCES') }
+    await expect(journal.append(record('attempt', 'a'))).rejects.toMatchObject(unavailable)
+    await vi.waitFor(() => expect(tries('EACCES').length).toBeGreaterThan(2), { timeout: 5000 })
+    text.trouble = { write: fail, open: failWith('ENOTDIR') }
+    await vi.waitFor(() => expect(tries('ENOTDIR').length).toBeGreaterThan(2), { timeout: 5000 })
+    text.trouble = { open: () => new Promise(() => {}) }
+    await vi.waitFor(() => expect(tries('sink text has not answered yet').length).toBeGreaterThan(2), {
+      timeout: 5000,
+    })
+    for (const code of ['EACCES', 'ENOTDIR', 'sink text has not answered yet']) {
+      expect(new Set(tries(code).slice(1))).toEqual(new Set(['debug']))
+      expect(tries(code)[0]).toBe('warn')
+    }
   })
 
   it('is told of once, with its error, and its recovery with how many requests were refused', async () => {

@@ -125,8 +125,7 @@ export class Journal {
           onConfirmed: (entry) => this.#confirmed(entry as Appending, sink),
           onDenied: (entry) => this.#denied(entry as Appending, sink),
           onOut: (outage) => this.#sinkOut(sink, outage),
-          onStillOut: (error) =>
-            options.log.info({ sink: sink.name, err: error?.message, at: Date.now() }, 'still out'),
+          onStillOut: (why, isNews) => this.#sinkStillOut(sink, why, isNews),
           onRecovered: (recovery) => this.#sinkRecovered(sink, recovery),
         }),
     )
@@ -283,6 +282,13 @@ export class Journal {
       policy: ownText(onFailure),
     }
     this.#note(daemonRecord('audit_degraded', `sink:${sink.name}`, 'err', detail))
+  }
+
+  /** For whoever mends it: each new reason; every single try only for who asks for that. */
+  #sinkStillOut(sink: Sink, why: JournalError | null, isNews: boolean): void {
+    const code = why?.code ?? 'sink_timeout'
+    const err = why?.message ?? `sink ${sink.name} has not answered yet`
+    this.#options.log[isNews ? 'warn' : 'debug']({ sink: sink.name, code, err }, 'audit_still_degraded')
   }
 
   #sinkRecovered(sink: Sink, { sinceMs, error, late, lost, unacknowledged }: Recovery): void {

@@ -39,8 +39,8 @@ export type LaneOptions = {
   /** The sink does not have this record, or nobody may count on it. */
   readonly onDenied: (entry: Entry) => void
   readonly onOut: (outage: Outage) => void
-  /** One more try to bring the sink back has failed; null while the operation that missed its deadline still runs. */
-  readonly onStillOut: (error: JournalError | null) => void
+  /** One more try to bring the sink back came to nothing; `why` is null while what missed its deadline still runs. */
+  readonly onStillOut: (why: JournalError | null, isNews: boolean) => void
   readonly onRecovered: (recovery: Recovery) => void
 }
 
@@ -62,6 +62,8 @@ export class Lane {
   #checkDue = false
   #retryDue = false
   #outage: Outage | null = null
+  /** Why the sink was not there when it was last needed; null when it does not answer. */
+  #trouble: string | null = null
   /** The operation in progress, if any; it never rejects. */
   #outstanding: Promise<unknown> | null = null
   readonly #debt = new Debt()
@@ -330,6 +332,7 @@ export class Lane {
     this.#outage = already === null ? { ...why, sinceMs: Date.now() } : { ...already, full: why.full }
     onFailed()
     if (already !== null) return
+    this.#trouble = why.error.message
     this.#retryLater()
     this.#options.onOut(this.#outage)
   }
@@ -348,24 +351,28 @@ export class Lane {
     this.#retryDue = false
     const outage = this.#outage
     if (outage === null) return
-    if (this.#outstanding !== null) {
-      this.#options.onStillOut(null)
-      return this.#retryLater()
-    }
+    if (this.#outstanding !== null) return this.#stillOut(null)
     let written = 0
     try {
-      if (!(await this.#isReady(outage))) return this.#retryLater()
+      if (!(await this.#isReady(outage))) return this.#stillOut(full(this.sink.name))
       // What falls due while this runs is owed as well: the lane is out until the last of it is written.
       while (!this.#debt.isPaid) written += await this.#payBack()
     } catch (error) {
       // JournalError: still out of order.
       if (!(error instanceof JournalError)) throw error
-      this.#options.onStillOut(error)
       if (error.code !== 'sink_full') this.#outage = { ...outage, full: false }
-      return this.#retryLater()
+      return this.#stillOut(error)
     }
     this.#outage = null
     this.#options.onRecovered({ ...outage, late: written, lost: this.#debt.writeOff() })
+  }
+
+  #stillOut(why: JournalError | null): void {
+    const trouble = why?.message ?? null
+    const isNews = trouble !== this.#trouble
+    this.#trouble = trouble
+    this.#options.onStillOut(why, isNews)
+    this.#retryLater()
   }
 
   /** A full disk must have room again; a file that failed is opened anew. */
