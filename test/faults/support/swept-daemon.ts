@@ -73,7 +73,13 @@ export class SweptDaemon {
 
   /** Waits until `come` says so, the daemon ended, or `ms` went by. @returns whether it came */
   async until(come: () => boolean, ms: number): Promise<boolean> {
-    return poll(() => come() || this.#exit !== null, ms).then(come)
+    let came = false
+    // The answer that ended the wait is the one that counts: a file that was in order may have failed a moment later.
+    await poll(() => {
+      came = come()
+      return came || this.#exit !== null
+    }, ms)
+    return came
   }
 
   /** How many failures of audit files it has reported. */
