@@ -122,7 +122,7 @@ describe('a sink that fails', () => {
     await vi.waitFor(() => expect(tries('EACCES').length).toBeGreaterThan(2), { timeout: 5000 })
     text.trouble = { write: fail, open: failWith('ENOTDIR') }
     await vi.waitFor(() => expect(tries('ENOTDIR').length).toBeGreaterThan(2), { timeout: 5000 })
-    text.trouble = { open: () => new Promise(() => {}) }
+    text.trouble = { open: gate().trouble }
     await vi.waitFor(() => expect(tries('sink text has not answered yet').length).toBeGreaterThan(2), {
       timeout: 5000,
     })
