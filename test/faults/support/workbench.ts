@@ -181,7 +181,8 @@ export class Workbench {
     if (!recovered) outcome.complaints.push({ rule: 'did not recover', about: lastOf(daemon) })
     if (daemon.exit !== null && part === playRequests) {
       outcome.exit = daemon.exit
-      outcome.complaints.push(...untimelyEnd(plan, daemon.exit, daemon))
+      // A call that is to be the last one of a start may only come afterwards.
+      outcome.complaints.push(...untimelyEnd(outcome.plan, daemon.exit, daemon))
     }
     const played = { since, until: untilNow(), received: received.requests(), seen }
     this.#waiting.push({ outcome, required: this.#required, ...played })
