@@ -2,13 +2,12 @@
 // is printable ASCII without `"`, `\`, `,` and `=`, unchanged by sanitising and short; whatever is not plain is left to
 // text.ts and json.ts, which say what a line is. A test holds both to the same bytes. What it gains: a line in about 1 µs
 // instead of 8, and it is written four times for each request.
+import { MAX_LINE_BYTES, MAX_REASON_CHARACTERS } from './limits.ts'
 import {
   type AuditRecord,
   type Extras,
   formatTimestamp,
   type LineContext,
-  MAX_LINE_BYTES,
-  MAX_REASON_CHARACTERS,
   RECORD_SCHEMA,
   type RecordActor,
 } from './record.ts'

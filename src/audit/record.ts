@@ -110,10 +110,6 @@ export type LineContext = {
 
 /** Version of the record format; a consumer may rely on it. */
 export const RECORD_SCHEMA = 1
-/** Longest line, LF included: common shippers cut or drop beyond 8 KiB. */
-export const MAX_LINE_BYTES = 8000
-/** Longest reason, in characters. */
-export const MAX_REASON_CHARACTERS = 256
 
 /** The last second formatted, since lines come by the thousand in one, and the last time, since two files have it. */
 let lastSecond = { second: -1, text: '' }

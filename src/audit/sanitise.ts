@@ -2,7 +2,8 @@
 // a column, leave a slot of the head or drive a terminal. Each offending character becomes one `?` (as Sōzu does it);
 // what was changed is kept as bytes beside it, so that two different inputs never render alike. Of a value too long for
 // any line only the beginning and the hash are kept: two megabytes cost no more than one hash of them.
-import { MAX_LINE_BYTES, sha256, type Truncation } from './record.ts'
+import { MAX_LINE_BYTES } from './limits.ts'
+import { sha256, type Truncation } from './record.ts'
 
 /** Sanitised text, and the original bytes when sanitising changed them. */
 export type Clean = {
