@@ -1,31 +1,44 @@
-// What `npm run build` makes of src/: a module in dist/ for each of its modules, and for each module of a library that is
-// really used (docs/decisions/0016). What holds native code stays an installed package, and so does protobufjs: it looks for
+// What `npm run build` makes of src/: a module in dist/ for each of its modules, and one for all that is really used of the
+// libraries (docs/decisions/0016). What holds native code stays an installed package, and so does protobufjs: it looks for
 // Buffer and Long by a require that no bundler sees, and does without when it finds none.
+import path from 'node:path'
 import { defineConfig } from 'rolldown'
 
 const programs = [
   'main',
+  'cli/run',
+  'cli/check',
+  'cli/demo',
+  'cli/start',
   'standin/main',
   'cli/demo-client',
   'peer/accounts-helper',
   'sinks/file-writer',
   'sinks/unfinished-thread',
-  // Tests run these in processes of their own.
-  'native',
-  'peer/accounts',
-  'sinks/console',
 ]
+const source = path.join(import.meta.dirname, 'src/')
+
+/** The module of dist/ that a module becomes, or a part of; null for a program, which is one anyway. */
+function moduleOf(id) {
+  if (!id.startsWith(source)) return 'libraries'
+  const name = id.slice(source.length).replace(/\.ts$/, '')
+  return programs.includes(name) ? null : name
+}
 
 export default defineConfig({
   input: Object.fromEntries(programs.map((name) => [name, `src/${name}.ts`])),
   platform: 'node',
   external: ['koffi', 'posix', /^protobufjs/],
   transform: { target: 'node20.19' },
+  preserveEntrySignatures: 'allow-extension',
   output: {
     dir: 'dist.new',
-    preserveModules: true,
-    preserveModulesRoot: 'src',
-    // A folder of that name would be taken for installed packages, and left out of ours.
-    entryFileNames: ({ name }) => `${name.replace(/^.*node_modules\//, 'libraries/')}.js`,
+    codeSplitting: {
+      includeDependenciesRecursively: false,
+      groups: [{ name: moduleOf, debugName: 'modules' }],
+    },
+    entryFileNames: '[name].js',
+    chunkFileNames: '[name].js',
+    minifyInternalExports: false,
   },
 })
