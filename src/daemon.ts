@@ -25,7 +25,7 @@ import { ConfigError, errnoOf, JournalError } from './errors.ts'
 import type { Log } from './log.ts'
 import { clockRealtime, returnLargePieces } from './native.ts'
 import { openFilesLimit } from './open-files.ts'
-import { Accounts } from './peer/accounts.ts'
+import type { Accounts } from './peer/accounts.ts'
 import { roleOf, UNKNOWN_ACTOR } from './peer/actor.ts'
 import { idOf } from './peer/names.ts'
 import { parseComm } from './peer/procfs.ts'
@@ -44,6 +44,8 @@ import { newUlid } from './ulids.ts'
 import { version } from './version.ts'
 
 export type DaemonOptions = {
+  /** Started already. */
+  readonly accounts: Accounts
   readonly configPath: string
   readonly config: Config
   /** Path of a listening socket that the service manager passed on, or null. */
@@ -82,22 +84,15 @@ export class Daemon {
    */
   static async start(options: DaemonOptions): Promise<Daemon> {
     returnLargePieces()
-    const accounts = new Accounts({ log: options.log })
-    accounts.start()
-    try {
-      // What takes time runs side by side: the helper, which looks up our own name first, our reading the message table, and
-      // the threads of the files.
-      const daemon = new Daemon(options, accounts)
-      await daemon.#start()
-      return daemon
-    } catch (error) {
-      accounts.stop()
-      throw error
-    }
+    // What takes time runs side by side: the helper, which looks up our own name first, our reading the message table, and
+    // the threads of the files.
+    const daemon = new Daemon(options)
+    await daemon.#start()
+    return daemon
   }
 
-  private constructor(options: DaemonOptions, accounts: Accounts) {
-    const { config, log } = options
+  private constructor(options: DaemonOptions) {
+    const { config, log, accounts } = options
     this.#options = options
     this.#log = log
     this.#config = config

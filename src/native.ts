@@ -26,8 +26,6 @@ const LOCK_NB = 4
 const PR_SET_PDEATHSIG = 1
 const FALLOC_FL_KEEP_SIZE = 1
 const M_MMAP_THRESHOLD = -3
-const F_SETFD = 2
-const FD_CLOEXEC = 1
 const CLOCK_REALTIME = 0
 const CLOCK_MONOTONIC = 1
 const CLOCK_BOOTTIME = 7
@@ -109,7 +107,6 @@ const poll = libc<[Uint8Array, number, number]>(
   'poll',
   'int poll(void *fds, unsigned long count, int timeout)',
 )
-const fcntl = libc<[number, number, number]>('fcntl', 'int fcntl(int, int, int)')
 const mallopt = libc<[number, number]>('mallopt', 'int mallopt(int parameter, int value)')
 const prctl = libc<[number, number]>('prctl', 'int prctl(int option, unsigned long value)')
 const sendto = libc<[number, Uint8Array, number, number, Uint8Array, number]>(
@@ -340,11 +337,6 @@ export function closeFd(fd: number): void {
  */
 export function dieWithParent(): void {
   if (prctl(PR_SET_PDEATHSIG, constants.signals.SIGKILL) !== 0) throw failure('prctl', 'PR_SET_PDEATHSIG')
-}
-
-/** Keeps `fd` from programs we start, fcntl(2): a descriptor that was passed on to us is not theirs. */
-export function closeOnExec(fd: number): void {
-  if (fcntl(fd, F_SETFD, FD_CLOEXEC) !== 0) throw failure('fcntl', `descriptor ${fd}`)
 }
 
 /**

@@ -4,7 +4,9 @@ import {
   chmodSync,
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   statSync,
@@ -123,6 +125,13 @@ describe('the socket', () => {
     expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
     expect(daemon.log.find(({ msg }) => msg === 'ready')?.['socket']).toBe(rig.listenPath)
     expect(readFileSync(rig.jsonPath, 'utf8')).toContain(`"socket":${JSON.stringify(rig.listenPath)}`)
+    const { pid = 0 } = daemon.child
+    const passedOn = readlinkSync(`/proc/${pid}/fd/3`)
+    expect(passedOn).toMatch(/^socket:/)
+    const [helper] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ')
+    const held = readdirSync(`/proc/${helper}/fd`).map((fd) => readlinkSync(`/proc/${helper}/fd/${fd}`))
+    expect(held.length).toBeGreaterThan(3)
+    expect(held).not.toContain(passedOn)
     await daemon.kill('SIGTERM')
     expect(existsSync(rig.listenPath)).toBe(true)
   })

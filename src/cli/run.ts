@@ -1,11 +1,10 @@
 // `sozu-auditd run`: the daemon in the foreground until a signal ends it. Signals are handled from the first moment on, so
 // that a stop during start is a stop.
-import { Daemon } from '../daemon.ts'
-import { loadConfig } from '../config/load.ts'
+import type { Daemon } from '../daemon.ts'
 import { ConfigError, EXIT, JournalError } from '../errors.ts'
 import { createLog, flushLog, type Log } from '../log.ts'
-import { inheritedPath } from '../proxy/listener.ts'
-import { type Environment, inheritedSockets, ServiceManager } from '../systemd.ts'
+import { Accounts } from '../peer/accounts.ts'
+import type { Environment } from '../systemd.ts'
 
 /** After a stop signal the process ends within this time, whatever hangs. */
 const STOP_MS = 6500
@@ -35,11 +34,17 @@ export async function run({ configPath, environment, exit }: RunOptions): Promis
   process.on('unhandledRejection', onBug)
   // Node opens a debugger on SIGUSR1 unless somebody listens.
   process.on('SIGUSR1', () => log.info('SIGUSR1 does nothing'))
-  const started = start(configPath, environment, log, onBug)
+  // The helper is a process of its own: it starts while this one loads what it still needs.
+  const accounts = new Accounts({ log })
+  accounts.start()
+  const started = import('./start.ts').then(({ start }) =>
+    start({ configPath, environment, accounts, log, onBug }),
+  )
   handleSignals(started, log, leave, onBug)
   try {
     await started
   } catch (error) {
+    accounts.stop()
     if (error instanceof ConfigError) {
       log.fatal({ code: error.code, err: error.message }, 'not started: configuration')
       leave(EXIT.config)
@@ -48,32 +53,6 @@ export async function run({ configPath, environment, exit }: RunOptions): Promis
       leave(EXIT.sink)
     } else onBug(error)
   }
-}
-
-async function start(
-  configPath: string,
-  environment: Environment,
-  log: Log,
-  onBug: (error: unknown) => void,
-): Promise<Daemon> {
-  const config = loadConfig(configPath)
-  log.level = config.logLevel
-  const sockets = inheritedSockets(environment, process.pid)
-  if (sockets > 1) {
-    throw new ConfigError(
-      'listen_failed',
-      `${sockets} sockets were passed on; the .socket unit must have one`,
-    )
-  }
-  const manager = new ServiceManager(environment, process.pid, log)
-  return Daemon.start({
-    configPath,
-    config,
-    inheritedPath: sockets === 1 ? inheritedPath() : null,
-    manager,
-    log,
-    onBug,
-  })
 }
 
 function handleSignals(

@@ -7,7 +7,7 @@ import { chmod, chown, lstat, mkdtemp, open, rename, rm } from 'node:fs/promises
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import path from 'node:path'
 import { ConfigError, errnoOf, PeerError } from '../errors.ts'
-import { closeOnExec, socketPathOf } from '../native.ts'
+import { socketPathOf } from '../native.ts'
 
 export type BindOptions = {
   readonly path: string
@@ -89,12 +89,12 @@ export class Listener {
 }
 
 /**
- * Path of the listening socket that systemd passed on, which from here on is ours alone.
+ * Path of the listening socket that systemd passed on. It is ours alone: Node marks whatever it inherits close-on-exec before
+ * anything of ours runs, and a test holds it to that.
  * @throws ConfigError `listen_failed` when what was passed on is no unix socket with a path
  */
 export function inheritedPath(): string {
   try {
-    closeOnExec(FIRST_INHERITED_FD)
     const listenPath = socketPathOf(FIRST_INHERITED_FD)
     if (listenPath !== null) return listenPath
   } catch (error) {

@@ -1,0 +1,51 @@
+// From the configuration to a daemon that serves. Apart from run.ts, which has nothing else to load and so handles signals, and
+// has the helper for account names on its way, before all of this is there.
+import { loadConfig } from '../config/load.ts'
+import { Daemon } from '../daemon.ts'
+import { ConfigError } from '../errors.ts'
+import type { Log } from '../log.ts'
+import type { Accounts } from '../peer/accounts.ts'
+import { inheritedPath } from '../proxy/listener.ts'
+import { type Environment, inheritedSockets, ServiceManager } from '../systemd.ts'
+
+export type StartOptions = {
+  readonly configPath: string
+  readonly environment: Environment
+  /** Started already. */
+  readonly accounts: Accounts
+  readonly log: Log
+  /** Called with an error nobody expected; it must end the process. */
+  readonly onBug: (error: unknown) => void
+}
+
+/**
+ * Resolves when the daemon serves.
+ * @throws ConfigError for what the operator must change, JournalError for a required sink that does not open
+ */
+export async function start({
+  configPath,
+  environment,
+  accounts,
+  log,
+  onBug,
+}: StartOptions): Promise<Daemon> {
+  const config = loadConfig(configPath)
+  log.level = config.logLevel
+  const sockets = inheritedSockets(environment, process.pid)
+  if (sockets > 1) {
+    throw new ConfigError(
+      'listen_failed',
+      `${sockets} sockets were passed on; the .socket unit must have one`,
+    )
+  }
+  const manager = new ServiceManager(environment, process.pid, log)
+  return Daemon.start({
+    accounts,
+    configPath,
+    config,
+    inheritedPath: sockets === 1 ? inheritedPath() : null,
+    manager,
+    log,
+    onBug,
+  })
+}
