@@ -63,14 +63,14 @@ export class UnfinishedSearch {
    */
   result(): { unfinished: AuditRecord[]; unreadable: number } {
     const lines = [...this.#open].filter(([ulid]) => !this.#finished.has(ulid, 0))
-    const read = lines.map(([, line]) => this.#read(line))
+    const read = lines.map(([, line]) => readLine(this.#form, line))
     const unfinished = read.filter((record) => record !== null)
     unfinished.sort((a, b) => (a.ts < b.ts ? -1 : a.ts > b.ts ? 1 : 0))
     return { unfinished, unreadable: read.length - unfinished.length }
   }
 
   #takeUnsure(line: string): boolean {
-    const record = this.#read(Buffer.from(line, 'latin1'))
+    const record = readLine(this.#form, Buffer.from(line, 'latin1'))
     if (record === null) return false
     const { stage, requestUlid } = record
     if (stage === 'completion' || stage === 'refusal') this.#finish(requestUlid, 0)
@@ -88,10 +88,19 @@ export class UnfinishedSearch {
     const bytes = Buffer.from(line, 'latin1')
     this.#open.set(bytes.toString('latin1', ulidAt, ulidAt + ULID_LENGTH), bytes)
   }
+}
 
-  #read(line: Buffer): AuditRecord | null {
-    return isUtf8(line) ? this.#form.read(line.toString('utf8')) : null
-  }
+/**
+ * Whether nothing in this line or before it is unfinished.
+ * @param line its bytes as characters 0 to 255, LF included
+ */
+export function isMarkLine(form: LineForm, line: string): boolean {
+  const record = form.glance(line).kind === 'unsure' ? readLine(form, Buffer.from(line, 'latin1')) : null
+  return record !== null && isMark(record)
+}
+
+function readLine(form: LineForm, line: Buffer): AuditRecord | null {
+  return isUtf8(line) ? form.read(line.toString('utf8')) : null
 }
 
 function isMark({ stage, verb, extras }: AuditRecord): boolean {

@@ -38,6 +38,8 @@ export type Found = {
   readonly size: number
   /** Bytes of a last line without LF, which was closed. */
   readonly tornBytes: number
+  /** Its last whole line, as characters 0 to 255, LF included; null when there is none, or it is none of ours by its length. */
+  readonly lastLine: string | null
   /** Permission bits before they were narrowed, or null. */
   readonly narrowedFrom: number | null
   /** Where what stood at the path was moved, because it was not fit to be written, or null. */
@@ -187,11 +189,11 @@ export class AuditFile {
   #open(movedAside: string | null, distrusted: boolean): Found {
     const { path: file, groupId } = this.#options
     this.#lockFd ??= lockPath(file)
-    const { fd, stats, foundSize, tornBytes, narrowedFrom } = openByRules(file, groupId)
+    const { fd, stats, foundSize, tornBytes, lastLine, narrowedFrom } = openByRules(file, groupId)
     this.#file = { fd, expected: stats, unsynced: tornBytes > 0 }
     this.#vouched = foundSize > 0
     this.#reserve.renew()
-    const found = { path: file, fresh: foundSize === 0, size: foundSize, tornBytes, narrowedFrom }
+    const found = { path: file, fresh: foundSize === 0, size: foundSize, tornBytes, lastLine, narrowedFrom }
     const syncFailed = this.#syncFailed
     this.#syncFailed = false
     return { ...found, movedAside, distrusted: distrusted && movedAside !== null, syncFailed }

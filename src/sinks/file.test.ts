@@ -106,6 +106,33 @@ describe('a file', () => {
     expect(readFileSync(file, 'utf8').startsWith(content)).toBe(true)
   })
 
+  it.each([
+    ['nothing', '', null],
+    ['nothing but an LF', '\n', '\n'],
+    ['one line', 'whole\n', 'whole\n'],
+    ['several', 'first\nlast é\n', Buffer.from('last é\n').toString('latin1')],
+    ['a torn one', 'first\nlast\ntorn', 'last\n'],
+    ['only a torn one', 'torn', null],
+    ['a line of the greatest length', `first\n${'x'.repeat(7999)}\n`, `${'x'.repeat(7999)}\n`],
+    ['a line that is longer', `first\n${'x'.repeat(8000)}\n`, null],
+    ['one whose beginning is not looked at', `first x\n${'y'.repeat(65_529)}`, null],
+    ['one that is just looked at', `first\nx\n${'y'.repeat(65_533)}`, 'x\n'],
+  ])('that ends in %s has its last whole line found', async (_, content, line) => {
+    writeFileSync(file, content)
+    let lastLine: string | null | undefined
+    const { sink } = createFileSink({
+      path: file,
+      render,
+      opened: (report) => {
+        ;({ lastLine } = report)
+        return records.opened(report)
+      },
+    })
+    sinks.push(sink)
+    await sink.open()
+    expect(lastLine).toBe(line)
+  })
+
   it("has ten thousand lines of a hundred clients whole, each client's in its order, all in the order of the calls", async () => {
     const sink = sinkOf()
     const journal = new Journal({

@@ -4,7 +4,9 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import type { FinishReport, Sink, WriteOptions } from '../audit/journal.ts'
+import { jsonForm, textForm } from '../audit/line-form.ts'
 import type { AuditRecord } from '../audit/record.ts'
+import { isMarkLine } from '../audit/unfinished.ts'
 import { JournalError } from '../errors.ts'
 import { packageFile } from '../place.ts'
 import type { AuditFileOptions, Found, Tampering, Written } from './audit-file.ts'
@@ -40,6 +42,9 @@ export type FileSinkOptions = AuditFileOptions & {
 const MAX_MOVES = 5
 /** The thread needs little: its buffers are not on its heap. */
 const THREAD_LIMITS = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64, stackSizeMb: 1 }
+
+const forms = { text: textForm, json: jsonForm }
+const NOTHING_LEFT: Unfinished = { unfinished: [], incomplete: null }
 
 type Asking = {
   readonly resolve: (answer: Answer) => void
@@ -101,8 +106,10 @@ export class FileSink implements Sink {
   /** What an earlier run left; where there was none, there is nothing to look at. */
   async #readBack(): Promise<Unfinished> {
     const { path, form } = this.#options
-    const { fresh, size } = this.#found ?? { fresh: true, size: 0 }
-    if (fresh && newestPredecessor(path, new Set()) === null) return { unfinished: [], incomplete: null }
+    const { fresh, size, lastLine } = this.#found ?? { fresh: true, size: 0, lastLine: null }
+    if (fresh && newestPredecessor(path, new Set()) === null) return NOTHING_LEFT
+    // After an ordinary end the last line says so: there is nothing to start a thread for.
+    if (lastLine !== null && isMarkLine(forms[form], lastLine)) return NOTHING_LEFT
     const workerData: UnfinishedOrder = { path, end: size, form }
     const thread = new Worker(packageFile('dist/sinks/unfinished-thread.js'), { workerData })
     const [found] = (await once(thread, 'message')) as [Unfinished]

@@ -15,10 +15,12 @@ import {
   writeSync,
 } from 'node:fs'
 import path from 'node:path'
+import { MAX_LINE_BYTES } from '../audit/limits.ts'
 import { errnoOf, JournalError } from '../errors.ts'
 import { lockExclusive } from '../native.ts'
 
 const MODE = 0o640
+const LF = 0x0a
 // O_NONBLOCK: opening a FIFO must fail by our own check, not hang. Read access is for the last line only.
 const FLAGS = constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_NONBLOCK
 
@@ -36,6 +38,7 @@ export function openByRules(
   readonly stats: Stats
   readonly foundSize: number
   readonly tornBytes: number
+  readonly lastLine: string | null
   readonly narrowedFrom: number | null
 } {
   const directory = path.resolve(path.dirname(file))
@@ -46,10 +49,12 @@ export function openByRules(
     refuseUnfit(file, found)
     const narrowedFrom = narrow(fd, found, created)
     if (groupId !== null && found.gid !== groupId) fchownSync(fd, -1, groupId)
-    const tornBytes = closeTornLine(fd, found.size)
+    const { tornBytes, lastLine } = endOf(fd, found.size)
+    // So that our first line starts on a line of its own.
+    if (tornBytes > 0) writeSync(fd, Buffer.from('\n'), 0, 1)
     // The new name must survive a power cut as well as the lines do: a file's entry lives in its directory.
     if (found.size === 0) syncDirectories(directory, firstMade)
-    return { fd, stats: fstatSync(fd), foundSize: found.size, tornBytes, narrowedFrom }
+    return { fd, stats: fstatSync(fd), foundSize: found.size, tornBytes, lastLine, narrowedFrom }
   } catch (error) {
     closeQuietly(fd)
     throw error
@@ -124,8 +129,12 @@ function narrow(fd: number, { mode }: Stats, created: boolean): number | null {
   return (present & ~MODE) === 0 ? null : present
 }
 
-/** Ends a last line that has no LF, so that ours starts on a line of its own. Returns the length of what was torn. */
-function closeTornLine(fd: number, size: number): number {
+/**
+ * What a file ends in.
+ * @returns in `tornBytes` the length of what stands behind the last LF; in `lastLine` the line that ends in it, as characters 0
+ * to 255, LF included, or null when there is none or it is longer than any of ours
+ */
+function endOf(fd: number, size: number): { tornBytes: number; lastLine: string | null } {
   const tail = Buffer.alloc(Math.min(size, 65_536))
   let filled = 0
   while (filled < tail.length) {
@@ -133,9 +142,11 @@ function closeTornLine(fd: number, size: number): number {
     if (bytesRead === 0) break
     filled += bytesRead
   }
-  const torn = filled - (tail.subarray(0, filled).lastIndexOf(0x0a) + 1)
-  if (torn > 0) writeSync(fd, Buffer.from('\n'), 0, 1)
-  return torn
+  const end = tail.subarray(0, filled).lastIndexOf(LF) + 1
+  const start = end < 2 ? 0 : tail.lastIndexOf(LF, end - 2) + 1
+  const isWhole = end > 0 && (start > 0 || filled === size)
+  const isLine = isWhole && end - start <= MAX_LINE_BYTES
+  return { tornBytes: filled - end, lastLine: isLine ? tail.toString('latin1', start, end) : null }
 }
 
 /** Syncs `directory`, and what lies above it up to the one that holds the first directory we had to make. */
