@@ -62,8 +62,8 @@ export class Lane {
   #checkDue = false
   #retryDue = false
   #outage: Outage | null = null
-  /** Why the sink was not there when it was last needed; null when it does not answer. */
-  #trouble: string | null = null
+  /** What was wrong with the sink in this outage, as far as that is told apart. */
+  readonly #troubles = new Set<string>()
   /** The operation in progress, if any; it never rejects. */
   #outstanding: Promise<unknown> | null = null
   readonly #debt = new Debt()
@@ -332,7 +332,8 @@ export class Lane {
     this.#outage = already === null ? { ...why, sinceMs: Date.now() } : { ...already, full: why.full }
     onFailed()
     if (already !== null) return
-    this.#trouble = why.error.message
+    this.#troubles.clear()
+    this.#troubles.add(troubleOf(why.error))
     this.#retryLater()
     this.#options.onOut(this.#outage)
   }
@@ -368,10 +369,9 @@ export class Lane {
   }
 
   #stillOut(why: JournalError | null): void {
-    const trouble = why?.message ?? null
-    const isNews = trouble !== this.#trouble
-    this.#trouble = trouble
-    this.#options.onStillOut(why, isNews)
+    const trouble = troubleOf(why)
+    this.#options.onStillOut(why, !this.#troubles.has(trouble))
+    this.#troubles.add(trouble)
     this.#retryLater()
   }
 
@@ -408,6 +408,11 @@ function isAdmission({ admission }: Entry): boolean {
 /** The record with the mark of one that was written after the fact. */
 function late(record: AuditRecord): AuditRecord {
   return { ...record, extras: { ...record.extras, detail: { ...record.extras.detail, late: true } } }
+}
+
+/** A sink that did not answer in time, or still has not, is in one and the same trouble. */
+function troubleOf(why: JournalError | null): string {
+  return why === null || why.code === 'sink_timeout' ? 'sink_timeout' : why.message
 }
 
 function tooSlow(name: string, deadlineMs: number): JournalError {

@@ -17,10 +17,14 @@ type Slot = {
   readonly put: (record: AuditRecord, value: Clean) => AuditRecord
 }
 
+/** What cannot be cut is too long by itself: no record of ours. */
+export class LineTooLong extends Error {}
+
 /**
  * Renders `record` in at most `MAX_LINE_BYTES`, LF included.
  * @param render lays out a record as one line ending in LF
  * @returns the line's bytes
+ * @throws LineTooLong
  */
 export function fitLine(record: AuditRecord, render: (laid: Laid) => string): string {
   let laid = limitReason({ record, truncated: new Map(wholes(record)) })
@@ -29,7 +33,7 @@ export function fitLine(record: AuditRecord, render: (laid: Laid) => string): st
     if (line !== null && Buffer.byteLength(line) <= MAX_LINE_BYTES) return line
     laid = cutTo(laid, limit)
   }
-  throw new Error('a line without client values is too long')
+  throw new LineTooLong('a line without client values is too long')
 }
 
 /** Names what was cut in the order of the values, not of the cutting, so that a line is rendered again as it was. */

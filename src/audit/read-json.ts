@@ -1,7 +1,7 @@
 // One JSON line → the record it was rendered from. Nothing is lost in this form: a value comes back with its text and its
 // original, or, where the line had no room for it, with its beginning and the length and hash of the whole.
 import { renderJson } from './json.ts'
-import { lineFields, type ReadLine, recordOf } from './read-record.ts'
+import { lineFields, type ReadLine, recordOf, rendersTo } from './read-record.ts'
 import type { AuditRecord } from './record.ts'
 
 /**
@@ -11,7 +11,9 @@ import type { AuditRecord } from './record.ts'
  */
 export function readJson(line: string): AuditRecord | null {
   const read = parsed(line)
-  return read !== null && renderJson(read.record, read.context) === line ? read.record : null
+  if (read === null) return null
+  const { record, context } = read
+  return rendersTo(line, () => renderJson(record, context)) ? record : null
 }
 
 function parsed(line: string): ReadLine | null {

@@ -2,6 +2,7 @@
 // other half of rendering and trusts nothing: read-text.ts and read-json.ts render what they read and take it only when
 // that gives the very same line. So a column too many, twice, out of place or of another release is not ours.
 import * as z from 'zod'
+import { LineTooLong } from './layout.ts'
 import { type AuditRecord, type Detail, errorCodes, type LineContext } from './record.ts'
 import type { Clean } from './sanitise.ts'
 
@@ -116,6 +117,17 @@ export function recordOf(fields: LineFields): ReadLine {
   }
   const { host, socket, auditd_version: auditdVersion } = fields
   return { record, context: { host, socket, auditdVersion } }
+}
+
+/** Whether what was read is what `render` makes `line` of. */
+export function rendersTo(line: string, render: () => string): boolean {
+  try {
+    return render() === line
+  } catch (error) {
+    // LineTooLong: somebody else's line, of more than can be cut.
+    if (!(error instanceof LineTooLong)) throw error
+    return false
+  }
 }
 
 function cleanOf({ extras: { raw, truncated } }: LineFields, name: string, shown: string): Clean {

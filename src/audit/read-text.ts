@@ -4,7 +4,7 @@
 // - what an id that was cut looked like before its head slot was made free of brackets and spaces;
 // - whether a version called `unknown` is one.
 import { isUtf8 } from 'node:buffer'
-import { type LineFields, lineFields, recordOf } from './read-record.ts'
+import { type LineFields, lineFields, recordOf, rendersTo } from './read-record.ts'
 import { type AuditRecord, RECORD_SCHEMA } from './record.ts'
 import { sanitisePiece, sanitiseSlot } from './sanitise.ts'
 import { renderText } from './text.ts'
@@ -30,7 +30,7 @@ export function readText(line: string): AuditRecord | null {
   const fields = lineFields.safeParse(fieldsOf(head, values))
   if (!fields.success) return null
   const { record, context } = recordOf(fields.data)
-  return renderText(record, context) === line ? record : null
+  return rendersTo(line, () => renderText(record, context)) ? record : null
 }
 
 type Head = Pick<LineFields, 'session_ulid' | 'request_ulid'> & { cluster_id: string; backend_id: string }

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { hostileContext, hostileRecord } from '../../test/support/hostile-record.ts'
 import { renderJson } from './json.ts'
+import { MAX_LINE_BYTES } from './limits.ts'
 import { readJson } from './read-json.ts'
 import { readText } from './read-text.ts'
 import { type AuditRecord, noExtras } from './record.ts'
@@ -176,5 +177,13 @@ describe('a text line that we would not write', () => {
         detail: { number: 2, truth: true, headers: 2 },
       },
     })
+  })
+})
+
+describe('a JSON line that somebody else wrote', () => {
+  it('is not ours when what cannot be cut is too long as we would write it', () => {
+    const line = renderJson(base, context).replaceAll('edge-1', 'é'.repeat(3000))
+    expect(Buffer.byteLength(line)).toBeLessThan(MAX_LINE_BYTES)
+    expect(readJson(line)).toBeNull()
   })
 })

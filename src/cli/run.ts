@@ -78,7 +78,7 @@ function handleSignals(
   let reloading: Promise<void> = Promise.resolve()
   process.on('SIGHUP', () => {
     reloading = reloading
-      .then(() => started.then((daemon) => (stopping ? undefined : daemon.reload())))
+      .then(() => started.then((daemon) => (stopping ? undefined : daemon.reload()), noStart))
       .catch(onBug)
   })
 }

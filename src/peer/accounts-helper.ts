@@ -1,7 +1,8 @@
 // Child process that turns uids into account names; the only place that calls the account database, which may block
 // for minutes (LDAP, NFS) and then blocks this process alone. One decimal uid per line on standard input, one JSON line
 // per uid on standard output: {"uid":n,"name":string|null} or {"uid":n,"error":string}. `name: null` means that the
-// database says there is no such account; a database that could not say is an error. Ends when standard input closes.
+// database says there is no such account; a database that could not say is an error. Ends when standard input closes, and
+// with the daemon, whose pid is its argument.
 // Do not assume that a name is line-safe or plain ASCII: it is passed on as it is.
 import { execFile } from 'node:child_process'
 import { createRequire } from 'node:module'
@@ -78,6 +79,9 @@ async function answerTo(line: string, posix: Posix | null, signal: AbortSignal):
 const posix = loadPosix()
 // getpwuid(3) blocks this thread, which then cannot see that its input closed; with getent alone nothing blocks.
 if (posix !== null) dieWithParent()
+// Of a parent that was gone before that, the kernel tells us nothing.
+const [, , daemonPid] = process.argv
+if (daemonPid !== undefined && process.ppid !== Number(daemonPid)) process.exit()
 
 const ended = new AbortController()
 process.stdin.once('end', () => ended.abort())

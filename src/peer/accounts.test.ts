@@ -332,6 +332,27 @@ describe.skipIf(!built)('the real helper (needs dist/)', () => {
     expect(await ask(builtHelper, ['0'])).toHaveLength(1)
   })
 
+  it('ends before it asks the account database anything when the daemon ended while it was started', async () => {
+    const asked = join(dir, 'asked')
+    const helper = helperWithPosix(
+      `exports.getpwnam = () => { require('fs').writeFileSync(${JSON.stringify(asked)}, ''); for (;;) {} }`,
+    )
+    const outcomes = [process.ppid, process.pid].map(async (daemonPid) => {
+      const child = spawn(process.execPath, [helper, String(daemonPid)], {
+        stdio: ['pipe', 'ignore', 'ignore'],
+      })
+      spawned.push(child)
+      child.stdin.write('0\n')
+      const [status, signal] = await once(child, 'exit')
+      return { status, signal }
+    })
+    // Somebody else's child ends by itself; ours asks, and hangs.
+    expect(await outcomes[0]).toEqual({ status: 0, signal: null })
+    await vi.waitFor(() => expect(existsSync(asked)).toBe(true), { timeout: 5000 })
+    spawned[1]?.kill('SIGKILL')
+    expect(await outcomes[1]).toEqual({ status: null, signal: 'SIGKILL' })
+  })
+
   it('ends when the daemon is killed while the account database hangs', async () => {
     const asked = join(dir, 'asked')
     const helper = helperWithPosix(

@@ -36,10 +36,8 @@ type Flight = { readonly name: Promise<string | null>; readonly land: (name: str
 type Answer = { readonly uid: number; readonly name?: string | null; readonly error?: string }
 
 function spawnNodeHelper(helperPath: string): ChildProcess {
-  return spawn(process.execPath, [`--max-old-space-size=${HELPER_HEAP_MB}`, helperPath], {
-    stdio: ['pipe', 'pipe', 'ignore'],
-    env: {},
-  })
+  const args = [`--max-old-space-size=${HELPER_HEAP_MB}`, helperPath, String(process.pid)]
+  return spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'ignore'], env: {} })
 }
 
 function parseAnswer(line: string): Answer | null {

@@ -38,7 +38,7 @@ export type Found = {
   readonly size: number
   /** Bytes of a last line without LF, which was closed. */
   readonly tornBytes: number
-  /** Its last whole line, as characters 0 to 255, LF included; null when there is none, or it is none of ours by its length. */
+  /** Its last whole line, as characters 0 to 255, LF included; null when there is none, or none that can be one of ours. */
   readonly lastLine: string | null
   /** Permission bits before they were narrowed, or null. */
   readonly narrowedFrom: number | null

@@ -18,6 +18,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { AuditHistory } from '../../test/support/audit-history.ts'
 import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
 import { DaemonRecords } from '../audit/daemon-records.ts'
 import { Journal } from '../audit/journal.ts'
@@ -292,6 +293,31 @@ describe('a sink', () => {
     await gone
     await sink.open()
     expect(linesOf()).toEqual([FRESH])
+  })
+
+  it('whose file is rotated away before the attempts of an earlier run have their completion says that they have none', async () => {
+    const history = new AuditHistory(file, { form: 'json' })
+    for (const target of ['a', 'b']) history.take({ does: 'attempt', target })
+    const inFlight: (number | null)[] = []
+    const { sink } = createFileSink({
+      path: file,
+      form: 'json',
+      render,
+      opened: (report) => {
+        inFlight.push(report.inFlight)
+        return records.opened(report)
+      },
+      outcomeUnknown: (attempt) => {
+        // Between the look at the file and the next line in it.
+        if (statSync(file, { throwIfNoEntry: false }) !== undefined) renameSync(file, `${file}.1`)
+        return { ...attempt, stage: 'completion' }
+      },
+    })
+    sinks.push(sink)
+    await sink.open()
+    expect(await sink.finish(() => 0)).toEqual({ finished: 2, incomplete: null })
+    await sink.open()
+    expect(inFlight).toEqual([null, 2, 0])
   })
 
   it('and another one never write the same file', async () => {

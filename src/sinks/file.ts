@@ -61,6 +61,8 @@ export class FileSink implements Sink {
   #asking: Asking | null = null
   #found: Found | null = null
   #standing: (() => number) | null = null
+  /** Attempts of an earlier run that were found, and whose completion is not written yet. */
+  #unfinished = 0
   /** A sync has failed, and whoever opens the file has not been told yet. */
   #doubtful = false
   #low = false
@@ -85,7 +87,7 @@ export class FileSink implements Sink {
       this.#doubtful ||= found.syncFailed
       if (found.movedAside !== null && !found.distrusted)
         this.#options.onTampering(this.name, 'replaced', found.movedAside)
-      const opened = this.#options.opened({ ...found, inFlight: this.#standing?.() ?? null })
+      const opened = this.#options.opened({ ...found, inFlight: this.#inFlight })
       if (!(await this.#writeOwn([opened]))) continue
       const counted = !this.#doubtful
       this.#doubtful = false
@@ -97,10 +99,17 @@ export class FileSink implements Sink {
   async finish(standing: () => number): Promise<FinishReport> {
     this.#standing = standing
     const { unfinished, incomplete } = await this.#readBack()
+    this.#unfinished = unfinished.length
     const completions = unfinished.map((attempt) => this.#options.outcomeUnknown(withBuffers(attempt)))
     // A file that is rotated away just now is followed by another one, whose predecessor it is.
     while (!(await this.#writeOwn(completions))) await this.open()
+    this.#unfinished = 0
     return { finished: unfinished.length, incomplete }
+  }
+
+  /** Attempts in this file and its predecessors that have no completion; null as long as nobody has looked. */
+  get #inFlight(): number | null {
+    return this.#standing === null ? null : this.#standing() + this.#unfinished
   }
 
   /** What an earlier run left; where there was none, there is nothing to look at. */

@@ -131,8 +131,8 @@ function narrow(fd: number, { mode }: Stats, created: boolean): number | null {
 
 /**
  * What a file ends in.
- * @returns in `tornBytes` the length of what stands behind the last LF; in `lastLine` the line that ends in it, as characters 0
- * to 255, LF included, or null when there is none or it is longer than any of ours
+ * @returns in `tornBytes` the length of what stands behind the last LF, 64 KiB at most; in `lastLine` the line that ends in it, as
+ * characters 0 to 255, LF included, or null when there is none, it is longer than any of ours, or it begins before those 64 KiB
  */
 function endOf(fd: number, size: number): { tornBytes: number; lastLine: string | null } {
   const tail = Buffer.alloc(Math.min(size, 65_536))
