@@ -24,8 +24,8 @@ const NAME: ContenderName = 'auditd-write'
 const DAEMON: DaemonSettings = { durability: 'write', text: true }
 const COUNTS = [0, 100, 1000, 10_000]
 const QUICK_COUNTS = [0, 100, 1000]
-/** V8 gives back what a start or a burst needed when nothing has happened for eight seconds. */
-const REST_MS = 12_000
+/** V8 gives back what a start or a burst needed when nothing has happened for eight to twenty seconds. */
+const REST_MS = 30_000
 
 export async function runMemory(options: Options, setting: Setting): Promise<Memory[]> {
   const { say } = setting
