@@ -18,8 +18,9 @@ import type { Workbench } from './workbench.ts'
 /** While one life waits for a file to recover, another one can use the processor. */
 export const WORKBENCHES = 3 * availableParallelism()
 
-/** How often a point is tried before it counts as out of reach. */
+/** How often a point is tried before it counts as out of reach. What every life had must come again some time. */
 const TRIES = 4
+const TRIES_IF_CERTAIN = 10
 const PHASES = ['start', 'requests', 'end'] as const
 /** Lives in which calls are counted, before any is struck: what is not in all of them is not sure to come again. */
 const REHEARSALS = 4
@@ -153,7 +154,8 @@ export async function strike(
           else {
             if (outcome.traced.some(({ injected }) => injected)) wakeUps += 1
             else calm.push(outcome)
-            if (point.tries < TRIES) agenda.giveBack(nextTry(point, outcome))
+            if (point.tries < (point.certain ? TRIES_IF_CERTAIN : TRIES))
+              agenda.giveBack(nextTry(point, outcome))
             else missed.push(point)
           }
         }
