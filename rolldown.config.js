@@ -4,6 +4,7 @@
 import path from 'node:path'
 import { defineConfig } from 'rolldown'
 
+/** What is started, or imported when it is needed, by its name. */
 const programs = [
   'main',
   'cli/run',

@@ -27,7 +27,7 @@ export const CANARY = 'c4n4ry5ecret'
 export const REQUESTS = 20
 
 const ANSWER_MS = 3000
-const RECOVERY_MS = 3000
+export const RECOVERY_MS = 3000
 const REPORT_MS = 100
 /** Refusals for which the files, or the machine, are to blame: worth asking again. */
 const BLAMES = /audit record could not be written|connection refused: /

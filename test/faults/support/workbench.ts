@@ -11,7 +11,7 @@ import { type Complaint, type Evidence, judge, readStreams, type Stream, type St
 import { lastOf, lastWords, untimelyEnd } from './ending.ts'
 import { hasMissedItsMark, type LifePlan, type Outcome, outcomeOf, type Plan, type Setting } from './plan.ts'
 import { ReceivedLog } from './received-log.ts'
-import { CANARY, playEnd, playRequests, type Seen } from './scenario.ts'
+import { CANARY, playEnd, playRequests, RECOVERY_MS, type Seen } from './scenario.ts'
 import { tracedFromStart, type Watch } from './strace.ts'
 import { SweptDaemon } from './swept-daemon.ts'
 import { attach, readCalls, readTrace, threadsOf } from './tracer.ts'
@@ -178,7 +178,10 @@ export class Workbench {
       // strace may know before we do.
       if (killed) await daemon.exited
     }
-    if (!recovered) outcome.complaints.push({ rule: 'did not recover', about: lastOf(daemon) })
+    // What was struck behind the script's last wait is reported only now, and must recover as well.
+    const back = recovered && (await daemon.until(() => daemon.healthy(), RECOVERY_MS))
+    if (!back && (daemon.exit === null || !recovered))
+      outcome.complaints.push({ rule: 'did not recover', about: lastOf(daemon) })
     if (daemon.exit !== null && part === playRequests) {
       outcome.exit = daemon.exit
       // A call that is to be the last one of a start may only come afterwards.
