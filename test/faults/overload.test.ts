@@ -164,8 +164,9 @@ type Scene = {
  * in memory, since a disk's moods would be in both measurements and hide what the crowd does.
  */
 async function scene(config: Readonly<Record<string, number>> = {}): Promise<Scene> {
-  const rig = await Rig.start({ standin: false, daemon: false })
+  // Before the rig, so that it is taken down after it: a daemon that lives makes its directory again where the disk was.
   const disk = Disk.tmpfs(512)
+  const rig = await Rig.start({ standin: false, daemon: false })
   const json = path.join(disk.path, 'audit.jsonl')
   rig.configure({
     listen_socket_mode: '0666',
