@@ -99,12 +99,16 @@ export class FrameDecoder {
       this.#frameBytes = this.#readPrefix()
     }
     if (this.#bufferedBytes < this.#frameBytes) return null
-    const frame = this.#store.subarray(0, this.#frameBytes)
-    const rest = this.#store.subarray(this.#frameBytes, this.#bufferedBytes)
-    this.#bufferedBytes = rest.length
-    this.#shared = rest.length > 0 && frame.length <= OWN_MEMORY_BYTES
-    if (rest.length === 0) this.#store = NOTHING
-    else this.#store = this.#shared ? rest : copyOf(rest)
+    const restBytes = this.#bufferedBytes - this.#frameBytes
+    // As nearly always: a frame that came alone, as the memory it came in.
+    const frame = restBytes === 0 && this.#store.length === this.#frameBytes ? this.#store : this.#store.subarray(0, this.#frameBytes)
+    this.#shared = restBytes > 0 && frame.length <= OWN_MEMORY_BYTES
+    if (restBytes === 0) this.#store = NOTHING
+    else {
+      const rest = this.#store.subarray(this.#frameBytes, this.#bufferedBytes)
+      this.#store = this.#shared ? rest : copyOf(rest)
+    }
+    this.#bufferedBytes = restBytes
     this.#frameBytes = 0
     return frame
   }

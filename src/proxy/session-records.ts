@@ -72,22 +72,22 @@ export class SessionRecords {
   }
 
   /**
-   * Writes the attempt, or the access line, of a request that has one.
+   * Writes the attempt, or the access line, of a request that has one; null when it has none.
    * @throws JournalError when it is not durable by the passage's deadline: the request must not be forwarded
    */
-  async admission({ operation, requestUlid, sha256, deadlineMs }: Passage): Promise<void> {
-    if (!this.#isRecorded(operation)) return
+  admission({ operation, requestUlid, sha256, deadlineMs }: Passage): Promise<void> | null {
+    if (!this.#isRecorded(operation)) return null
     const stage = operation.access === 'mutates' ? 'attempt' : 'access'
     const extras = { requestSha256: sha256, detail: operation.detail }
     const record = this.#record(stage, requestUlid, operation, 'ok', extras)
-    await this.#context.journal.append(record, deadlineMs - performance.now())
+    return this.#context.journal.append(record, deadlineMs - performance.now())
   }
 
-  /** Writes what came of a request. A read that was answered has said all there is in its access line. */
-  async completion(passage: Passage, outcome: Outcome, clientGone: boolean): Promise<void> {
+  /** Writes what came of a request; null where a read was answered, whose access line has said all there is. */
+  completion(passage: Passage, outcome: Outcome, clientGone: boolean): Promise<void> | null {
     const { operation, requestUlid, sha256, startedMs } = passage
-    if (!this.#isRecorded(operation)) return
-    if (operation.access !== 'mutates' && outcome.errorCode === null) return
+    if (!this.#isRecorded(operation)) return null
+    if (operation.access !== 'mutates' && outcome.errorCode === null) return null
     const named = outcome.target === null ? operation : { ...operation, target: outcome.target }
     const record = this.#record('completion', requestUlid, named, outcome.result, {
       elapsedMs: Math.round(performance.now() - startedMs),
@@ -98,11 +98,11 @@ export class SessionRecords {
       clientGone,
       detail: merged(operation.detail, outcome.detail),
     })
-    await this.#append(record)
+    return this.#append(record)
   }
 
   /** Writes the completion of a request that Sōzu did not answer. */
-  failed(passage: Passage, errorCode: RecordErrorCode, why: string, clientGone: boolean): Promise<void> {
+  failed(passage: Passage, errorCode: RecordErrorCode, why: string, clientGone: boolean): Promise<void> | null {
     const unknown = { fanout: null, target: null, detail: null }
     return this.completion(
       passage,

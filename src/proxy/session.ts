@@ -186,7 +186,7 @@ export class Session {
     if (judged === null) return
     const passage = { requestUlid: this.#context.newUlid(), startedMs, deadlineMs, ...judged }
     if (!(await this.#admit(passage))) return
-    if (!(await this.#connect(passage))) return
+    if (!this.#relay.connected && !(await this.#connect(passage))) return
     if (passage.operation.access === 'subscribes') await this.#relay.subscribe(frame)
     else await this.#exchange(frame, passage)
   }
@@ -337,8 +337,8 @@ export class Session {
       // Once a stop or an upgrade is under way, nobody can be asked any more.
       if (changesWorkers.has(passage.operation.kind)) await inTime(workers, WORKERS_WAIT_MS)
       const exchange = await this.#relay.exchange(frame)
-      const workersExpected = await inTime(workers, WORKERS_WAIT_MS)
-      await this.#complete(passage, exchange, workersExpected)
+      const known = inTime(workers, WORKERS_WAIT_MS)
+      await this.#complete(passage, exchange, known instanceof Promise ? await known : known)
     } catch (error) {
       // UpstreamError: the connection ended in mid-request. Whether Sōzu acted is not known, and nobody may assume either.
       if (!(error instanceof UpstreamError)) throw error
@@ -411,7 +411,7 @@ function newMainPid(message: string): number | null {
 }
 
 /** `value` when it is there, or comes within `ms`; else null. */
-async function inTime<T>(value: Promise<T> | T, ms: number): Promise<T | null> {
+function inTime<T>(value: Promise<T> | T, ms: number): Promise<T | null> | T {
   return value instanceof Promise ? Promise.race([value, delay(ms).then(() => null)]) : value
 }
 
