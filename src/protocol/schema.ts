@@ -26,8 +26,6 @@ export type Field = {
   readonly enumNumbers: ReadonlySet<number> | null
   /** Largest value that means itself; Sōzu reduces a larger port modulo 65536. */
   readonly max: number | null
-  /** Position in `Message.fields`. */
-  readonly index: number
 }
 
 export type Message = {
@@ -107,7 +105,7 @@ export function compileSchema(table: unknown, source: string): Schema {
   for (const [name, fields] of Object.entries(messageTables)) {
     const message = messages.get(name) as MutableMessage
     for (const [fieldName, entry] of Object.entries(fields)) {
-      const field = compileField(fieldName, entry, message.fields.length, messages, enums)
+      const field = compileField(fieldName, entry, messages, enums)
       if (field === null) throw wrong(source, `${name}.${fieldName}: unknown type ${entry.type}`)
       if (message.byTag.has(field.tag)) throw wrong(source, `${name}: tag ${field.tag} stands twice`)
       message.fields.push(field)
@@ -141,7 +139,6 @@ type MutableMessage = { name: string; fields: Field[]; byTag: Map<number, Field>
 function compileField(
   name: string,
   entry: FieldTable,
-  index: number,
   messages: ReadonlyMap<string, Message>,
   enums: Schema['enums'],
 ): Field | null {
@@ -161,7 +158,6 @@ function compileField(
     message,
     enumNumbers: enumTable === undefined ? null : new Set(enumTable.keys()),
     max: entry.max ?? null,
-    index,
   }
 }
 

@@ -39,9 +39,9 @@ class Scanner {
   /** Scans bytes [start, end) as `message`; returns the oneof member that was set, if any. */
   scanMessage(message: Message, start: number, end: number, depth: number): Field | null {
     if (depth > MAX_DEPTH) throw this.#malformed(start, `nested deeper than ${MAX_DEPTH} messages`)
-    const seen = new Uint8Array(message.fields.length)
+    /** Each field that may stand once and did. */
+    const seen: Field[] = []
     let mapKeys: Map<number, Set<string>> | null = null
-    const members: Field[] = []
     this.#offset = start
     while (this.#offset < end) {
       const at = this.#offset
@@ -67,27 +67,26 @@ class Scanner {
           mapKeys.set(tag, keys)
           this.#scanMapEntry(field, keys, end, depth)
         } else {
-          if (seen[field.index] !== 0) throw this.#malformed(at, 'stands twice')
+          if (seen.includes(field)) throw this.#malformed(at, 'stands twice')
           if (field.oneof !== null) {
-            const other = members.find(({ oneof }) => oneof === field.oneof)
+            const other = seen.find(({ oneof }) => oneof === field.oneof)
             if (other !== undefined) {
               throw this.#malformed(at, `second member of ${field.oneof} after ${other.name}`)
             }
-            members.push(field)
           }
-          seen[field.index] = 1
+          seen.push(field)
           this.#scanValue(field, end, depth)
         }
       }
       this.#path.pop()
     }
     for (const field of message.required) {
-      if (seen[field.index] === 0) {
+      if (!seen.includes(field)) {
         this.#path.push(field.name)
         throw this.#malformed(end, 'required field is missing')
       }
     }
-    return members[0] ?? null
+    return seen.find(({ oneof }) => oneof !== null) ?? null
   }
 
   #countElement(at: number): void {

@@ -7,7 +7,6 @@ import {
   type AuditRecord,
   type Detail,
   type Extras,
-  noExtras,
   type RecordErrorCode,
   type Stage,
 } from '../audit/record.ts'
@@ -155,7 +154,6 @@ export class SessionRecords {
     extras: Partial<Extras>,
   ): AuditRecord {
     const { clock, sozu } = this.#context
-    const { leaseId, metricDetailReason } = operation
     return {
       ts: clock(),
       stage,
@@ -172,7 +170,18 @@ export class SessionRecords {
       bootGeneration: sozu.bootGeneration,
       sozuVersion: sozu.release.version,
       buildGitSha: sozu.release.gitSha,
-      extras: { ...noExtras, leaseId, metricDetailReason, ...extras },
+      // Each by name: spreading two objects into one takes half a microsecond.
+      extras: {
+        elapsedMs: extras.elapsedMs ?? null,
+        errorCode: extras.errorCode ?? null,
+        reason: extras.reason ?? null,
+        fanout: extras.fanout ?? null,
+        requestSha256: extras.requestSha256 ?? null,
+        leaseId: operation.leaseId,
+        metricDetailReason: operation.metricDetailReason,
+        clientGone: extras.clientGone ?? null,
+        detail: extras.detail ?? null,
+      },
     }
   }
 }

@@ -184,7 +184,8 @@ export class Session {
     const deadlineMs = startedMs + BUDGET_MS
     const judged = await this.#judge(frame, deadlineMs)
     if (judged === null) return
-    const passage = { requestUlid: this.#context.newUlid(), startedMs, deadlineMs, ...judged }
+    const { operation, sha256 } = judged
+    const passage = { requestUlid: this.#context.newUlid(), startedMs, deadlineMs, operation, sha256 }
     if (!(await this.#admit(passage))) return
     if (!this.#relay.connected && !(await this.#connect(passage))) return
     if (passage.operation.access === 'subscribes') await this.#relay.subscribe(frame)
