@@ -101,7 +101,10 @@ export class FrameDecoder {
     if (this.#bufferedBytes < this.#frameBytes) return null
     const restBytes = this.#bufferedBytes - this.#frameBytes
     // As nearly always: a frame that came alone, as the memory it came in.
-    const frame = restBytes === 0 && this.#store.length === this.#frameBytes ? this.#store : this.#store.subarray(0, this.#frameBytes)
+    const frame =
+      restBytes === 0 && this.#store.length === this.#frameBytes
+        ? this.#store
+        : this.#store.subarray(0, this.#frameBytes)
     this.#shared = restBytes > 0 && frame.length <= OWN_MEMORY_BYTES
     if (restBytes === 0) this.#store = NOTHING
     else {

@@ -101,7 +101,12 @@ export class SessionRecords {
   }
 
   /** Writes the completion of a request that Sōzu did not answer. */
-  failed(passage: Passage, errorCode: RecordErrorCode, why: string, clientGone: boolean): Promise<void> | null {
+  failed(
+    passage: Passage,
+    errorCode: RecordErrorCode,
+    why: string,
+    clientGone: boolean,
+  ): Promise<void> | null {
     const unknown = { fanout: null, target: null, detail: null }
     return this.completion(
       passage,
