@@ -3,13 +3,7 @@
 // it is handed to the journal, which owes it to a sink that is out of order.
 import type { Journal } from '../audit/journal.ts'
 import type { Outcome } from '../audit/outcome.ts'
-import {
-  type AuditRecord,
-  type Detail,
-  type Extras,
-  type RecordErrorCode,
-  type Stage,
-} from '../audit/record.ts'
+import type { AuditRecord, Detail, Extras, RecordErrorCode, Stage } from '../audit/record.ts'
 import type { RefusalLimiter } from '../audit/refusals.ts'
 import { cleanPiece, ownText, sanitiseText } from '../audit/sanitise.ts'
 import type { Operation } from '../audit/verbs.ts'
