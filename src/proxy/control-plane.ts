@@ -74,7 +74,7 @@ export class ControlPlane {
       const remaining = deadlineMs - (performance.now() - started)
       const timer = setTimeout(() => upstream?.close(), Math.max(remaining, 0))
       const answered = upstream.request(encodeRequest(this.#options.schema, kind, {}), () => undefined)
-      const { response } = await answered.finally(() => clearTimeout(timer))
+      const { response } = (await answered.finally(() => clearTimeout(timer))).final
       if (response.status !== STATUS.ok || response.content === null) return null
       return decodeContent(this.#options.schema, response.content)
     } catch (error) {

@@ -5,16 +5,7 @@ import type { UpstreamError } from '../errors.ts'
 import { STATUS } from '../protocol/message.ts'
 import type { Client } from './client.ts'
 import type { Sozu } from './sozu.ts'
-import type { Answer, Upstream } from './upstream.ts'
-
-/** How Sōzu answered a request. */
-export type Exchange = {
-  readonly final: Answer
-  /** Text of the first PROCESSING answer, null when there was none. */
-  readonly progress: string | null
-  /** From the forward to the final. */
-  readonly elapsedMs: number
-}
+import type { Answer, Exchange, Upstream } from './upstream.ts'
 
 const SECOND_FINAL_MS = 1000
 const ECHO_MS = 1000
@@ -76,14 +67,8 @@ export class Relay {
    * Forwards a request and relays its PROCESSING answers. The final is the caller's to relay, and then to `release`.
    * @throws UpstreamError when Sōzu left in between: whether the request ran is not known
    */
-  async exchange(frame: Buffer): Promise<Exchange> {
-    let progress: string | null = null
-    const forwardedMs = performance.now()
-    const final = await this.#connection().request(frame, (answer) => {
-      progress ??= answer.response.message
-      this.#client.send(answer.frame)
-    })
-    return { final, progress, elapsedMs: performance.now() - forwardedMs }
+  exchange(frame: Buffer): Promise<Exchange> {
+    return this.#connection().request(frame, (answer) => this.#client.send(answer.frame))
   }
 
   /** The second final that some answers announce, kept from the client; null when none came within a second. */

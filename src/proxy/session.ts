@@ -16,7 +16,7 @@ import type { Schema } from '../protocol/schema.ts'
 import type { Budget } from './budget.ts'
 import { Client } from './client.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
-import { type Exchange, Relay } from './relay.ts'
+import { Relay } from './relay.ts'
 import { reloadDanger } from './reload-guard.ts'
 import {
   type KnownRequest,
@@ -25,6 +25,7 @@ import {
   SessionRecords,
   unnamed,
 } from './session-records.ts'
+import type { Exchange } from './upstream.ts'
 
 /** What all sessions share. */
 export type SessionContext = RecordsContext & {

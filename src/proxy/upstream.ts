@@ -9,6 +9,15 @@ import { decodeResponse, type Response, STATUS } from '../protocol/message.ts'
 /** A response with the bytes it came in. */
 export type Answer = { readonly frame: Buffer; readonly response: Response }
 
+/** How Sōzu answered a request. */
+export type Exchange = {
+  readonly final: Answer
+  /** Text of the first PROCESSING answer, null when there was none. */
+  readonly progress: string | null
+  /** From the forward to the final. */
+  readonly elapsedMs: number
+}
+
 export type UpstreamHandlers = {
   /** An event for a subscriber; never the answer to a request. */
   readonly onEvent: (answer: Answer) => void
@@ -24,8 +33,10 @@ export type UpstreamHandlers = {
 const readBuffer = Buffer.allocUnsafeSlow(65_536)
 
 type InFlight = {
+  readonly forwardedMs: number
+  progress: string | null
   readonly onProgress: (answer: Answer) => void
-  readonly resolve: (final: Answer) => void
+  readonly resolve: (exchange: Exchange) => void
   readonly reject: (error: UpstreamError) => void
 }
 
@@ -98,13 +109,12 @@ export class Upstream {
   /**
    * Sends a request whose final is waited for.
    * @param onProgress told of each PROCESSING answer, at once
-   * @returns the final
    * @throws UpstreamError `upstream_closed`, `upstream_malformed`, `upstream_abandoned`: whether the request ran is not known
    */
-  request(frame: Buffer, onProgress: (answer: Answer) => void): Promise<Answer> {
+  request(frame: Buffer, onProgress: (answer: Answer) => void): Promise<Exchange> {
     return new Promise((resolve, reject) => {
       if (this.#closed) return reject(closed('already closed'))
-      this.#inFlight = { onProgress, resolve, reject }
+      this.#inFlight = { forwardedMs: performance.now(), progress: null, onProgress, resolve, reject }
       this.socket.write(frame)
     })
   }
@@ -140,10 +150,14 @@ export class Upstream {
       return this.#handlers.onEvent(answer)
     const inFlight = this.#inFlight
     if (inFlight === null) return this.#handlers.onStray(answer)
-    if (response.status === STATUS.processing) return inFlight.onProgress(answer)
+    if (response.status === STATUS.processing) {
+      inFlight.progress ??= response.message
+      return inFlight.onProgress(answer)
+    }
     this.#inFlight = null
     this.#handlers.onFinal()
-    inFlight.resolve(answer)
+    const { forwardedMs, progress } = inFlight
+    inFlight.resolve({ final: answer, progress, elapsedMs: performance.now() - forwardedMs })
   }
 
   #end(error: UpstreamError): void {
