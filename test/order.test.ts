@@ -47,7 +47,7 @@ describe('events behind a final, in one piece with it', () => {
 describe('a second final', () => {
   it.each([
     ['in one piece with the first', 0],
-    ['a while later, behind a PROCESSING', 100],
+    ['a while later, behind a PROCESSING', 20],
   ])(
     '%s decides the record of an upgrade, and is never the answer to the next request',
     async (_, pauseMs) => {

@@ -8,8 +8,8 @@ import { createServer, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { encodeFrame } from '../src/protocol/frame.ts'
-import { encodeResponse, STATUS } from '../src/protocol/message.ts'
-import { Rig, until } from './support/rig.ts'
+import { encodeRequest, encodeResponse, STATUS } from '../src/protocol/message.ts'
+import { Rig, schema, until } from './support/rig.ts'
 import type { TestClient } from './support/test-client.ts'
 
 const isRoot = process.getuid?.() === 0
@@ -35,19 +35,22 @@ function untilServed(rig: Rig): Promise<true> {
   }, 'a place')
 }
 
-// Opens connections one after the other, says for each what came first, and holds them until its standard input ends.
+// Opens connections one after the other, asks on each, says what came first, and holds them until its standard input ends.
 const holder = `
-const [path, count] = process.argv.slice(1)
+const [path, count, request] = process.argv.slice(1)
 const { connect } = require('net')
 const open = (left) => {
   if (left === 0) return
   const socket = connect(path)
   let said = false
   const say = (what) => { if (!said) { said = true; console.log(what); open(left - 1) } }
-  socket.on('data', (data) => say('refused: ' + data.subarray(10).toString('latin1').replace(/[^ -~]/g, '')))
+  socket.on('data', (data) => {
+    const words = data.subarray(10).toString('latin1').replace(/[^ -~]/g, '')
+    say(words.includes('too many connections') ? 'refused: ' + words : 'held')
+  })
   socket.on('error', () => say('error'))
   socket.on('close', () => say('closed'))
-  socket.on('connect', () => setTimeout(() => say('held'), 150))
+  socket.on('connect', () => socket.write(Buffer.from(request, 'hex')))
 }
 open(Number(count))
 process.stdin.on('end', () => process.exit(0)).resume()
@@ -55,7 +58,8 @@ process.stdin.on('end', () => process.exit(0)).resume()
 
 /** `count` connections of account `uid`: what became of each. They stay until the test ends. */
 async function connectAs(rig: Rig, uid: number, count: number): Promise<string[]> {
-  const child: ChildProcess = spawn(process.execPath, ['-e', holder, rig.listenPath, `${count}`], {
+  const request = encodeRequest(schema, 'list_workers', {}).toString('hex')
+  const child: ChildProcess = spawn(process.execPath, ['-e', holder, rig.listenPath, `${count}`, request], {
     cwd: '/',
     uid,
     gid: uid,

@@ -74,7 +74,7 @@ describe('a daemon that was killed', () => {
   })
 
   it('that had stopped in order leaves nothing to find', async () => {
-    const rig = await Rig.start()
+    const rig = await Rig.start({ config: textRequired })
     const client = await rig.client()
     await client.request('add_cluster', cluster('a'))
     expect(await rig.daemon.kill('SIGTERM')).toMatchObject({ code: 0 })

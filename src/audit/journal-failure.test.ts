@@ -284,12 +284,12 @@ describe('a sink that fails', () => {
 
   it('and is not required never holds up a request, even when it hangs', async () => {
     const [json, text] = [new MemorySink('json'), new MemorySink('text', { required: false })]
-    const journal = await journalOf([json, text], { deadlineMs: 400 })
+    const journal = await journalOf([json, text], { deadlineMs: 15_000 })
     const { trouble, release } = gate()
     text.trouble = { write: trouble }
     const started = performance.now()
     for (let index = 0; index < 50; index += 1) await journal.append(record('attempt', String(index)))
-    expect(performance.now() - started).toBeLessThan(200)
+    expect(performance.now() - started).toBeLessThan(5000)
     release()
   })
 

@@ -218,7 +218,7 @@ export class Journal {
       }
       if (withinMs !== Number.POSITIVE_INFINITY) {
         this.#waiting.add(entry)
-        this.#sweeping ??= setTimeout(() => this.#sweep(), SWEEP_MS)
+        this.#sweepLater()
       }
       for (const lane of this.#lanes) lane.push(entry)
       if (this.#required === 0) this.#settle(entry, null)
@@ -231,7 +231,12 @@ export class Journal {
     const nowMs = performance.now()
     for (const entry of this.#waiting)
       if (entry.expiresMs <= nowMs) this.#fail(entry, 'it was not on disk in time')
-    if (this.#waiting.size > 0) this.#sweeping = setTimeout(() => this.#sweep(), SWEEP_MS)
+    if (this.#waiting.size > 0) this.#sweepLater()
+  }
+
+  /** One more turn of the event loop: when the loop was what was late, the confirmation has been waiting to be read. */
+  #sweepLater(): void {
+    this.#sweeping ??= setTimeout(() => setImmediate(() => this.#sweep()), SWEEP_MS)
   }
 
   #confirmed(entry: Appending, { required }: Sink): void {

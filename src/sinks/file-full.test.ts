@@ -68,6 +68,7 @@ async function fillUntilFull(file: string, makeRoom: () => void): Promise<void> 
     daemonRecord: (verb, target, result, detail) => records.create(verb, target, { result, detail }),
     log: pino({ enabled: false }),
     retryMs: 10,
+    deadlineMs: 10_000,
   })
   await journal.open()
   let taken = 0

@@ -113,7 +113,7 @@ describe('one wake-up', () => {
   })
 
   test('requests of two wake-ups interleave their answers', async () => {
-    await start({ workerTimeoutMs: 100 })
+    await start({ workerTimeoutMs: 1000 })
     standin.silenceWorker(1)
     const client = await open()
     client.sendBytes(cluster('slow'))

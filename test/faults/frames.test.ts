@@ -136,10 +136,10 @@ type Leg = {
 /** Drives a daemon of its own, and holds answers, lines and what came out at the other end against each other. */
 async function run({ table, wireSchema, sourceOf, frames }: Leg): Promise<FrameJudge> {
   const request = requestOf(table)
+  const directory = memoryDirectory()
   const rig = await Rig.start({ standin: false, daemon: false })
   const file = path.join(rig.dir, 'schema.json')
   writeFileSync(file, JSON.stringify(table), { mode: 0o644 })
-  const directory = memoryDirectory()
   const [textPath, jsonPath] = ['audit.log', 'audit.jsonl'].map((name) => path.join(directory, name)) as [
     string,
     string,

@@ -105,9 +105,13 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
       account(`stranger-${freeze}`, !plight.required)
       expect((await client.request('status')).status).toBe(STATUS.ok)
 
-      const line = readPieces(here).entries.find(({ text }) => text.includes(`:stranger-${freeze}`))
-      expect(line?.stage).toBe(plight.required ? 'refusal' : 'attempt')
-      expect(line?.text).toMatch(whoIs({ uid: freeze, pid: stranger.pid, comm: `cli-${freeze}` }, here))
+      // Who is refused since the frozen file is out does not wait for the other one.
+      const line = await until(
+        () => readPieces(here).entries.find(({ text }) => text.includes(`:stranger-${freeze}`)),
+        'the line of the stranger',
+      )
+      expect(line.stage).toBe(plight.required ? 'refusal' : 'attempt')
+      expect(line.text).toMatch(whoIs({ uid: freeze, pid: stranger.pid, comm: `cli-${freeze}` }, here))
 
       disk.thaw()
       await rig.daemon.until(() => recoveries(rig, plight.frozen) === freeze)

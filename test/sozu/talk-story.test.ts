@@ -127,8 +127,11 @@ describe.skipIf(old)(`a metric detail lease of Sōzu ${release}`, () => {
     ])
     expect(new Set(told.map(({ extras }) => extras['lease_id']))).toEqual(new Set([lease.client_id]))
     // What really changed, as each worker reported it to Sōzu: up by the lease, down by its end, nothing in between.
-    const changes = story.rig.sozuLines().filter(({ verb }) => verb === 'metric_detail_changed_worker_local')
-    const kinds = changes.map(
+    const changes = () =>
+      story.rig.sozuLines().filter(({ verb }) => verb === 'metric_detail_changed_worker_local')
+    // When they come, which is not when the client is answered.
+    await until(() => changes().length >= 4, 'the reports of both workers')
+    const kinds = changes().map(
       (line) => (line as typeof line & { readonly transition_kind: string }).transition_kind,
     )
     expect(kinds).toEqual(['lease_apply', 'lease_apply', 'lease_clear', 'lease_clear'])

@@ -149,13 +149,9 @@ export class Rig {
 
   /** All JSON lines so far, each checked against the published schema. */
   lines(file = this.jsonPath): Line[] {
-    if (!existsSync(file)) return []
-    const text = readFileSync(file, 'utf8')
-    const lines = text.split('\n')
-    const last = lines.pop()
-    if (last !== '') throw new Error(`the file ends in a torn line: ${last}`)
-    for (const line of lines) validateLine(line)
-    return lines.map((line) => JSON.parse(line) as Line)
+    const { lines, rest } = this.#read(file)
+    if (rest !== '') throw new Error(`the file ends in a torn line: ${rest}`)
+    return lines
   }
 
   /** Lines about requests: everything but the daemon's own. */
@@ -169,7 +165,15 @@ export class Rig {
 
   /** Waits until `find` finds something in the lines. */
   async untilLine(find: (line: Line) => boolean): Promise<Line> {
-    return until(() => this.lines().find(find), 'an audit line')
+    // One that is being written just now is for the next look.
+    return until(() => this.#read(this.jsonPath).lines.find(find), 'an audit line')
+  }
+
+  #read(file: string): { readonly lines: Line[]; readonly rest: string } {
+    const pieces = existsSync(file) ? readFileSync(file, 'utf8').split('\n') : ['']
+    const rest = pieces.pop() ?? ''
+    for (const line of pieces) validateLine(line)
+    return { lines: pieces.map((line) => JSON.parse(line) as Line), rest }
   }
 
   async #end(): Promise<void> {

@@ -290,9 +290,9 @@ function kill(pid: number): void {
 
 function linesOf(file: string): string[] {
   if (!existsSync(file)) return []
-  return readFileSync(file, 'utf8')
-    .split('\n')
-    .filter((line) => line !== '')
+  // What stands behind the last LF is still being written.
+  const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1)
+  return lines.filter((line) => line !== '')
 }
 
 /** TCP ports that nobody listens on right now. */

@@ -152,9 +152,12 @@ export function unrecorded(
   received: readonly { readonly payload: string }[],
   entries: readonly Entry[],
 ): string[] {
+  // Its attempt may have been on its way into the file when it was refused.
+  const refused = new Set(entries.filter(({ stage }) => stage === 'refusal').map(({ request }) => request))
   const attempts = new Map<string, number>()
-  for (const { stage, sha256 } of entries) {
-    if (stage === 'attempt' && sha256 !== null) attempts.set(sha256, (attempts.get(sha256) ?? 0) + 1)
+  for (const { stage, sha256, request } of entries) {
+    if (stage !== 'attempt' || sha256 === null || refused.has(request)) continue
+    attempts.set(sha256, (attempts.get(sha256) ?? 0) + 1)
   }
   const found: string[] = []
   for (const { payload } of received) {

@@ -2,7 +2,7 @@
 //
 // What systemd does for a .socket unit, and nothing else: listens on SOCKET, hands the listening socket to PROGRAM as
 // descriptor 3 (sd_listen_fds(3)) and starts PROGRAM again whenever it ends. Each start is a line of JSON on stderr. PROGRAM
-// dies with us.
+// dies with us. After SIGUSR1, the one that runs is the last.
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +12,13 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+static volatile sig_atomic_t last;
+
+static void be_last(int signal) {
+  (void)signal;
+  last = 1;
+}
 
 static void fail(const char *what) {
   perror(what);
@@ -26,7 +33,9 @@ int main(int argc, char **argv) {
   if (listener < 0) fail("socket");
   if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0) fail("bind");
   if (listen(listener, SOMAXCONN) < 0) fail("listen");
-  for (;;) {
+  struct sigaction action = {.sa_handler = be_last, .sa_flags = SA_RESTART};
+  if (sigaction(SIGUSR1, &action, NULL) < 0) fail("sigaction");
+  while (!last) {
     pid_t child = fork();
     if (child < 0) fail("fork");
     if (child == 0) {
@@ -44,4 +53,5 @@ int main(int argc, char **argv) {
     fprintf(stderr, "{\"level\":\"info\",\"msg\":\"ended\",\"pid\":%d,\"code\":%d,\"signal\":%d}\n", child,
             WIFEXITED(status) ? WEXITSTATUS(status) : -1, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
   }
+  return 0;
 }

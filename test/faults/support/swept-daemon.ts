@@ -63,6 +63,7 @@ export class SweptDaemon {
   log(): LogEntry[] {
     return this.stderr
       .split('\n')
+      .slice(0, -1)
       .filter((line) => line.startsWith('{') && line.endsWith('}'))
       .map((line) => JSON.parse(line) as LogEntry)
   }
