@@ -391,13 +391,19 @@ describe('a sink on a full disk', () => {
     nowMs.mockRestore()
   })
 
-  it('whose last space is gone as well owes the rest, and is opened anew', async () => {
+  it('whose last space is gone as well owes the rest, says so, and is opened anew', async () => {
     const text = new MemorySink('text')
-    const journal = await journalOf([text])
+    const told: { msg: string; code: string }[] = []
+    const log = pino({}, { write: (line: string) => told.push(JSON.parse(line)) })
+    const journal = await journalOf([text], { log })
     text.full = true
     await expect(journal.append(record('attempt', 'full'))).rejects.toMatchObject(unavailable)
     text.trouble = { write: fail }
     await expect(journal.append(record('completion', 'before'))).rejects.toMatchObject(unavailable)
+    expect(told.map(({ msg, code }) => [msg, code])).toEqual([
+      ['audit_degraded', 'sink_full'],
+      ['audit_still_degraded', 'sink_write_failed'],
+    ])
     text.full = false
     text.trouble = {}
     await recovered(journal)

@@ -39,7 +39,10 @@ export type LaneOptions = {
   /** The sink does not have this record, or nobody may count on it. */
   readonly onDenied: (entry: Entry) => void
   readonly onOut: (outage: Outage) => void
-  /** One more try to bring the sink back came to nothing; `why` is null while what missed its deadline still runs. */
+  /**
+   * One more try to bring the sink back came to nothing, or a full one failed altogether; `why` is null while what missed
+   * its deadline still runs.
+   */
   readonly onStillOut: (why: JournalError | null, isNews: boolean) => void
   readonly onRecovered: (recovery: Recovery) => void
 }
@@ -331,7 +334,7 @@ export class Lane {
     // A full disk whose last space is gone: the same outage, now without exceptions.
     this.#outage = already === null ? { ...why, sinceMs: Date.now() } : { ...already, full: why.full }
     onFailed()
-    if (already !== null) return
+    if (already !== null) return this.#tellStillOut(why.error)
     this.#troubles.clear()
     this.#troubles.add(troubleOf(why.error))
     this.#retryLater()
@@ -369,10 +372,14 @@ export class Lane {
   }
 
   #stillOut(why: JournalError | null): void {
+    this.#tellStillOut(why)
+    this.#retryLater()
+  }
+
+  #tellStillOut(why: JournalError | null): void {
     const trouble = troubleOf(why)
     this.#options.onStillOut(why, !this.#troubles.has(trouble))
     this.#troubles.add(trouble)
-    this.#retryLater()
   }
 
   /** A full disk must have room again; a file that failed is opened anew. */

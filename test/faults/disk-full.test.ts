@@ -52,7 +52,7 @@ async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'nev
     await rig.standin.control({ do: 'pause', requests: HELD })
     const before = rig.standin.received().length
     const sizes = files.map((file) => statSync(file).size)
-    const known = outages(rig).length
+    const known = rig.daemon.log.length
     for (const [index, client] of holders.entries()) {
       client.send('add_cluster', cluster(`held-${cycle}-${index}`))
     }
@@ -61,9 +61,16 @@ async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'nev
     await untilRefused(rig, asker, `full-${cycle}`)
     await rig.standin.control({ do: 'resume' })
     for (const client of holders) expect((await client.final()).status).toBe(STATUS.ok)
-    // A busy disk that is full may also be too slow: then they follow when it is back.
-    if (outages(rig).slice(known).includes('sink_timeout')) tooSlow += 1
-    else expectCompletions(files, sizes, rig.standin.received().slice(before))
+    try {
+      expectCompletions(files, sizes, rig.standin.received().slice(before))
+    } catch (error) {
+      // A busy disk that is full may also be too slow: then they follow when it is back, and the daemon says why.
+      const why = await until(() => troubles(rig, known).includes('sink_timeout'), 'the reason').catch(
+        () => null,
+      )
+      if (why === null) throw new Error(`troubles: ${troubles(rig, known)}`, { cause: error })
+      tooSlow += 1
+    }
     await filler.free()
     recoveryMs.push(await untilAccepted(asker, `free-${cycle}`))
   }
@@ -71,9 +78,10 @@ async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'nev
   return { rig, files, recoveryMs }
 }
 
-/** Why sinks went out so far. */
-function outages(rig: Rig): unknown[] {
-  return rig.daemon.log.filter(({ msg }) => msg === 'audit_degraded').map(({ code }) => code)
+/** Why sinks went out, and stayed out, since the log had `known` lines. */
+function troubles(rig: Rig, known: number): unknown[] {
+  const told = rig.daemon.log.slice(known)
+  return told.filter(({ msg }) => /^audit_(still_)?degraded$/.test(msg)).map(({ code }) => code)
 }
 
 /** On the full disk, before their clients heard of them: what was answered, and why nothing else is taken. */
