@@ -218,25 +218,23 @@ export class Journal {
       }
       if (withinMs !== Number.POSITIVE_INFINITY) {
         this.#waiting.add(entry)
-        this.#sweepLater()
+        this.#sweeping ??= setTimeout(() => this.#sweep(), SWEEP_MS)
       }
       for (const lane of this.#lanes) lane.push(entry)
       if (this.#required === 0) this.#settle(entry, null)
     })
   }
 
-  /** Gives up waiting for what took too long: a slow disk is no better than a broken one. */
+  /**
+   * Gives up waiting for what took too long: a slow disk is no better than a broken one. Nor is an event loop that stood
+   * still, though the confirmation may be there to be read: by now its client may have given up and asked again.
+   */
   #sweep(): void {
     this.#sweeping = null
     const nowMs = performance.now()
     for (const entry of this.#waiting)
       if (entry.expiresMs <= nowMs) this.#fail(entry, 'it was not on disk in time')
-    if (this.#waiting.size > 0) this.#sweepLater()
-  }
-
-  /** One more turn of the event loop: when the loop was what was late, the confirmation has been waiting to be read. */
-  #sweepLater(): void {
-    this.#sweeping ??= setTimeout(() => setImmediate(() => this.#sweep()), SWEEP_MS)
+    if (this.#waiting.size > 0) this.#sweeping = setTimeout(() => this.#sweep(), SWEEP_MS)
   }
 
   #confirmed(entry: Appending, { required }: Sink): void {

@@ -76,7 +76,7 @@ export class SessionRecords {
     return this.#context.journal.append(record, deadlineMs - performance.now())
   }
 
-  /** Writes what came of a request; null where a read was answered, whose access line has said all there is. */
+  /** Writes what came of a request; null when it has no lines, or was a read that was answered: its access line says it all. */
   completion(passage: Passage, outcome: Outcome, clientGone: boolean): Promise<void> | null {
     const { operation, requestUlid, sha256, startedMs } = passage
     if (!this.#isRecorded(operation)) return null
@@ -94,7 +94,7 @@ export class SessionRecords {
     return this.#append(record)
   }
 
-  /** Writes the completion of a request that Sōzu did not answer. */
+  /** Writes the completion of a request that Sōzu did not answer; null when it has no lines. */
   failed(
     passage: Passage,
     errorCode: RecordErrorCode,
@@ -150,7 +150,7 @@ export class SessionRecords {
     requestUlid: string,
     operation: Operation,
     result: 'ok' | 'err',
-    extras: Partial<Extras>,
+    extras: Partial<Omit<Extras, 'leaseId' | 'metricDetailReason'>>,
   ): AuditRecord {
     const { clock, sozu } = this.#context
     return {

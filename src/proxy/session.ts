@@ -339,8 +339,12 @@ export class Session {
       // Once a stop or an upgrade is under way, nobody can be asked any more.
       if (changesWorkers.has(passage.operation.kind)) await inTime(workers, WORKERS_WAIT_MS)
       const exchange = await this.#relay.exchange(frame)
-      const known = inTime(workers, WORKERS_WAIT_MS)
-      await this.#complete(passage, exchange, known instanceof Promise ? await known : known)
+      const workersExpected = inTime(workers, WORKERS_WAIT_MS)
+      await this.#complete(
+        passage,
+        exchange,
+        workersExpected instanceof Promise ? await workersExpected : workersExpected,
+      )
     } catch (error) {
       // UpstreamError: the connection ended in mid-request. Whether Sōzu acted is not known, and nobody may assume either.
       if (!(error instanceof UpstreamError)) throw error
