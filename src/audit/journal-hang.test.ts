@@ -114,34 +114,32 @@ describe('a sink that hangs', () => {
     expect(text.breaches).toEqual([])
   })
 
-  /** A write that another thread carries out at once, while this one stands still for four deadlines. */
-  function writeWhileStandingStill(sink: MemorySink): void {
+  /** What comes of a line that another thread writes at once, while this one stands still for four deadlines. */
+  function appendAndStandStill(journal: Journal, sink: MemorySink, withinMs?: number): Promise<void> {
     const directory = path.join(mkdtempSync(path.join(tmpdir(), 'auditd-hang-')), 'written')
     onTestFinished(() => rmSync(path.dirname(directory), { recursive: true }))
     sink.trouble = { write: () => mkdir(directory) }
-    setImmediate(() =>
-      setImmediate(() => {
-        const until = performance.now() + DEADLINE_MS * 4
-        // As soon as there is a core for it.
-        while (performance.now() < until || (!existsSync(directory) && performance.now() < until + 5000));
-      }),
-    )
+    const appended = journal.append(record('attempt', 'a'), withinMs)
+    // Behind the turn in which the write is ordered, and before anybody can see what came of it.
+    setImmediate(() => {
+      const until = performance.now() + DEADLINE_MS * 4
+      // As soon as there is a core for it.
+      while (performance.now() < until || (!existsSync(directory) && performance.now() < until + 5000));
+    })
+    return appended
   }
 
   it('is not thought to hang when it was the event loop that stood still', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
-    // The answer is there long before the deadline, but nobody can look.
-    writeWhileStandingStill(text)
-    await journal.append(record('attempt', 'a'))
+    await appendAndStandStill(journal, text)
     expect(journal.state).toBe('healthy')
   })
 
   it('or an event loop that stood still lets no request go on whose time was over meanwhile', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
-    writeWhileStandingStill(text)
-    await expect(journal.append(record('attempt', 'a'), DEADLINE_MS * 2)).rejects.toMatchObject(unavailable)
+    await expect(appendAndStandStill(journal, text, DEADLINE_MS * 2)).rejects.toMatchObject(unavailable)
     expect(journal.state).toBe('healthy')
   })
 })
