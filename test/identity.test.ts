@@ -4,7 +4,6 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, expect, it } from 'vitest'
 import { encodeRequest } from '../src/protocol/message.ts'
-import { inTime } from './support/in-time.ts'
 import { type Line, Rig, schema, textRequired } from './support/rig.ts'
 
 const isRoot = process.getuid?.() === 0
@@ -43,24 +42,20 @@ describe('the actor', () => {
     expect(['pidfd', 'start_time']).toContain(actor['binding'])
   })
 
-  it.skipIf(!isRoot)(
-    '(needs root) is the uid of the client, with account name and role',
-    inTime,
-    async () => {
-      const rig = await Rig.start({ config: { listen_socket_mode: '0666' } })
-      expect((await askAs(rig, { uid: 1 }, 'b')).actor).toMatchObject({
-        uid: 1,
-        user: 'daemon',
-        role: 'system',
-      })
-      expect((await askAs(rig, { uid: 4_000_000 }, 'c')).actor).toMatchObject({
-        uid: 4_000_000,
-        user: null,
-        role: 'user',
-      })
-      expect((await askAs(rig, {}, 'd')).actor).toMatchObject({ uid: 0, user: 'root', role: 'root' })
-    },
-  )
+  it.skipIf(!isRoot)('(needs root) is the uid of the client, with account name and role', async () => {
+    const rig = await Rig.start({ config: { listen_socket_mode: '0666' } })
+    expect((await askAs(rig, { uid: 1 }, 'b')).actor).toMatchObject({
+      uid: 1,
+      user: 'daemon',
+      role: 'system',
+    })
+    expect((await askAs(rig, { uid: 4_000_000 }, 'c')).actor).toMatchObject({
+      uid: 4_000_000,
+      user: null,
+      role: 'user',
+    })
+    expect((await askAs(rig, {}, 'd')).actor).toMatchObject({ uid: 0, user: 'root', role: 'root' })
+  })
 
   it.skipIf(!isRoot)('(needs root) is held to the list by its uid, whoever asks beside it', async () => {
     const rig = await Rig.start({ config: { listen_socket_mode: '0666', command_allowed_uids: [1] } })
