@@ -416,7 +416,7 @@ function newMainPid(message: string): number | null {
   return pid === undefined ? null : Number(pid)
 }
 
-/** `value` when it is there, or comes within `ms`; else null. */
+/** `value` at once when it is there; else what comes within `ms`, or null. */
 function inTime<T>(value: Promise<T> | T, ms: number): Promise<T | null> | T {
   return value instanceof Promise ? Promise.race([value, delay(ms).then(() => null)]) : value
 }
