@@ -4,7 +4,7 @@
 import { spawnSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import path from 'node:path'
-import { openFilesFor, openFilesLimit, sessionsFor } from '../src/open-files.ts'
+import { openFilesFor, openFilesLimit, sessionsFor } from '../src/host/descriptors.ts'
 import { residentMib, serving, start, stop, undoing } from './children.ts'
 import { type ContenderName, type DaemonSettings, startDaemon } from './contenders.ts'
 import { measure, withIdle } from './generator.ts'

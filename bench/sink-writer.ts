@@ -12,7 +12,7 @@ import { renderJson } from '../src/audit/json.ts'
 import { type AuditRecord, type LineContext, noExtras } from '../src/audit/record.ts'
 import { cleanPiece } from '../src/audit/sanitise.ts'
 import { renderText } from '../src/audit/text.ts'
-import { createLog } from '../src/log.ts'
+import { createLog } from '../src/host/log.ts'
 import { FileSink } from '../src/sinks/file.ts'
 import type { Way } from './sink.ts'
 

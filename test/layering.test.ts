@@ -10,15 +10,10 @@ const files = readdirSync(src, { recursive: true, encoding: 'utf8' })
   .sort()
 
 /** What each folder (or single file of src/) may import from, besides itself. */
-const base = ['errors', 'log', 'native', 'open-files', 'place', 'ulids', 'version']
+const base = ['errors', 'host']
 const allowed: Readonly<Record<string, readonly string[]>> = {
   errors: [],
-  log: [],
-  place: [],
-  version: ['place'],
-  native: ['errors'],
-  'open-files': ['errors'],
-  ulids: [],
+  host: ['errors'],
   protocol: ['errors'],
   peer: base,
   audit: [...base, 'protocol'],
@@ -26,10 +21,9 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   sinks: [...base, 'audit', 'policy'],
   proxy: [...base, 'protocol', 'peer', 'audit', 'policy'],
   config: base,
-  systemd: base,
   standin: [...base, 'protocol'],
-  daemon: [...base, 'protocol', 'peer', 'audit', 'policy', 'sinks', 'proxy', 'config', 'systemd'],
-  cli: [...base, 'protocol', 'peer', 'audit', 'policy', 'sinks', 'proxy', 'config', 'systemd', 'daemon'],
+  daemon: [...base, 'protocol', 'peer', 'audit', 'policy', 'sinks', 'proxy', 'config'],
+  cli: [...base, 'protocol', 'peer', 'audit', 'policy', 'sinks', 'proxy', 'config', 'daemon'],
   main: [...base, 'cli'],
 }
 

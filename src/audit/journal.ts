@@ -3,7 +3,7 @@
 // means that nobody may count on it, though a slow sink may still write it. Each sink has a lane of its own (lane.ts): what
 // one of them is doing never holds up another, and an optional one never holds up a request.
 import { JournalError } from '../errors.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../host/log.ts'
 import { type Entry, Lane, type Outage, type Recovery } from './lane.ts'
 import { type AuditRecord, type Detail, formatTimestamp } from './record.ts'
 import { cleanPiece, ownText } from './sanitise.ts'

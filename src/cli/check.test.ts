@@ -16,7 +16,7 @@ import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { lockExclusive } from '../native.ts'
+import { lockExclusive } from '../host/native.ts'
 import { lockPathOf } from '../sinks/open-rules.ts'
 import { type CheckOptions, check } from './check.ts'
 

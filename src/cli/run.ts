@@ -2,9 +2,9 @@
 // that a stop during start is a stop.
 import type { Daemon } from '../daemon.ts'
 import { ConfigError, EXIT, JournalError } from '../errors.ts'
-import { createLog, flushLog, type Log } from '../log.ts'
+import { createLog, flushLog, type Log } from '../host/log.ts'
 import { Accounts } from '../peer/accounts.ts'
-import type { Environment } from '../systemd.ts'
+import type { Environment } from '../host/systemd.ts'
 
 /** After a stop signal the process ends within this time, whatever hangs. */
 const STOP_MS = 6500

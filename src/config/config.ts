@@ -5,7 +5,7 @@
 import { posix } from 'node:path'
 import * as z from 'zod'
 import { ConfigError } from '../errors.ts'
-import type { LogLevel } from '../log.ts'
+import type { LogLevel } from '../host/log.ts'
 
 /** Longest path of a Unix socket: `sun_path` has 108 bytes and the last one is NUL (unix(7)). */
 const maxSocketPathBytes = 107

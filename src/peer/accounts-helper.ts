@@ -8,7 +8,7 @@ import { execFile } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 import { errnoOf } from '../errors.ts'
-import { dieWithParent } from '../native.ts'
+import { dieWithParent } from '../host/native.ts'
 
 type Posix = { readonly getpwnam: (uid: number) => { readonly name: string } }
 type Answer = { uid: number; name: string | null } | { uid: number; error: string }

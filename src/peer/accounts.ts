@@ -7,8 +7,8 @@ import { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { LRUCache } from 'lru-cache'
 import { errnoOf } from '../errors.ts'
-import type { Log } from '../log.ts'
-import { packageFile } from '../place.ts'
+import type { Log } from '../host/log.ts'
+import { packageFile } from '../host/package.ts'
 
 const CACHE_ENTRIES = 16
 const KNOWN_TTL_MS = 60_000

@@ -6,7 +6,7 @@ import { connect, createServer, type Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { bootTimeUsec, closeFd, getPeerCred, getPeerPidfd, pidfdAlive } from '../native.ts'
+import { bootTimeUsec, closeFd, getPeerCred, getPeerPidfd, pidfdAlive } from '../host/native.ts'
 import { clientHasHungUp, type PeerNative, peerOf, upstreamPeer } from './peercred.ts'
 import { createProcfs, type ProcessDetails, type Procfs, ticksOfBootTime } from './procfs.ts'
 

@@ -12,7 +12,7 @@ import {
   hasHungUp,
   type PeerCred,
   pidfdAlive,
-} from '../native.ts'
+} from '../host/native.ts'
 import { createProcfs, type ProcessDetails, type Procfs, ticksOfBootTime } from './procfs.ts'
 
 /**

@@ -7,7 +7,7 @@ import { chmod, chown, lstat, mkdtemp, open, rename, rm } from 'node:fs/promises
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import path from 'node:path'
 import { ConfigError, errnoOf, PeerError } from '../errors.ts'
-import { socketPathOf } from '../native.ts'
+import { socketPathOf } from '../host/native.ts'
 
 export type BindOptions = {
   readonly path: string

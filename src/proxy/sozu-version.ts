@@ -2,7 +2,7 @@
 // look at it (another account's process), the version is null unless the configuration says it.
 import { execFile } from 'node:child_process'
 import { statSync } from 'node:fs'
-import type { Log } from '../log.ts'
+import type { Log } from '../host/log.ts'
 
 export type SozuRelease = { readonly version: string | null; readonly gitSha: string | null }
 

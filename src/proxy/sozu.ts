@@ -1,7 +1,7 @@
 // What is known of the Sōzu behind us: which process it is, its boot generation, its version. All of it is observed, none of it guessed: what cannot be seen is null.
 import { readlinkSync, statSync } from 'node:fs'
 import { errnoOf, PeerError, UpstreamError } from '../errors.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../host/log.ts'
 import { upstreamPeer } from '../peer/peercred.ts'
 import type { Schema } from '../protocol/schema.ts'
 import { ControlPlane } from './control-plane.ts'

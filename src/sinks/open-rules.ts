@@ -17,7 +17,7 @@ import {
 import path from 'node:path'
 import { MAX_LINE_BYTES } from '../audit/limits.ts'
 import { errnoOf, JournalError } from '../errors.ts'
-import { lockExclusive } from '../native.ts'
+import { lockExclusive } from '../host/native.ts'
 
 const MODE = 0o640
 const LF = 0x0a

@@ -15,7 +15,7 @@ import {
 import path from 'node:path'
 import { MAX_LINE_BYTES } from '../audit/limits.ts'
 import { errnoOf } from '../errors.ts'
-import { allocateBeyondEnd } from '../native.ts'
+import { allocateBeyondEnd } from '../host/native.ts'
 
 export class Reserve {
   readonly #bytes: number

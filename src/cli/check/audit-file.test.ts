@@ -17,7 +17,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { lockExclusive } from '../../native.ts'
+import { lockExclusive } from '../../host/native.ts'
 import { lockPathOf } from '../../sinks/open-rules.ts'
 import { auditFileFindings, diskFindings, isLocked, spaceFindings } from './audit-file.ts'
 

@@ -3,7 +3,7 @@
 import { closeSync, constants, lstatSync, openSync, type Stats, statfsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { errnoOf, PeerError } from '../../errors.ts'
-import { lockExclusive } from '../../native.ts'
+import { lockExclusive } from '../../host/native.ts'
 import { lockPathOf } from '../../sinks/open-rules.ts'
 import { mayCreateIn, mayUse, nearestExisting } from './directory.ts'
 import { asAccount, type Finding, octal, ownDirectory, shellWord } from './finding.ts'

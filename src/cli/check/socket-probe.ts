@@ -2,7 +2,7 @@
 // the kernel noted at listen(2), so a socket that systemd passes on names systemd.
 import { connect } from 'node:net'
 import { errnoOf, PeerError } from '../../errors.ts'
-import type { PeerCred } from '../../native.ts'
+import type { PeerCred } from '../../host/native.ts'
 import { upstreamPeer } from '../../peer/peercred.ts'
 
 export type Probe =

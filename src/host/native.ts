@@ -5,7 +5,7 @@
 // the buffers below are shared by all calls.
 import { createRequire } from 'node:module'
 import { constants, endianness } from 'node:os'
-import { PeerError } from './errors.ts'
+import { PeerError } from '../errors.ts'
 
 /** Who called connect(2) or listen(2) on the other end, as seen from our namespaces; ids are unsigned 32 bit. */
 export type PeerCred = { readonly pid: number; readonly uid: number; readonly gid: number }

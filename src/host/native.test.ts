@@ -25,7 +25,7 @@ import {
 const CLIENT = "require('net').connect(process.argv[1]).on('error', () => {})"
 const NOT_OPEN = 999_999
 const MSG_DONTWAIT = 0x40
-const builtNative = fileURLToPath(new URL('../dist/native.js', import.meta.url))
+const builtNative = fileURLToPath(new URL('../../dist/host/native.js', import.meta.url))
 
 let dir: string
 let path: string

@@ -1,7 +1,7 @@
 // How many files this process may have open, and what follows from that. Nothing of the daemon ever meets EMFILE: libuv
 // would accept a connection and close it again without a word, and a failed open of an audit file would refuse everybody.
 import { readFileSync } from 'node:fs'
-import { ConfigError } from './errors.ts'
+import { ConfigError } from '../errors.ts'
 
 /** Descriptors a session uses at most: client, upstream, and a connection that asks for a listener's state. */
 const PER_SESSION = 3

@@ -1,7 +1,7 @@
 // The service manager's side of the daemon's life: readiness, reloads, status, watchdog (sd_notify(3)). Without a
 // NOTIFY_SOCKET every call is a no-op. Notifications never fail the daemon: a manager that does not listen has its own way
 // of noticing.
-import { PeerError } from './errors.ts'
+import { PeerError } from '../errors.ts'
 import type { Log } from './log.ts'
 import { monotonicUsec, sdNotify } from './native.ts'
 
