@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ProtocolError } from '../errors.ts'
 import { compileSchema } from './schema.ts'
-import { scanRequest } from './wire.ts'
+import { scanRequest } from './scan.ts'
 
 const schema = compileSchema(
   {
