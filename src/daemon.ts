@@ -12,7 +12,7 @@ import { RefusalLimiter } from './audit/refusals.ts'
 import { cleanPiece, ownText, sanitiseText } from './audit/sanitise.ts'
 import { renderText } from './audit/text.ts'
 import { outcomeUnknown } from './audit/unfinished.ts'
-import { missingFields } from './audit/verbs.ts'
+import { missingFields } from './sozu/operation.ts'
 import {
   type Config,
   canonicalConfig,

@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest'
 import { errorCodes, noExtras } from '../src/audit/record.ts'
 import { renderJson } from '../src/audit/json.ts'
 import { ownText } from '../src/audit/sanitise.ts'
-import { verbTable } from '../src/audit/verbs.ts'
+import { verbTable } from '../src/sozu/operation.ts'
 import { configKeys } from '../src/config/config.ts'
 import { validateLine } from './support/record-schema.ts'
 

@@ -2,11 +2,11 @@
 // cannot be written. An admission record that fails is the caller's to refuse by; everything else has happened anyway, so
 // it is handed to the journal, which owes it to a sink that is out of order.
 import type { Journal } from '../audit/journal.ts'
-import type { Outcome } from '../audit/outcome.ts'
+import type { Outcome } from '../sozu/outcome.ts'
 import type { AuditRecord, Detail, Extras, RecordErrorCode, Stage } from '../audit/record.ts'
 import type { RefusalLimiter } from '../audit/refusals.ts'
 import { cleanPiece, ownText, sanitiseText } from '../audit/sanitise.ts'
-import type { Operation } from '../audit/verbs.ts'
+import type { Operation } from '../sozu/operation.ts'
 import { JournalError } from '../errors.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
 import type { Sozu } from './sozu.ts'

@@ -3,11 +3,11 @@
 // the client before its completion is. What fails on the way is answered with a FAILURE that says whether the request may
 // have run, and recorded.
 import type { Socket } from 'node:net'
-import { withWorkers } from '../audit/fanout.ts'
-import type { ListenerState } from '../audit/listener-diff.ts'
-import { announcesSecondFinal, outcomeOf } from '../audit/outcome.ts'
+import { withWorkers } from '../sozu/fanout.ts'
+import type { ListenerState } from '../sozu/listener-diff.ts'
+import { announcesSecondFinal, outcomeOf } from '../sozu/outcome.ts'
 import { type RecordErrorCode, requestSha256 } from '../audit/record.ts'
-import { type Operation, type OperationContext, operationOf, updatedListenerOf } from '../audit/verbs.ts'
+import { type Operation, type OperationContext, operationOf, updatedListenerOf } from '../sozu/operation.ts'
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
 import { decide } from '../policy/admission.ts'
 import { PREFIX_BYTES } from '../protocol/frame.ts'

@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { decodeForRecord, encodeRequest, type Request } from '../protocol/message.ts'
 import { compileSchema, type Schema } from '../protocol/schema.ts'
-import type { Clean } from './sanitise.ts'
-import { type Access, missingFields, type OperationContext, operationOf, rowOf } from './verbs.ts'
+import type { Clean } from '../audit/sanitise.ts'
+import { type Access, missingFields, type OperationContext, operationOf, rowOf } from './operation.ts'
 
 const readTable = (version: string): Record<string, unknown> =>
   JSON.parse(readFileSync(new URL(`../../schema/sozu-${version}.json`, import.meta.url), 'utf8'))

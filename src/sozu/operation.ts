@@ -5,7 +5,7 @@ import { decodeRequest, encodeRequest, type Request } from '../protocol/message.
 import type { Field, Schema } from '../protocol/schema.ts'
 import { type CertificateAndKey, certificateDetail, firstPemFingerprint } from './certificate.ts'
 import { type ListenerState, listenerDiff } from './listener-diff.ts'
-import type { Detail } from './record.ts'
+import type { Detail } from '../audit/record.ts'
 import {
   beginningOf,
   type Clean,
@@ -14,8 +14,8 @@ import {
   joinPieces,
   ownText,
   sanitisePiece,
-} from './sanitise.ts'
-import { formatAddress, type SocketAddress } from './socket-address.ts'
+} from '../audit/sanitise.ts'
+import { formatAddress, type SocketAddress } from './address.ts'
 
 /**
  * What a request does to Sōzu. `mutates` and `subscribes` and `secret` (reads that reveal secrets) are always recorded,

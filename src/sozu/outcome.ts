@@ -2,8 +2,8 @@
 // patterns) are quoted, piece by piece. A dump, or a text of unknown shape, may quote a state file with private keys in
 // it: of those a record holds the length and the SHA-256, never the words.
 import { STATUS } from '../protocol/message.ts'
-import type { Detail, Fanout, RecordErrorCode } from './record.ts'
-import { sha256 } from './record.ts'
+import type { Detail, Fanout, RecordErrorCode } from '../audit/record.ts'
+import { sha256 } from '../audit/record.ts'
 import {
   beginningOf,
   type Clean,
@@ -12,8 +12,8 @@ import {
   joinPieces,
   ownText,
   sanitisePiece,
-} from './sanitise.ts'
-import { type Operation, rowOf } from './verbs.ts'
+} from '../audit/sanitise.ts'
+import { type Operation, rowOf } from './operation.ts'
 
 export type Outcome = {
   readonly result: 'ok' | 'err'

@@ -1,7 +1,7 @@
 // The `name=old→new` items of a listener update: Sōzu's fields in Sōzu's order, then the ones its own log never shows.
 // `old` is what Sōzu's main process has at the moment (`?` when unknown or unset); bodies of answers are never shown.
-import { beginningOf, joinPieces, sanitisePiece } from './sanitise.ts'
-import { formatAddress, type SocketAddress } from './socket-address.ts'
+import { beginningOf, joinPieces, sanitisePiece } from '../audit/sanitise.ts'
+import { formatAddress, type SocketAddress } from './address.ts'
 
 /** A listener as ListListeners returned it, with the schema's field names. */
 export type ListenerState = Readonly<Record<string, unknown>>

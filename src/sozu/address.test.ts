@@ -1,7 +1,7 @@
 // Addresses as Sōzu's lines show them: what Rust's Display for SocketAddr prints, RFC 5952.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { formatAddress } from './socket-address.ts'
+import { formatAddress } from './address.ts'
 
 /** The message for eight groups, as protobufjs would decode it. */
 function v6(groups: readonly number[], port = 443): Parameters<typeof formatAddress>[0] {

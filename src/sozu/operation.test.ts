@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { decodeRequest, encodeRequest, type Request } from '../protocol/message.ts'
 import { compileSchema, type Schema } from '../protocol/schema.ts'
-import { type Clean, cleanPiece } from './sanitise.ts'
+import { type Clean, cleanPiece } from '../audit/sanitise.ts'
 import {
   missingFields,
   type OperationContext,
@@ -12,7 +12,7 @@ import {
   rowOf,
   updatedListenerOf,
   verbTable,
-} from './verbs.ts'
+} from './operation.ts'
 
 const readTable = (version: string): Record<string, unknown> =>
   JSON.parse(readFileSync(new URL(`../../schema/sozu-${version}.json`, import.meta.url), 'utf8'))
