@@ -2,9 +2,9 @@
 import { describe, expect, it, vi } from 'vitest'
 import { validateLine } from '../../test/support/record-schema.ts'
 import { DaemonRecords } from './daemon-records.ts'
-import { renderJson } from './json.ts'
-import { formatTimestamp } from './record.ts'
-import { cleanPiece } from './sanitise.ts'
+import { renderJson } from './record/json.ts'
+import { formatTimestamp } from './record/record.ts'
+import { cleanPiece } from './record/clean.ts'
 
 const actor = {
   uid: 997,
@@ -125,7 +125,7 @@ describe('a timestamp', () => {
 
   it('is one before any other was asked for, too', async () => {
     vi.resetModules()
-    const fresh = await import('./record.ts')
+    const fresh = await import('./record/record.ts')
     expect(fresh.formatTimestamp(-1n)).toBe('1970-01-01T00:00:00.000000Z')
   })
 })

@@ -5,8 +5,8 @@
 import { JournalError } from '../errors.ts'
 import type { Log } from '../host/log.ts'
 import { type Entry, Lane, type Outage, type Recovery } from './lane.ts'
-import { type AuditRecord, type Detail, formatTimestamp } from './record.ts'
-import { cleanPiece, ownText } from './sanitise.ts'
+import { type AuditRecord, type Detail, formatTimestamp } from './record/record.ts'
+import { cleanPiece, ownText } from './record/clean.ts'
 
 export type WriteOptions = {
   /** Whether the lines must be on stable storage. */

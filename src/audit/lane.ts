@@ -4,7 +4,7 @@
 import { JournalError } from '../errors.ts'
 import { Debt } from './debt.ts'
 import type { FinishReport, Sink, WriteOptions } from './journal.ts'
-import type { AuditRecord, Stage } from './record.ts'
+import type { AuditRecord, Stage } from './record/record.ts'
 
 /** A record on its way into every sink. */
 export type Entry = {

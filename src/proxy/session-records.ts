@@ -3,9 +3,9 @@
 // it is handed to the journal, which owes it to a sink that is out of order.
 import type { Journal } from '../audit/journal.ts'
 import type { Outcome } from '../sozu/outcome.ts'
-import type { AuditRecord, Detail, Extras, RecordErrorCode, Stage } from '../audit/record.ts'
+import type { AuditRecord, Detail, Extras, RecordErrorCode, Stage } from '../audit/record/record.ts'
 import type { RefusalLimiter } from '../audit/refusals.ts'
-import { cleanPiece, ownText, sanitiseText } from '../audit/sanitise.ts'
+import { cleanPiece, ownText, sanitiseText } from '../audit/record/clean.ts'
 import type { Operation } from '../sozu/operation.ts'
 import { JournalError } from '../errors.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'

@@ -3,8 +3,8 @@
 // every place, and whoever is turned away is told why and has a line.
 import type { Socket } from 'node:net'
 import type { DaemonRecords } from '../audit/daemon-records.ts'
-import type { AuditRecord } from '../audit/record.ts'
-import { ownText } from '../audit/sanitise.ts'
+import type { AuditRecord } from '../audit/record/record.ts'
+import { ownText } from '../audit/record/clean.ts'
 import { ConfigError, PeerError } from '../errors.ts'
 import { openFilesFor, sessionsFor } from '../host/descriptors.ts'
 import { actorOf, type LookUpUser, UNKNOWN_ACTOR } from '../peer/actor.ts'

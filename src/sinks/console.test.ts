@@ -7,9 +7,9 @@ import { PassThrough } from 'node:stream'
 import stripAnsi from 'strip-ansi'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { DaemonRecords } from '../audit/daemon-records.ts'
-import type { AuditRecord } from '../audit/record.ts'
-import { cleanPiece } from '../audit/sanitise.ts'
-import { renderText } from '../audit/text.ts'
+import type { AuditRecord } from '../audit/record/record.ts'
+import { cleanPiece } from '../audit/record/clean.ts'
+import { renderText } from '../audit/record/text.ts'
 import { ConsoleSink } from './console.ts'
 
 const base = new DaemonRecords({

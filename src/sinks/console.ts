@@ -2,7 +2,7 @@
 // does not take its lines loses them, the files do not. Colour is put round what was rendered, so removing the ANSI
 // sequences gives the file's line back.
 import type { Sink } from '../audit/journal.ts'
-import type { AuditRecord } from '../audit/record.ts'
+import type { AuditRecord } from '../audit/record/record.ts'
 
 const RESET = '\u001b[0m'
 const colours = {

@@ -18,7 +18,7 @@ import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
 import { DaemonRecords } from '../audit/daemon-records.ts'
-import type { AuditRecord } from '../audit/record.ts'
+import type { AuditRecord } from '../audit/record/record.ts'
 import type { FileSink, Opened } from './file.ts'
 
 const records = new DaemonRecords({

@@ -22,7 +22,7 @@ import { AuditHistory } from '../../test/support/audit-history.ts'
 import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
 import { DaemonRecords } from '../audit/daemon-records.ts'
 import { Journal } from '../audit/journal.ts'
-import type { AuditRecord } from '../audit/record.ts'
+import type { AuditRecord } from '../audit/record/record.ts'
 import type { FileSink, Opened } from './file.ts'
 import { lockPathOf } from './open-rules.ts'
 

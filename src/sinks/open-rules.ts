@@ -15,7 +15,7 @@ import {
   writeSync,
 } from 'node:fs'
 import path from 'node:path'
-import { MAX_LINE_BYTES } from '../audit/limits.ts'
+import { MAX_LINE_BYTES } from '../audit/record/limits.ts'
 import { errnoOf, JournalError } from '../errors.ts'
 import { lockExclusive } from '../host/native.ts'
 

@@ -13,7 +13,7 @@ import {
   writeSync,
 } from 'node:fs'
 import path from 'node:path'
-import { MAX_LINE_BYTES } from '../audit/limits.ts'
+import { MAX_LINE_BYTES } from '../audit/record/limits.ts'
 import { errnoOf } from '../errors.ts'
 import { allocateBeyondEnd } from '../host/native.ts'
 

@@ -4,7 +4,7 @@
 // so: what it does find is unfinished for certain, and nothing is left out silently.
 import { closeSync } from 'node:fs'
 import type { LineForm } from '../audit/line-form.ts'
-import type { AuditRecord } from '../audit/record.ts'
+import type { AuditRecord } from '../audit/record/record.ts'
 import { UnfinishedSearch } from '../audit/unfinished.ts'
 import { errnoOf } from '../errors.ts'
 import { type Budget, type Scan, scanBackward, scanGzip } from './line-scan.ts'

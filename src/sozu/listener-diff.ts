@@ -1,6 +1,6 @@
 // The `name=old→new` items of a listener update: Sōzu's fields in Sōzu's order, then the ones its own log never shows.
 // `old` is what Sōzu's main process has at the moment (`?` when unknown or unset); bodies of answers are never shown.
-import { beginningOf, joinPieces, sanitisePiece } from '../audit/sanitise.ts'
+import { beginningOf, joinPieces, sanitisePiece } from '../audit/record/clean.ts'
 import { formatAddress, type SocketAddress } from './address.ts'
 
 /** A listener as ListListeners returned it, with the schema's field names. */

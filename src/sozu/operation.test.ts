@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { decodeRequest, encodeRequest, type Request } from '../protocol/message.ts'
 import { compileSchema, type Schema } from '../protocol/schema.ts'
-import { type Clean, cleanPiece } from '../audit/sanitise.ts'
+import { type Clean, cleanPiece } from '../audit/record/clean.ts'
 import {
   missingFields,
   type OperationContext,

@@ -5,7 +5,7 @@ import { decodeRequest, encodeRequest, type Request } from '../protocol/message.
 import type { Field, Schema } from '../protocol/schema.ts'
 import { type CertificateAndKey, certificateDetail, firstPemFingerprint } from './certificate.ts'
 import { type ListenerState, listenerDiff } from './listener-diff.ts'
-import type { Detail } from '../audit/record.ts'
+import type { Detail } from '../audit/record/record.ts'
 import {
   beginningOf,
   type Clean,
@@ -14,7 +14,7 @@ import {
   joinPieces,
   ownText,
   sanitisePiece,
-} from '../audit/sanitise.ts'
+} from '../audit/record/clean.ts'
 import { formatAddress, type SocketAddress } from './address.ts'
 
 /**

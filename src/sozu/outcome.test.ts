@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { decodeRequest, encodeRequest, STATUS } from '../protocol/message.ts'
 import { compileSchema } from '../protocol/schema.ts'
 import { announcesSecondFinal, type Outcome, outcomeOf } from './outcome.ts'
-import { sha256 } from '../audit/record.ts'
+import { sha256 } from '../audit/record/record.ts'
 import { type Operation, operationOf } from './operation.ts'
 
 const file = new URL('../../schema/sozu-2.1.0.json', import.meta.url)

@@ -2,8 +2,8 @@
 // patterns) are quoted, piece by piece. A dump, or a text of unknown shape, may quote a state file with private keys in
 // it: of those a record holds the length and the SHA-256, never the words.
 import { STATUS } from '../protocol/message.ts'
-import type { Detail, Fanout, RecordErrorCode } from '../audit/record.ts'
-import { sha256 } from '../audit/record.ts'
+import type { Detail, Fanout, RecordErrorCode } from '../audit/record/record.ts'
+import { sha256 } from '../audit/record/record.ts'
 import {
   beginningOf,
   type Clean,
@@ -12,7 +12,7 @@ import {
   joinPieces,
   ownText,
   sanitisePiece,
-} from '../audit/sanitise.ts'
+} from '../audit/record/clean.ts'
 import { type Operation, rowOf } from './operation.ts'
 
 export type Outcome = {

@@ -7,10 +7,10 @@ import { validateLine } from '../../test/support/record-schema.ts'
 import { decodeForRecord, encodeRequest, STATUS } from '../protocol/message.ts'
 import { compileSchema, type Field, type Message, type Schema } from '../protocol/schema.ts'
 import { DaemonRecords } from '../audit/daemon-records.ts'
-import { renderJson } from '../audit/json.ts'
+import { renderJson } from '../audit/record/json.ts'
 import { outcomeOf } from './outcome.ts'
-import { type AuditRecord, noExtras, sha256 } from '../audit/record.ts'
-import { renderText } from '../audit/text.ts'
+import { type AuditRecord, noExtras, sha256 } from '../audit/record/record.ts'
+import { renderText } from '../audit/record/text.ts'
 import { type Operation, operationOf } from './operation.ts'
 
 const shipped = ['1.1.1', '2.1.0'].map((version) => {

@@ -12,7 +12,7 @@ import {
   sanitisePiece,
   sanitiseSlot,
   sanitiseText,
-} from './sanitise.ts'
+} from './clean.ts'
 
 /** Controls, format and bidi characters, separators, variation selectors, fillers, tags, surrogates. */
 const unsafeRanges: readonly (readonly [first: number, last: number])[] = [

@@ -6,7 +6,7 @@
 import { isUtf8 } from 'node:buffer'
 import { type LineFields, lineFields, recordOf, rendersTo } from './read-record.ts'
 import { type AuditRecord, RECORD_SCHEMA } from './record.ts'
-import { sanitisePiece, sanitiseSlot } from './sanitise.ts'
+import { sanitisePiece, sanitiseSlot } from './clean.ts'
 import { renderText } from './text.ts'
 
 const layout = /^\[(\S+) (\S+) (\S+) (\S+)\]\tAUDIT\tCommand\(([^\t\n]*)\)\n$/

@@ -3,7 +3,7 @@
 // values, each named with its full length and hash, so that two different inputs still differ.
 import { MAX_LINE_BYTES, MAX_REASON_CHARACTERS } from './limits.ts'
 import { type AuditRecord, sha256, type Truncation } from './record.ts'
-import type { Clean } from './sanitise.ts'
+import type { Clean } from './clean.ts'
 
 /** A record as it is laid out: values that were cut are named in `truncated`. */
 export type Laid = {

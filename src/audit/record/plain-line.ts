@@ -11,7 +11,7 @@ import {
   RECORD_SCHEMA,
   type RecordActor,
 } from './record.ts'
-import type { Clean } from './sanitise.ts'
+import type { Clean } from './clean.ts'
 
 const plain = /^[\x20!#-+\--<>-[\]-~]*$/
 /** An id that may stand in the head of a text line as it is. */

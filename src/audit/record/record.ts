@@ -1,7 +1,7 @@
 // The one value that is rendered. Everything in it is already sanitised (see sanitise.ts); text.ts and json.ts only lay
 // it out. A field the record does not have is null, never a default.
 import { hash } from 'node:crypto'
-import type { Clean } from './sanitise.ts'
+import type { Clean } from './clean.ts'
 
 export type Stage = 'attempt' | 'completion' | 'access' | 'refusal' | 'daemon'
 

@@ -2,11 +2,11 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { validateLine } from '../../test/support/record-schema.ts'
-import { DaemonRecords } from './daemon-records.ts'
+import { validateLine } from '../../../test/support/record-schema.ts'
+import { DaemonRecords } from '../daemon-records.ts'
 import { renderJson } from './json.ts'
 import { type AuditRecord, errorCodes, noExtras } from './record.ts'
-import { type Clean, cleanBytes, cleanPiece } from './sanitise.ts'
+import { type Clean, cleanBytes, cleanPiece } from './clean.ts'
 
 const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }
 const actor = {
@@ -103,7 +103,7 @@ describe('a record', () => {
     const line = renderJson(record, context)
     validateLine(line)
     const schema = JSON.parse(
-      readFileSync(new URL('../../docs/audit-record.schema.json', import.meta.url), 'utf8'),
+      readFileSync(new URL('../../../docs/audit-record.schema.json', import.meta.url), 'utf8'),
     )
     const value = JSON.parse(line)
     expect(Object.keys(value)).toEqual(Object.keys(schema.properties))

@@ -1,9 +1,9 @@
 // The text line: Sōzu's layout to the character for clean values, and for hostile ones a line that always splits the same way.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { DaemonRecords } from './daemon-records.ts'
+import { DaemonRecords } from '../daemon-records.ts'
 import { type AuditRecord, noExtras } from './record.ts'
-import { type Clean, cleanBytes, cleaned, cleanPiece, ownText } from './sanitise.ts'
+import { type Clean, cleanBytes, cleaned, cleanPiece, ownText } from './clean.ts'
 import { renderText } from './text.ts'
 
 const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }
