@@ -1,7 +1,7 @@
 // The records of one session: what is in each line about a request, which requests have one, and what happens when it
 // cannot be written. An admission record that fails is the caller's to refuse by; everything else has happened anyway, so
 // it is handed to the journal, which owes it to a sink that is out of order.
-import type { Journal } from '../audit/journal.ts'
+import type { Journal } from '../audit/journal/journal.ts'
 import type { Outcome } from '../sozu/outcome.ts'
 import type { AuditRecord, Detail, Extras, RecordErrorCode, Stage } from '../audit/record/record.ts'
 import type { RefusalLimiter } from '../audit/refusals.ts'

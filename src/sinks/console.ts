@@ -1,7 +1,7 @@
 // A coloured mirror of the text lines for people at a terminal. It is never required and never waited for: a terminal that
 // does not take its lines loses them, the files do not. Colour is put round what was rendered, so removing the ANSI
 // sequences gives the file's line back.
-import type { Sink } from '../audit/journal.ts'
+import type { Sink } from '../audit/journal/journal.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
 
 const RESET = '\u001b[0m'

@@ -3,7 +3,7 @@
 // that fills up.
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import type { FinishReport, Sink, WriteOptions } from '../audit/journal.ts'
+import type { FinishReport, Sink, WriteOptions } from '../audit/journal/journal.ts'
 import { jsonForm, textForm } from '../audit/line-form.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
 import { isMarkLine } from '../audit/unfinished.ts'

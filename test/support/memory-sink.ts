@@ -1,6 +1,6 @@
 // A sink that keeps its lines in memory and fails when told to. It holds the journal to the contract of `Sink`: never called
 // again before the last call settled, never used after a failure without being opened. Breaches are kept in `breaches`.
-import type { Sink, WriteOptions } from '../../src/audit/journal.ts'
+import type { Sink, WriteOptions } from '../../src/audit/journal/journal.ts'
 import type { AuditRecord } from '../../src/audit/record/record.ts'
 import { JournalError } from '../../src/errors.ts'
 

@@ -1,6 +1,6 @@
 // Lines a sink is owed: what has happened while it was out. Lines, not records: a line has a bounded length whatever a client
 // sent. What there is no room for is counted, to be named as lost.
-import type { Stage } from './record/record.ts'
+import type { Stage } from '../record/record.ts'
 
 export type OwedLine = { readonly line: string; readonly stage: Stage; readonly requestUlid: string }
 

@@ -2,11 +2,11 @@
 // `append` means the line is on every required sink, as durably as its stage and the configuration ask for; a rejection
 // means that nobody may count on it, though a slow sink may still write it. Each sink has a lane of its own (lane.ts): what
 // one of them is doing never holds up another, and an optional one never holds up a request.
-import { JournalError } from '../errors.ts'
-import type { Log } from '../host/log.ts'
-import { type Entry, Lane, type Outage, type Recovery } from './lane.ts'
-import { type AuditRecord, type Detail, formatTimestamp } from './record/record.ts'
-import { cleanPiece, ownText } from './record/clean.ts'
+import { JournalError } from '../../errors.ts'
+import type { Log } from '../../host/log.ts'
+import { type Entry, Lane, type Outage, type Recovery } from './sink-queue.ts'
+import { type AuditRecord, type Detail, formatTimestamp } from '../record/record.ts'
+import { cleanPiece, ownText } from '../record/clean.ts'
 
 export type WriteOptions = {
   /** Whether the lines must be on stable storage. */
