@@ -11,7 +11,7 @@ import { type AuditRecord, type Detail, type LineContext, sha256 } from './audit
 import { RefusalLimiter } from './audit/refusals.ts'
 import { cleanPiece, ownText, sanitiseText } from './audit/record/clean.ts'
 import { renderText } from './audit/record/text.ts'
-import { outcomeUnknown } from './audit/unfinished.ts'
+import { outcomeUnknown } from './audit/trail/recovery.ts'
 import { missingFields } from './sozu/operation.ts'
 import {
   type Config,

@@ -4,7 +4,7 @@
 // Names alone decide what is looked at; whether it may be read is told when it is opened, by who owns it.
 import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync } from 'node:fs'
 import path from 'node:path'
-import { errnoOf } from '../errors.ts'
+import { errnoOf } from '../../errors.ts'
 
 export type Predecessor = {
   readonly name: string

@@ -2,9 +2,9 @@
 // a line that can be read a glance says what reading would say. It relies on what no value can hold, whoever chose it: in
 // JSON a quotation mark that is not escaped, in text a tab, a `, `, or, in the head, a bracket. So the stage that comes last is the line's own, and
 // so is the first request ulid; a line that begins twice is not judged.
-import { readJson } from './record/read-json.ts'
-import { readText } from './record/read-text.ts'
-import type { AuditRecord } from './record/record.ts'
+import { readJson } from '../record/read-json.ts'
+import { readText } from '../record/read-text.ts'
+import type { AuditRecord } from '../record/record.ts'
 
 /**
  * What a line is to the search: an attempt, what ends one, one that tells nothing about either (`other`), or one that must be

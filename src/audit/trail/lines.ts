@@ -5,7 +5,7 @@
 import { readSync } from 'node:fs'
 import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
-import { MAX_LINE_BYTES } from '../audit/record/limits.ts'
+import { MAX_LINE_BYTES } from '../record/limits.ts'
 
 const CHUNK_BYTES = 256 * 1024
 

@@ -16,7 +16,7 @@ import {
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { newestPredecessor, openTrusted } from './predecessor.ts'
+import { newestPredecessor, openTrusted } from './files.ts'
 
 const isRoot = process.geteuid?.() === 0
 let directory = ''

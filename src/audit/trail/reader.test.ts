@@ -18,11 +18,11 @@ import path from 'node:path'
 import { gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { AuditHistory, type Step, steps } from '../../test/support/audit-history.ts'
-import { lookAlikes } from '../../test/support/hostile-record.ts'
-import { jsonForm, textForm } from '../audit/line-form.ts'
-import { isMarkLine } from '../audit/unfinished.ts'
-import { readUnfinished, type Unfinished } from './unfinished-reader.ts'
+import { AuditHistory, type Step, steps } from '../../../test/support/audit-history.ts'
+import { lookAlikes } from '../../../test/support/hostile-record.ts'
+import { jsonForm, textForm } from './line-form.ts'
+import { isMarkLine } from './recovery.ts'
+import { readUnfinished, type Unfinished } from './reader.ts'
 
 const NOBODY = 65_534
 const forms = { text: textForm, json: jsonForm }

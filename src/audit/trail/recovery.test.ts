@@ -2,13 +2,13 @@
 // is found is what is there after the last mark, in whatever order.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { hostileContext, hostileRecord, hostileText } from '../../test/support/hostile-record.ts'
-import { renderJson } from './record/json.ts'
+import { hostileContext, hostileRecord, hostileText } from '../../../test/support/hostile-record.ts'
+import { renderJson } from '../record/json.ts'
 import { jsonForm, textForm } from './line-form.ts'
-import { type AuditRecord, type Detail, noExtras, type Stage } from './record/record.ts'
-import { cleanPiece, ownText, sanitiseText } from './record/clean.ts'
-import { renderText } from './record/text.ts'
-import { outcomeUnknown, UnfinishedSearch } from './unfinished.ts'
+import { type AuditRecord, type Detail, noExtras, type Stage } from '../record/record.ts'
+import { cleanPiece, ownText, sanitiseText } from '../record/clean.ts'
+import { renderText } from '../record/text.ts'
+import { outcomeUnknown, UnfinishedSearch } from './recovery.ts'
 
 const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }
 const ulidOf = (index: number): string => `01JX3T8M70PQRSTVWX${String(index).padStart(8, '0')}`

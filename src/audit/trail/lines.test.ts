@@ -5,7 +5,7 @@ import path from 'node:path'
 import { gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { scanBackward, scanGzip } from './line-scan.ts'
+import { scanBackward, scanGzip } from './lines.ts'
 
 let directory = ''
 let fds: number[] = []
