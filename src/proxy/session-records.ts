@@ -4,7 +4,7 @@
 import type { Journal } from '../audit/journal/journal.ts'
 import type { Outcome } from '../sozu/outcome.ts'
 import type { AuditRecord, Detail, Extras, RecordErrorCode, Stage } from '../audit/record/record.ts'
-import type { RefusalLimiter } from '../audit/refusals.ts'
+import type { RefusalLimiter } from '../policy/refusal-rate.ts'
 import { cleanPiece, ownText, sanitiseText } from '../audit/record/clean.ts'
 import type { Operation } from '../sozu/operation.ts'
 import { JournalError } from '../errors.ts'

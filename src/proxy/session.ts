@@ -9,15 +9,15 @@ import { announcesSecondFinal, outcomeOf } from '../sozu/outcome.ts'
 import { type RecordErrorCode, requestSha256 } from '../audit/record/record.ts'
 import { type Operation, type OperationContext, operationOf, updatedListenerOf } from '../sozu/operation.ts'
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
-import { decide } from '../policy/admission.ts'
+import { decide } from '../policy/rules.ts'
 import { PREFIX_BYTES } from '../protocol/frame.ts'
 import { decodeForRecord, encodeResponse, type Request, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
-import type { Budget } from './budget.ts'
+import type { Budget } from '../policy/quota.ts'
 import { Client } from './client.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
 import { Relay } from './relay.ts'
-import { reloadDanger } from './reload-guard.ts'
+import { reloadDanger } from '../policy/reload-guard.ts'
 import {
   type KnownRequest,
   type Passage,

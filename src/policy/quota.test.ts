@@ -1,7 +1,7 @@
 // Promises of the budget: a total, half of it for one account, and everything given back is there again.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { Budget } from './budget.ts'
+import { Budget } from './quota.ts'
 
 describe('a budget', () => {
   it('lets one account have half, and the others have the rest', () => {

@@ -1,6 +1,6 @@
 // How many refusals get a line of their own: ten a second for each uid. What is held back is counted and reported in one
 // summary, so that a flood of bad requests can neither fill the disk nor hide. Pure: time comes in as a parameter.
-import type { RecordErrorCode } from './record/record.ts'
+import type { RecordErrorCode } from '../audit/record/record.ts'
 
 export const REFUSALS_PER_SECOND = 10
 const WINDOW_MS = 1000
