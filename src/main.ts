@@ -2,8 +2,8 @@
 // The command line: argv → command. The only file that ends the process or reads the environment.
 import { Command } from 'commander'
 import { ConfigError, EXIT } from './errors.ts'
-import { exitNow } from './host/native.ts'
 import { requireOpenFiles } from './host/descriptors.ts'
+import { exitNow } from './host/native.ts'
 import { version } from './host/package.ts'
 
 // Commands are loaded when they are run, after a look at the limit on open files: their modules alone would exceed a low one.

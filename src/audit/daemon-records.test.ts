@@ -2,9 +2,9 @@
 import { describe, expect, it, vi } from 'vitest'
 import { validateLine } from '../../test/support/record-schema.ts'
 import { DaemonRecords } from './daemon-records.ts'
+import { cleanPiece } from './record/clean.ts'
 import { renderJson } from './record/json.ts'
 import { formatTimestamp } from './record/record.ts'
-import { cleanPiece } from './record/clean.ts'
 
 const actor = {
   uid: 997,

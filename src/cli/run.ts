@@ -3,8 +3,8 @@
 import type { Daemon } from '../daemon.ts'
 import { ConfigError, EXIT, JournalError } from '../errors.ts'
 import { createLog, flushLog, type Log } from '../host/log.ts'
-import { Accounts } from '../peer/accounts.ts'
 import type { Environment } from '../host/systemd.ts'
+import { Accounts } from '../peer/accounts.ts'
 
 /** After a stop signal the process ends within this time, whatever hangs. */
 const STOP_MS = 6500

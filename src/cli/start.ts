@@ -4,9 +4,9 @@ import { loadConfig } from '../config/load.ts'
 import { Daemon } from '../daemon.ts'
 import { ConfigError } from '../errors.ts'
 import type { Log } from '../host/log.ts'
+import { type Environment, inheritedSockets, ServiceManager } from '../host/systemd.ts'
 import type { Accounts } from '../peer/accounts.ts'
 import { inheritedPath } from '../proxy/listener.ts'
-import { type Environment, inheritedSockets, ServiceManager } from '../host/systemd.ts'
 
 export type StartOptions = {
   readonly configPath: string

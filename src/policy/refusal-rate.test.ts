@@ -1,7 +1,7 @@
 // Ten refusals a second for each uid have lines; every one beyond that is in a count.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { RefusalLimiter, REFUSALS_PER_SECOND } from './refusal-rate.ts'
+import { REFUSALS_PER_SECOND, RefusalLimiter } from './refusal-rate.ts'
 
 const code = 'malformed_request'
 const times = (count: number, act: () => boolean): boolean[] => Array.from({ length: count }, act)

@@ -4,8 +4,8 @@
 import protobuf from 'protobufjs/light.js'
 import { ProtocolError } from '../errors.ts'
 import { encodeFrame, payloadOf } from './frame.ts'
-import type { Field, Message, Schema } from './schema.ts'
 import { scanRequest } from './scan.ts'
+import type { Field, Message, Schema } from './schema.ts'
 
 export type Request = {
   /** Name of the oneof member that is set, as in the schema (`add_cluster`). */

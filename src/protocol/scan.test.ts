@@ -3,8 +3,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ProtocolError } from '../errors.ts'
-import { compileSchema } from './schema.ts'
 import { scanRequest } from './scan.ts'
+import { compileSchema } from './schema.ts'
 
 const schema = compileSchema(
   {

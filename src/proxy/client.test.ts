@@ -4,8 +4,8 @@ import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { encodeFrame } from '../protocol/frame.ts'
 import { Budget } from '../policy/quota.ts'
+import { encodeFrame } from '../protocol/frame.ts'
 import { Client } from './client.ts'
 
 const MAX_FRAME_BYTES = 1_000_000

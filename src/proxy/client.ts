@@ -4,8 +4,8 @@
 import type { Socket } from 'node:net'
 import { ProtocolError } from '../errors.ts'
 import { clientHasHungUp } from '../peer/peercred.ts'
-import { FrameDecoder, OWN_MEMORY_BYTES } from '../protocol/frame.ts'
 import type { Budget } from '../policy/quota.ts'
+import { FrameDecoder, OWN_MEMORY_BYTES } from '../protocol/frame.ts'
 import { release } from './release.ts'
 import { turn } from './turn.ts'
 

@@ -1,10 +1,11 @@
 // Questions of our own to Sōzu: a listener's present settings, the number of workers. Each goes over a connection of the
 // daemon's own, never over a client's, and has a deadline; what is not answered in time is null.
-import type { ListenerState } from '../sozu/listener-diff.ts'
-import type { ListenerKind } from '../sozu/operation.ts'
+
 import { ProtocolError, UpstreamError } from '../errors.ts'
 import { decodeContent, encodeRequest, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
+import type { ListenerState } from '../sozu/listener-diff.ts'
+import type { ListenerKind } from '../sozu/operation.ts'
 import type { Upstream } from './upstream.ts'
 
 /** How long a count of workers is good for: they only change by crashes and upgrades. */

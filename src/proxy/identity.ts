@@ -1,7 +1,8 @@
 // Who a session's client is, for its records. The kernel's part is there from the accept on; the account name arrives when
 // the lookup does, and the first record waits for it a little. What did not arrive is null.
-import type { RecordActor } from '../audit/record/record.ts'
+
 import { cleanBytes, cleanPiece } from '../audit/record/clean.ts'
+import type { RecordActor } from '../audit/record/record.ts'
 import { type Actor, actorOf, type LookUpUser } from '../peer/actor.ts'
 import type { Peer } from '../peer/peercred.ts'
 

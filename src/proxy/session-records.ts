@@ -2,12 +2,12 @@
 // cannot be written. An admission record that fails is the caller's to refuse by; everything else has happened anyway, so
 // it is handed to the journal, which owes it to a sink that is out of order.
 import type { Journal } from '../audit/journal/journal.ts'
-import type { Outcome } from '../sozu/outcome.ts'
-import type { AuditRecord, Detail, Extras, RecordErrorCode, Stage } from '../audit/record/record.ts'
-import type { RefusalLimiter } from '../policy/refusal-rate.ts'
 import { cleanPiece, ownText, sanitiseText } from '../audit/record/clean.ts'
-import type { Operation } from '../sozu/operation.ts'
+import type { AuditRecord, Detail, Extras, RecordErrorCode, Stage } from '../audit/record/record.ts'
 import { JournalError } from '../errors.ts'
+import type { RefusalLimiter } from '../policy/refusal-rate.ts'
+import type { Operation } from '../sozu/operation.ts'
+import type { Outcome } from '../sozu/outcome.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
 import type { Sozu } from './sozu.ts'
 

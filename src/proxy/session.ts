@@ -3,21 +3,21 @@
 // the client before its completion is. What fails on the way is answered with a FAILURE that says whether the request may
 // have run, and recorded.
 import type { Socket } from 'node:net'
-import { withWorkers } from '../sozu/fanout.ts'
-import type { ListenerState } from '../sozu/listener-diff.ts'
-import { announcesSecondFinal, outcomeOf } from '../sozu/outcome.ts'
 import { type RecordErrorCode, requestSha256 } from '../audit/record/record.ts'
-import { type Operation, type OperationContext, operationOf, updatedListenerOf } from '../sozu/operation.ts'
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
+import type { Budget } from '../policy/quota.ts'
+import { reloadDanger } from '../policy/reload-guard.ts'
 import { decide } from '../policy/rules.ts'
 import { PREFIX_BYTES } from '../protocol/frame.ts'
 import { decodeForRecord, encodeResponse, type Request, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
-import type { Budget } from '../policy/quota.ts'
+import { withWorkers } from '../sozu/fanout.ts'
+import type { ListenerState } from '../sozu/listener-diff.ts'
+import { type Operation, type OperationContext, operationOf, updatedListenerOf } from '../sozu/operation.ts'
+import { announcesSecondFinal, outcomeOf } from '../sozu/outcome.ts'
 import { Client } from './client.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
 import { Relay } from './relay.ts'
-import { reloadDanger } from '../policy/reload-guard.ts'
 import {
   type KnownRequest,
   type Passage,

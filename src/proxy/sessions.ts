@@ -3,21 +3,15 @@
 // every place, and whoever is turned away is told why and has a line.
 import type { Socket } from 'node:net'
 import type { DaemonRecords } from '../audit/daemon-records.ts'
-import type { AuditRecord } from '../audit/record/record.ts'
 import { ownText } from '../audit/record/clean.ts'
-import { ConfigError, PeerError } from '../errors.ts'
-import { openFilesFor, sessionsFor } from '../host/descriptors.ts'
+import type { AuditRecord } from '../audit/record/record.ts'
+import { PeerError } from '../errors.ts'
 import { actorOf, type LookUpUser, UNKNOWN_ACTOR } from '../peer/actor.ts'
 import { type Peer, peerOf } from '../peer/peercred.ts'
+import type { ConnectionLimits } from '../policy/connection-limits.ts'
 import { Identity, recordActor } from './identity.ts'
 import { release } from './release.ts'
 import { failure, Session, type SessionContext } from './session.ts'
-
-export type ConnectionLimits = {
-  readonly total: number
-  /** For any account but root and the daemon's own. */
-  readonly perUid: number
-}
 
 export type SessionTableOptions = {
   readonly context: SessionContext
@@ -35,33 +29,6 @@ export type SessionTableOptions = {
 const MAX_LEAVING = 16
 /** How long each of them may take. */
 const LEAVING_MS = 1000
-
-/**
- * How many connections there may be.
- * @param openFiles this process's limit on open files
- * @throws ConfigError when more are configured than descriptors allow
- */
-export function connectionLimits(
-  openFiles: number,
-  { maxConnections, maxConnectionsPerUid }: ConfiguredLimits,
-): ConnectionLimits {
-  const possible = sessionsFor(openFiles)
-  if (maxConnections !== null && maxConnections > possible) {
-    throw new ConfigError(
-      'limit_too_low',
-      `max_connections = ${maxConnections} needs a limit of ${openFilesFor(maxConnections)} open files, and it is ${openFiles}: raise the limit (LimitNOFILE= of the unit), or set max_connections to ${possible} or less`,
-    )
-  }
-  const total = maxConnections ?? possible
-  return { total, perUid: Math.min(total, maxConnectionsPerUid ?? Math.max(1, Math.floor(total / 4))) }
-}
-
-type ConfiguredLimits = {
-  /** null: as many as the limit on open files allows. */
-  readonly maxConnections: number | null
-  /** null: a quarter of the total. */
-  readonly maxConnectionsPerUid: number | null
-}
 
 export class SessionTable {
   readonly #options: SessionTableOptions

@@ -9,8 +9,8 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
 import { DaemonRecords } from '../audit/daemon-records.ts'
 import { Journal } from '../audit/journal/journal.ts'
-import type { AuditRecord, Stage } from '../audit/record/record.ts'
 import { cleanPiece } from '../audit/record/clean.ts'
+import type { AuditRecord, Stage } from '../audit/record/record.ts'
 import type { FileSink } from './file.ts'
 
 const records = new DaemonRecords({

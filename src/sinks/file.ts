@@ -4,15 +4,15 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import type { FinishReport, Sink, WriteOptions } from '../audit/journal/journal.ts'
-import { jsonForm, textForm } from '../audit/trail/line-form.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
+import { newestPredecessor } from '../audit/trail/files.ts'
+import { jsonForm, textForm } from '../audit/trail/line-form.ts'
+import type { Unfinished } from '../audit/trail/reader.ts'
 import { isMarkLine } from '../audit/trail/recovery.ts'
 import { JournalError } from '../errors.ts'
 import { packageFile } from '../host/package.ts'
 import type { AuditFileOptions, Found, Tampering, Written } from './audit-file.ts'
 import type { Answer, Order, Reply } from './file-writer.ts'
-import { newestPredecessor } from '../audit/trail/files.ts'
-import type { Unfinished } from '../audit/trail/reader.ts'
 import type { UnfinishedOrder } from './unfinished-thread.ts'
 
 /** What a new or re-opened file's first line says. */

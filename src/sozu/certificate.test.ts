@@ -3,8 +3,8 @@
 import { generateKeyPairSync, sign, X509Certificate } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { certificateDetail, firstPemFingerprint } from './certificate.ts'
 import { sha256 } from '../audit/record/record.ts'
+import { certificateDetail, firstPemFingerprint } from './certificate.ts'
 
 const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 

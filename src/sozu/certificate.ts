@@ -1,7 +1,7 @@
 // What a record says about a certificate: its fingerprint, its names, its dates. Never the key, never the PEM itself.
 import { X509Certificate } from 'node:crypto'
-import { type Detail, sha256 } from '../audit/record/record.ts'
 import { type Clean, cleaned, joinPieces, ownText } from '../audit/record/clean.ts'
+import { type Detail, sha256 } from '../audit/record/record.ts'
 
 export type CertificateAndKey = {
   readonly certificate: string

@@ -1,7 +1,8 @@
 // How many workers applied a request. Sōzu's OK says "all workers" and counts none, and it says OK as well when a worker
 // stayed silent until the time-out: the one sign of that is the time it took. What cannot be known is null.
-import type { Outcome } from './outcome.ts'
+
 import { ownText } from '../audit/record/clean.ts'
+import type { Outcome } from './outcome.ts'
 
 export type FanoutObservation = {
   /** Workers Sōzu sends requests to, null when it could not be asked. */

@@ -2,9 +2,9 @@
 // the requests Sōzu audits itself the targets are its own, to the character.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import type { Clean } from '../audit/record/clean.ts'
 import { decodeForRecord, encodeRequest, type Request } from '../protocol/message.ts'
 import { compileSchema, type Schema } from '../protocol/schema.ts'
-import type { Clean } from '../audit/record/clean.ts'
 import { type Access, missingFields, type OperationContext, operationOf, rowOf } from './operation.ts'
 
 const readTable = (version: string): Record<string, unknown> =>

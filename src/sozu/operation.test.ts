@@ -2,9 +2,9 @@
 // audit, and lets no piece of a client forge a separator of a target.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { type Clean, cleanPiece } from '../audit/record/clean.ts'
 import { decodeRequest, encodeRequest, type Request } from '../protocol/message.ts'
 import { compileSchema, type Schema } from '../protocol/schema.ts'
-import { type Clean, cleanPiece } from '../audit/record/clean.ts'
 import {
   missingFields,
   type OperationContext,

@@ -1,11 +1,7 @@
 // Request → Operation: what a request means, in Sōzu's own verbs and targets. One row per request of the protocol; a
 // request without a row is refused, never waved through. Fields enter a record by allow-list only: what a row does not
 // name (keys, certificates' bodies, password hashes, answer bodies) cannot leak by omission.
-import { decodeRequest, encodeRequest, type Request } from '../protocol/message.ts'
-import type { Field, Schema } from '../protocol/schema.ts'
-import { type CertificateAndKey, certificateDetail, firstPemFingerprint } from './certificate.ts'
-import { type ListenerState, listenerDiff } from './listener-diff.ts'
-import type { Detail } from '../audit/record/record.ts'
+
 import {
   beginningOf,
   type Clean,
@@ -15,7 +11,12 @@ import {
   ownText,
   sanitisePiece,
 } from '../audit/record/clean.ts'
+import type { Detail } from '../audit/record/record.ts'
+import { decodeRequest, encodeRequest, type Request } from '../protocol/message.ts'
+import type { Field, Schema } from '../protocol/schema.ts'
 import { formatAddress, type SocketAddress } from './address.ts'
+import { type CertificateAndKey, certificateDetail, firstPemFingerprint } from './certificate.ts'
+import { type ListenerState, listenerDiff } from './listener-diff.ts'
 
 /**
  * What a request does to Sōzu. `mutates` and `subscribes` and `secret` (reads that reveal secrets) are always recorded,

@@ -2,11 +2,11 @@
 // are quoted piece by piece; dumps and texts of unknown shape become their length and hash.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { sha256 } from '../audit/record/record.ts'
 import { decodeRequest, encodeRequest, STATUS } from '../protocol/message.ts'
 import { compileSchema } from '../protocol/schema.ts'
-import { announcesSecondFinal, type Outcome, outcomeOf } from './outcome.ts'
-import { sha256 } from '../audit/record/record.ts'
 import { type Operation, operationOf } from './operation.ts'
+import { announcesSecondFinal, type Outcome, outcomeOf } from './outcome.ts'
 
 const file = new URL('../../schema/sozu-2.1.0.json', import.meta.url)
 const schema = compileSchema(JSON.parse(readFileSync(file, 'utf8')), '2.1.0')

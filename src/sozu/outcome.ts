@@ -1,9 +1,7 @@
 // Sōzu's final answer → what the completion record says. Sōzu answers in free text; only the shapes we know (see the
 // patterns) are quoted, piece by piece. A dump, or a text of unknown shape, may quote a state file with private keys in
 // it: of those a record holds the length and the SHA-256, never the words.
-import { STATUS } from '../protocol/message.ts'
-import type { Detail, Fanout, RecordErrorCode } from '../audit/record/record.ts'
-import { sha256 } from '../audit/record/record.ts'
+
 import {
   beginningOf,
   type Clean,
@@ -13,6 +11,9 @@ import {
   ownText,
   sanitisePiece,
 } from '../audit/record/clean.ts'
+import type { Detail, Fanout, RecordErrorCode } from '../audit/record/record.ts'
+import { sha256 } from '../audit/record/record.ts'
+import { STATUS } from '../protocol/message.ts'
 import { type Operation, rowOf } from './operation.ts'
 
 export type Outcome = {

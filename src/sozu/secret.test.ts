@@ -4,14 +4,14 @@ import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { validateLine } from '../../test/support/record-schema.ts'
-import { decodeForRecord, encodeRequest, STATUS } from '../protocol/message.ts'
-import { compileSchema, type Field, type Message, type Schema } from '../protocol/schema.ts'
 import { DaemonRecords } from '../audit/daemon-records.ts'
 import { renderJson } from '../audit/record/json.ts'
-import { outcomeOf } from './outcome.ts'
 import { type AuditRecord, noExtras, sha256 } from '../audit/record/record.ts'
 import { renderText } from '../audit/record/text.ts'
+import { decodeForRecord, encodeRequest, STATUS } from '../protocol/message.ts'
+import { compileSchema, type Field, type Message, type Schema } from '../protocol/schema.ts'
 import { type Operation, operationOf } from './operation.ts'
+import { outcomeOf } from './outcome.ts'
 
 const shipped = ['1.1.1', '2.1.0'].map((version) => {
   const file = new URL(`../../schema/sozu-${version}.json`, import.meta.url)

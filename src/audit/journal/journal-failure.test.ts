@@ -4,9 +4,9 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import { fail, gate, MemorySink } from '../../../test/support/memory-sink.ts'
 import { JournalError } from '../../errors.ts'
 import { DaemonRecords } from '../daemon-records.ts'
-import { Journal, type JournalOptions, type JournalState } from './journal.ts'
-import type { AuditRecord, Stage } from '../record/record.ts'
 import { cleanPiece } from '../record/clean.ts'
+import type { AuditRecord, Stage } from '../record/record.ts'
+import { Journal, type JournalOptions, type JournalState } from './journal.ts'
 
 const records = new DaemonRecords({
   actor: () => ({ uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null }),

@@ -3,9 +3,9 @@ import { pino } from 'pino'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { gate, MemorySink } from '../../../test/support/memory-sink.ts'
 import { DaemonRecords } from '../daemon-records.ts'
-import { Journal, type JournalOptions } from './journal.ts'
-import type { AuditRecord, Stage } from '../record/record.ts'
 import { cleanPiece } from '../record/clean.ts'
+import type { AuditRecord, Stage } from '../record/record.ts'
+import { Journal, type JournalOptions } from './journal.ts'
 
 const records = new DaemonRecords({
   actor: () => ({ uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null }),

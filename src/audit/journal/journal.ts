@@ -4,9 +4,9 @@
 // one of them is doing never holds up another, and an optional one never holds up a request.
 import { JournalError } from '../../errors.ts'
 import type { Log } from '../../host/log.ts'
-import { type Entry, Lane, type Outage, type Recovery } from './sink-queue.ts'
-import { type AuditRecord, type Detail, formatTimestamp } from '../record/record.ts'
 import { cleanPiece, ownText } from '../record/clean.ts'
+import { type AuditRecord, type Detail, formatTimestamp } from '../record/record.ts'
+import { type Entry, Lane, type Outage, type Recovery } from './sink-queue.ts'
 
 export type WriteOptions = {
   /** Whether the lines must be on stable storage. */

@@ -2,9 +2,9 @@
 // is queued while an operation runs is written by the next one (group commit). A lane whose operation missed its deadline
 // is out at once, whatever that operation does later; the sink is only touched again after the operation came back.
 import { JournalError } from '../../errors.ts'
+import type { AuditRecord, Stage } from '../record/record.ts'
 import { Debt } from './backlog.ts'
 import type { FinishReport, Sink, WriteOptions } from './journal.ts'
-import type { AuditRecord, Stage } from '../record/record.ts'
 
 /** A record on its way into every sink. */
 export type Entry = {

@@ -2,7 +2,6 @@
 // written out here from the Unicode tables, not taken from the expressions under test.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { sha256 } from './record.ts'
 import {
   beginningOf,
   cleanBytes,
@@ -13,6 +12,7 @@ import {
   sanitiseSlot,
   sanitiseText,
 } from './clean.ts'
+import { sha256 } from './record.ts'
 
 /** Controls, format and bidi characters, separators, variation selectors, fillers, tags, surrogates. */
 const unsafeRanges: readonly (readonly [first: number, last: number])[] = [

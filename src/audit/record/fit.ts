@@ -1,9 +1,10 @@
 // What both renderings share: which values of a record a client can make long or dirty, what is shown of the originals
 // (`raw`), and how a line is made to fit. A line over the limit loses the originals and then the ends of its longest
 // values, each named with its full length and hash, so that two different inputs still differ.
+
+import type { Clean } from './clean.ts'
 import { MAX_LINE_BYTES, MAX_REASON_CHARACTERS } from './limits.ts'
 import { type AuditRecord, sha256, type Truncation } from './record.ts'
-import type { Clean } from './clean.ts'
 
 /** A record as it is laid out: values that were cut are named in `truncated`. */
 export type Laid = {

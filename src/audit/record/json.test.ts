@@ -4,9 +4,9 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { validateLine } from '../../../test/support/record-schema.ts'
 import { DaemonRecords } from '../daemon-records.ts'
+import { type Clean, cleanBytes, cleanPiece } from './clean.ts'
 import { renderJson } from './json.ts'
 import { type AuditRecord, errorCodes, noExtras } from './record.ts'
-import { type Clean, cleanBytes, cleanPiece } from './clean.ts'
 
 const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }
 const actor = {

@@ -1,9 +1,10 @@
 // AuditRecord → one JSON line: bytes 0x20–0x7E and LF only, keys in fixed order, every key always present. The shape is
 // docs/audit-record.schema.json; what the keys mean is docs/observability.md.
+
+import type { Clean } from './clean.ts'
 import { fitLine, type Laid, rawOf } from './fit.ts'
 import { plainJsonLine } from './plain-line.ts'
 import { type AuditRecord, formatTimestamp, type LineContext, RECORD_SCHEMA } from './record.ts'
-import type { Clean } from './clean.ts'
 
 /** One line ending in LF, at most 8,000 bytes. */
 export function renderJson(record: AuditRecord, context: LineContext): string {

@@ -2,10 +2,10 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { hostileRecord, lookAlikes } from '../../../test/support/hostile-record.ts'
+import { type Clean, cleanPiece, ownText } from './clean.ts'
 import { fullJsonLine } from './json.ts'
 import { plainJsonLine, plainTextLine } from './plain-line.ts'
 import type { AuditRecord, LineContext } from './record.ts'
-import { type Clean, cleanPiece, ownText } from './clean.ts'
 import { fullTextLine } from './text.ts'
 
 const context: LineContext = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }

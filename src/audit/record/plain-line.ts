@@ -2,6 +2,8 @@
 // is printable ASCII without `"`, `\`, `,` and `=`, unchanged by sanitising and short; whatever is not plain is left to
 // text.ts and json.ts, which say what a line is. A test holds both to the same bytes. What it gains: a line in about 1 µs
 // instead of 8, and it is written four times for each request.
+
+import type { Clean } from './clean.ts'
 import { MAX_LINE_BYTES, MAX_REASON_CHARACTERS } from './limits.ts'
 import {
   type AuditRecord,
@@ -11,7 +13,6 @@ import {
   RECORD_SCHEMA,
   type RecordActor,
 } from './record.ts'
-import type { Clean } from './clean.ts'
 
 const plain = /^[\x20!#-+\--<>-[\]-~]*$/
 /** An id that may stand in the head of a text line as it is. */

@@ -2,9 +2,9 @@
 // other half of rendering and trusts nothing: read-text.ts and read-json.ts render what they read and take it only when
 // that gives the very same line. So a column too many, twice, out of place or of another release is not ours.
 import * as z from 'zod'
+import type { Clean } from './clean.ts'
 import { LineTooLong } from './fit.ts'
 import { type AuditRecord, type Detail, errorCodes, type LineContext } from './record.ts'
-import type { Clean } from './clean.ts'
 
 const ulid = z.string().regex(/^[0-7][0-9A-HJKMNP-TV-Z]{25}$/)
 const timestamp = z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)

@@ -4,9 +4,9 @@
 // - what an id that was cut looked like before its head slot was made free of brackets and spaces;
 // - whether a version called `unknown` is one.
 import { isUtf8 } from 'node:buffer'
+import { sanitisePiece, sanitiseSlot } from './clean.ts'
 import { type LineFields, lineFields, recordOf, rendersTo } from './read-record.ts'
 import { type AuditRecord, RECORD_SCHEMA } from './record.ts'
-import { sanitisePiece, sanitiseSlot } from './clean.ts'
 import { renderText } from './text.ts'
 
 const layout = /^\[(\S+) (\S+) (\S+) (\S+)\]\tAUDIT\tCommand\(([^\t\n]*)\)\n$/

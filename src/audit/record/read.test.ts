@@ -2,12 +2,12 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { hostileContext, hostileRecord } from '../../../test/support/hostile-record.ts'
+import { cleaned, cleanPiece, ownText } from './clean.ts'
 import { renderJson } from './json.ts'
 import { MAX_LINE_BYTES } from './limits.ts'
 import { readJson } from './read-json.ts'
 import { readText } from './read-text.ts'
 import { type AuditRecord, noExtras } from './record.ts'
-import { cleaned, cleanPiece, ownText } from './clean.ts'
 import { renderText } from './text.ts'
 
 const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }

@@ -4,12 +4,12 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { decodeRequest, encodeRequest, type Request, STATUS } from '../../protocol/message.ts'
 import { compileSchema } from '../../protocol/schema.ts'
+import { type Operation, operationOf } from '../../sozu/operation.ts'
+import { outcomeOf } from '../../sozu/outcome.ts'
 import { DaemonRecords } from '../daemon-records.ts'
 import { renderJson } from './json.ts'
-import { outcomeOf } from '../../sozu/outcome.ts'
 import { type AuditRecord, noExtras } from './record.ts'
 import { renderText } from './text.ts'
-import { type Operation, operationOf } from '../../sozu/operation.ts'
 
 const file = new URL('../../../schema/sozu-2.1.0.json', import.meta.url)
 const schema = compileSchema(JSON.parse(readFileSync(file, 'utf8')), '2.1.0')

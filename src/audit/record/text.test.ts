@@ -2,8 +2,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { DaemonRecords } from '../daemon-records.ts'
-import { type AuditRecord, noExtras } from './record.ts'
 import { type Clean, cleanBytes, cleaned, cleanPiece, ownText } from './clean.ts'
+import { type AuditRecord, noExtras } from './record.ts'
 import { renderText } from './text.ts'
 
 const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }

@@ -4,10 +4,11 @@
 //
 // A line always splits the same way: at tabs, then at `, `, then at the first `=`. Values are sanitised before they get
 // here; what this file adds is that no value holds `, ` and that the four slots of the head hold neither bracket nor space.
+
+import { type Clean, sanitiseSlot, sanitiseText } from './clean.ts'
 import { fitLine, type Laid, slotsOf } from './fit.ts'
 import { plainTextLine } from './plain-line.ts'
 import { type AuditRecord, formatTimestamp, type LineContext } from './record.ts'
-import { type Clean, sanitiseSlot, sanitiseText } from './clean.ts'
 
 /** One line ending in LF, at most 8,000 bytes. */
 export function renderText(record: AuditRecord, context: LineContext): string {

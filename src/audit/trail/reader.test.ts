@@ -21,8 +21,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { AuditHistory, type Step, steps } from '../../../test/support/audit-history.ts'
 import { lookAlikes } from '../../../test/support/hostile-record.ts'
 import { jsonForm, textForm } from './line-form.ts'
-import { isMarkLine } from './recovery.ts'
 import { readUnfinished, type Unfinished } from './reader.ts'
+import { isMarkLine } from './recovery.ts'
 
 const NOBODY = 65_534
 const forms = { text: textForm, json: jsonForm }

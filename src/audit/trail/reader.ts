@@ -3,12 +3,12 @@
 // the last line. Older lines cannot be judged without the newer ones, so the search ends at what it cannot read, and says
 // so: what it does find is unfinished for certain, and nothing is left out silently.
 import { closeSync } from 'node:fs'
-import type { LineForm } from './line-form.ts'
-import type { AuditRecord } from '../record/record.ts'
-import { UnfinishedSearch } from './recovery.ts'
 import { errnoOf } from '../../errors.ts'
-import { type Budget, type Scan, scanBackward, scanGzip } from './lines.ts'
+import type { AuditRecord } from '../record/record.ts'
 import { newestPredecessor, type OpenedFile, openTrusted } from './files.ts'
+import type { LineForm } from './line-form.ts'
+import { type Budget, type Scan, scanBackward, scanGzip } from './lines.ts'
+import { UnfinishedSearch } from './recovery.ts'
 
 export type Unfinished = {
   /** Attempts without completion or refusal, in the order of their time. */

@@ -3,11 +3,11 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { hostileContext, hostileRecord, hostileText } from '../../../test/support/hostile-record.ts'
-import { renderJson } from '../record/json.ts'
-import { jsonForm, textForm } from './line-form.ts'
-import { type AuditRecord, type Detail, noExtras, type Stage } from '../record/record.ts'
 import { cleanPiece, ownText, sanitiseText } from '../record/clean.ts'
+import { renderJson } from '../record/json.ts'
+import { type AuditRecord, type Detail, noExtras, type Stage } from '../record/record.ts'
 import { renderText } from '../record/text.ts'
+import { jsonForm, textForm } from './line-form.ts'
 import { outcomeUnknown, UnfinishedSearch } from './recovery.ts'
 
 const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }

@@ -5,9 +5,9 @@
 //   audit_log_opened, audit_stopped   with `in_flight` 0, the number of attempts that have no outcome at that line
 // Without `in_flight` (older releases) or with another number these two tell nothing, and the search goes on.
 import { isUtf8 } from 'node:buffer'
-import type { LineForm } from './line-form.ts'
-import { type AuditRecord, type Detail, noExtras } from '../record/record.ts'
 import { ownText } from '../record/clean.ts'
+import { type AuditRecord, type Detail, noExtras } from '../record/record.ts'
+import type { LineForm } from './line-form.ts'
 import { ULID_LENGTH, UlidSet } from './ulid-set.ts'
 
 /** Attempts without an outcome that are held at most: more than that is a file somebody has taken outcomes out of. */

@@ -1,7 +1,7 @@
 // How many connections there may be: what follows from the limit on open files, and what is configured.
 import { describe, expect, it } from 'vitest'
 import { ConfigError } from '../errors.ts'
-import { connectionLimits } from './sessions.ts'
+import { connectionLimits } from './connection-limits.ts'
 
 const unset = { maxConnections: null, maxConnectionsPerUid: null }
 

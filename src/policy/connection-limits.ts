@@ -1,0 +1,37 @@
+// How many connections there may be: as many as the limit on open files allows, or fewer if so configured, and how many of
+// them one account may have. No account but root and the daemon's own can take every place.
+import { ConfigError } from '../errors.ts'
+import { openFilesFor, sessionsFor } from '../host/descriptors.ts'
+
+export type ConnectionLimits = {
+  readonly total: number
+  /** For any account but root and the daemon's own. */
+  readonly perUid: number
+}
+
+/**
+ * How many connections there may be.
+ * @param openFiles this process's limit on open files
+ * @throws ConfigError when more are configured than descriptors allow
+ */
+export function connectionLimits(
+  openFiles: number,
+  { maxConnections, maxConnectionsPerUid }: ConfiguredLimits,
+): ConnectionLimits {
+  const possible = sessionsFor(openFiles)
+  if (maxConnections !== null && maxConnections > possible) {
+    throw new ConfigError(
+      'limit_too_low',
+      `max_connections = ${maxConnections} needs a limit of ${openFilesFor(maxConnections)} open files, and it is ${openFiles}: raise the limit (LimitNOFILE= of the unit), or set max_connections to ${possible} or less`,
+    )
+  }
+  const total = maxConnections ?? possible
+  return { total, perUid: Math.min(total, maxConnectionsPerUid ?? Math.max(1, Math.floor(total / 4))) }
+}
+
+type ConfiguredLimits = {
+  /** null: as many as the limit on open files allows. */
+  readonly maxConnections: number | null
+  /** null: a quarter of the total. */
+  readonly maxConnectionsPerUid: number | null
+}
