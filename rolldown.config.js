@@ -14,8 +14,8 @@ const programs = [
   'standin/main',
   'cli/demo-client',
   'peer/accounts-helper',
-  'sinks/file-writer',
-  'sinks/unfinished-thread',
+  'sinks/file-thread',
+  'sinks/recovery-thread',
 ]
 const source = path.join(import.meta.dirname, 'src/')
 

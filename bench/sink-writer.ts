@@ -13,7 +13,7 @@ import { type AuditRecord, type LineContext, noExtras } from '../src/audit/recor
 import { cleanPiece } from '../src/audit/record/clean.ts'
 import { renderText } from '../src/audit/record/text.ts'
 import { createLog } from '../src/host/log.ts'
-import { FileSink } from '../src/sinks/file.ts'
+import { FileSink } from '../src/sinks/file-sink.ts'
 import type { Way } from './sink.ts'
 
 /** Records that wait at a time, as with so many connections. */

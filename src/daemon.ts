@@ -38,9 +38,9 @@ import { recordActor } from './proxy/identity.ts'
 import { Listener } from './proxy/listener.ts'
 import { SessionTable } from './proxy/sessions.ts'
 import { Sozu } from './proxy/sozu.ts'
-import type { Tampering } from './sinks/audit-file.ts'
+import type { Tampering } from './sinks/append-file.ts'
 import { ConsoleSink } from './sinks/console.ts'
-import { FileSink, type Opened } from './sinks/file.ts'
+import { FileSink, type Opened } from './sinks/file-sink.ts'
 import { missingFields } from './sozu/operation.ts'
 
 export type DaemonOptions = {

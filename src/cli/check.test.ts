@@ -17,7 +17,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { lockExclusive } from '../host/native.ts'
-import { lockPathOf } from '../sinks/open-rules.ts'
+import { lockPathOf } from '../sinks/open-file.ts'
 import { type CheckOptions, check } from './check.ts'
 
 const own = process.geteuid?.() ?? 0

@@ -11,7 +11,7 @@ import { DaemonRecords } from '../audit/daemon-records.ts'
 import { Journal } from '../audit/journal/journal.ts'
 import { cleanPiece } from '../audit/record/clean.ts'
 import type { AuditRecord, Stage } from '../audit/record/record.ts'
-import type { FileSink } from './file.ts'
+import type { FileSink } from './file-sink.ts'
 
 const records = new DaemonRecords({
   actor: () => ({ uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null }),

@@ -19,7 +19,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
 import { DaemonRecords } from '../audit/daemon-records.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
-import type { FileSink, Opened } from './file.ts'
+import type { FileSink, Opened } from './file-sink.ts'
 
 const records = new DaemonRecords({
   actor: () => ({ uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null }),

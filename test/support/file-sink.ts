@@ -1,5 +1,5 @@
 // A file sink as the daemon has it, its thread the compiled one; whoever tests it names what differs.
-import { FileSink, type FileSinkOptions } from '../../src/sinks/file.ts'
+import { FileSink, type FileSinkOptions } from '../../src/sinks/file-sink.ts'
 
 /** What happened to the sink's file, as it was told. */
 export type Told = { readonly tampering: string[]; readonly space: boolean[] }

@@ -4,7 +4,7 @@ import { closeSync, constants, lstatSync, openSync, type Stats, statfsSync } fro
 import { dirname } from 'node:path'
 import { errnoOf, PeerError } from '../../errors.ts'
 import { lockExclusive } from '../../host/native.ts'
-import { lockPathOf } from '../../sinks/open-rules.ts'
+import { lockPathOf } from '../../sinks/open-file.ts'
 import { mayCreateIn, mayUse, nearestExisting } from './directory.ts'
 import { asAccount, type Finding, octal, ownDirectory, shellWord } from './finding.ts'
 

@@ -9,7 +9,7 @@ import {
   type Found,
   type WriteOptions,
   type Written,
-} from './audit-file.ts'
+} from './append-file.ts'
 
 /** What the thread is told to do. */
 export type Order =

@@ -23,8 +23,8 @@ import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
 import { DaemonRecords } from '../audit/daemon-records.ts'
 import { Journal } from '../audit/journal/journal.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
-import type { FileSink, Opened } from './file.ts'
-import { lockPathOf } from './open-rules.ts'
+import type { FileSink, Opened } from './file-sink.ts'
+import { lockPathOf } from './open-file.ts'
 
 const records = new DaemonRecords({
   actor: () => ({ uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null }),

@@ -11,9 +11,9 @@ import type { Unfinished } from '../audit/trail/reader.ts'
 import { isMarkLine } from '../audit/trail/recovery.ts'
 import { JournalError } from '../errors.ts'
 import { packageFile } from '../host/package.ts'
-import type { AuditFileOptions, Found, Tampering, Written } from './audit-file.ts'
-import type { Answer, Order, Reply } from './file-writer.ts'
-import type { UnfinishedOrder } from './unfinished-thread.ts'
+import type { AuditFileOptions, Found, Tampering, Written } from './append-file.ts'
+import type { Answer, Order, Reply } from './file-thread.ts'
+import type { UnfinishedOrder } from './recovery-thread.ts'
 
 /** What a new or re-opened file's first line says. */
 export type Opened = Found & {
@@ -120,7 +120,7 @@ export class FileSink implements Sink {
     // After an ordinary end the last line says so: there is nothing to start a thread for.
     if (lastLine !== null && isMarkLine(forms[form], lastLine)) return NOTHING_LEFT
     const workerData: UnfinishedOrder = { path, end: size, form }
-    const thread = new Worker(packageFile('dist/sinks/unfinished-thread.js'), { workerData })
+    const thread = new Worker(packageFile('dist/sinks/recovery-thread.js'), { workerData })
     const [found] = (await once(thread, 'message')) as [Unfinished]
     await thread.terminate()
     return found
@@ -187,7 +187,7 @@ export class FileSink implements Sink {
   #start(): Worker {
     const { path, groupId, reserveBytes } = this.#options
     const workerData: AuditFileOptions = { path, groupId, reserveBytes }
-    const thread = new Worker(packageFile('dist/sinks/file-writer.js'), {
+    const thread = new Worker(packageFile('dist/sinks/file-thread.js'), {
       workerData,
       resourceLimits: THREAD_LIMITS,
     })

@@ -16,7 +16,7 @@ import {
 } from 'node:fs'
 import path from 'node:path'
 import { errnoOf, JournalError } from '../errors.ts'
-import { closeQuietly, isUnfit, lockPath, openByRules } from './open-rules.ts'
+import { closeQuietly, isUnfit, lockPath, openByRules } from './open-file.ts'
 import { Reserve } from './reserve.ts'
 
 /** What somebody did to the file or its path behind our back. */
