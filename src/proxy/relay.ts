@@ -4,8 +4,8 @@
 import type { UpstreamError } from '../errors.ts'
 import { STATUS } from '../protocol/message.ts'
 import type { Client } from './client.ts'
-import type { Sozu } from './sozu.ts'
-import type { Answer, Exchange, Upstream } from './upstream.ts'
+import type { Sozu } from '../upstream/instance.ts'
+import type { Answer, Exchange, Upstream } from '../upstream/connection.ts'
 
 const SECOND_FINAL_MS = 1000
 const ECHO_MS = 1000

@@ -9,7 +9,7 @@ import type { RefusalLimiter } from '../policy/refusal-rate.ts'
 import type { Operation } from '../sozu/operation.ts'
 import type { Outcome } from '../sozu/outcome.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
-import type { Sozu } from './sozu.ts'
+import type { Sozu } from '../upstream/instance.ts'
 
 /** What may change while the daemon runs. */
 export type Settings = {

@@ -25,7 +25,7 @@ import {
   SessionRecords,
   unnamed,
 } from './session-records.ts'
-import type { Exchange } from './upstream.ts'
+import type { Exchange } from '../upstream/connection.ts'
 
 /** What all sessions share. */
 export type SessionContext = RecordsContext & {

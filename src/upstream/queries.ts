@@ -6,7 +6,7 @@ import { decodeContent, encodeRequest, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
 import type { ListenerState } from '../sozu/listener-diff.ts'
 import type { ListenerKind } from '../sozu/operation.ts'
-import type { Upstream } from './upstream.ts'
+import type { Upstream } from './connection.ts'
 
 /** How long a count of workers is good for: they only change by crashes and upgrades. */
 const WORKERS_MAX_AGE_MS = 1000

@@ -4,9 +4,9 @@ import { errnoOf, PeerError, UpstreamError } from '../errors.ts'
 import type { Log } from '../host/log.ts'
 import { upstreamPeer } from '../peer/peercred.ts'
 import type { Schema } from '../protocol/schema.ts'
-import { ControlPlane } from './control-plane.ts'
+import { ControlPlane } from './queries.ts'
 import { type SozuRelease, SozuVersion } from './sozu-version.ts'
-import { Upstream, type UpstreamHandlers } from './upstream.ts'
+import { Upstream, type UpstreamHandlers } from './connection.ts'
 
 export type SozuOptions = {
   readonly path: string
