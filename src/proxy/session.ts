@@ -24,7 +24,7 @@ import {
   type RecordsContext,
   SessionRecords,
   unnamed,
-} from './session-records.ts'
+} from './request-records.ts'
 import type { Exchange } from '../upstream/connection.ts'
 
 /** What all sessions share. */

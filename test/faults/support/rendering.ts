@@ -11,7 +11,7 @@ import type { Actor } from '../../../src/peer/actor.ts'
 import { decodeRequest } from '../../../src/protocol/message.ts'
 import type { Schema } from '../../../src/protocol/schema.ts'
 import { recordActor } from '../../../src/proxy/identity.ts'
-import { unnamed } from '../../../src/proxy/session-records.ts'
+import { unnamed } from '../../../src/proxy/request-records.ts'
 
 export type Lines = { readonly text: Buffer; readonly json: Buffer }
 
