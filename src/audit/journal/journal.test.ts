@@ -2,7 +2,7 @@
 import { pino } from 'pino'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { gate, MemorySink } from '../../../test/support/memory-sink.ts'
-import { DaemonRecords } from '../daemon-records.ts'
+import { DaemonRecords } from '../../daemon/own-records.ts'
 import { cleanPiece } from '../record/clean.ts'
 import type { AuditRecord, Stage } from '../record/record.ts'
 import { Journal, type JournalOptions } from './journal.ts'

@@ -3,7 +3,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { validateLine } from '../../../test/support/record-schema.ts'
-import { DaemonRecords } from '../daemon-records.ts'
+import { DaemonRecords } from '../../daemon/own-records.ts'
 import { type Clean, cleaned, cleanPiece, ownText } from './clean.ts'
 import { renderJson } from './json.ts'
 import { type AuditRecord, noExtras, sha256 } from './record.ts'

@@ -6,7 +6,7 @@ import { decodeRequest, encodeRequest, type Request, STATUS } from '../../protoc
 import { compileSchema } from '../../protocol/schema.ts'
 import { type Operation, operationOf } from '../../sozu/operation.ts'
 import { outcomeOf } from '../../sozu/outcome.ts'
-import { DaemonRecords } from '../daemon-records.ts'
+import { DaemonRecords } from '../../daemon/own-records.ts'
 import { renderJson } from './json.ts'
 import { type AuditRecord, noExtras } from './record.ts'
 import { renderText } from './text.ts'

@@ -1,7 +1,7 @@
 // The text line: Sōzu's layout to the character for clean values, and for hostile ones a line that always splits the same way.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { DaemonRecords } from '../daemon-records.ts'
+import { DaemonRecords } from '../../daemon/own-records.ts'
 import { type Clean, cleanBytes, cleaned, cleanPiece, ownText } from './clean.ts'
 import { type AuditRecord, noExtras } from './record.ts'
 import { renderText } from './text.ts'

@@ -1,8 +1,8 @@
 // Records about the daemon's own life. The actor in them is the daemon itself, the session is its run.
 
-import { cleanPiece, ownText } from './record/clean.ts'
-import type { AuditRecord, Detail, Extras, RecordActor } from './record/record.ts'
-import { noExtras } from './record/record.ts'
+import { cleanPiece, ownText } from '../audit/record/clean.ts'
+import type { AuditRecord, Detail, Extras, RecordActor } from '../audit/record/record.ts'
+import { noExtras } from '../audit/record/record.ts'
 
 export type DaemonRecordsOptions = {
   readonly actor: () => RecordActor

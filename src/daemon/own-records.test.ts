@@ -1,10 +1,10 @@
 // Records about the daemon's own life: the daemon is the actor, the session is its run, and every line has a ulid of its own.
 import { describe, expect, it, vi } from 'vitest'
 import { validateLine } from '../../test/support/record-schema.ts'
-import { DaemonRecords } from './daemon-records.ts'
-import { cleanPiece } from './record/clean.ts'
-import { renderJson } from './record/json.ts'
-import { formatTimestamp } from './record/record.ts'
+import { DaemonRecords } from './own-records.ts'
+import { cleanPiece } from '../audit/record/clean.ts'
+import { renderJson } from '../audit/record/json.ts'
+import { formatTimestamp } from '../audit/record/record.ts'
 
 const actor = {
   uid: 997,
@@ -125,7 +125,7 @@ describe('a timestamp', () => {
 
   it('is one before any other was asked for, too', async () => {
     vi.resetModules()
-    const fresh = await import('./record/record.ts')
+    const fresh = await import('../audit/record/record.ts')
     expect(fresh.formatTimestamp(-1n)).toBe('1970-01-01T00:00:00.000000Z')
   })
 })
