@@ -7,10 +7,10 @@ import { defineConfig } from 'rolldown'
 /** What is started, or imported when it is needed, by its name. */
 const programs = [
   'main',
-  'cli/run',
-  'cli/check',
+  'cli/daemon/run',
+  'cli/daemon/check',
   'cli/demo',
-  'cli/start',
+  'cli/daemon/start',
   'standin/main',
   'cli/demo-client',
   'peer/accounts-helper',

@@ -18,7 +18,7 @@ program
   .requiredOption('--config <file>', 'configuration file (TOML)')
   .action(async ({ config }: { config: string }) => {
     requireOpenFiles()
-    const { run } = await import('./cli/run.ts')
+    const { run } = await import('./cli/daemon/run.ts')
     await run({ configPath: config, environment: process.env, exit: exitNow })
   })
 
@@ -28,7 +28,7 @@ program
   .requiredOption('--config <file>', 'configuration file (TOML)')
   .action(async ({ config }: { config: string }) => {
     requireOpenFiles()
-    const { check } = await import('./cli/check.ts')
+    const { check } = await import('./cli/daemon/check.ts')
     process.exitCode = await check({
       configPath: config,
       stdout: (text) => process.stdout.write(text),

@@ -3,8 +3,8 @@
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { parse, TomlError } from 'smol-toml'
-import type { Config } from '../../config/config.ts'
-import { errnoOf } from '../../errors.ts'
+import type { Config } from '../../../config/config.ts'
+import { errnoOf } from '../../../errors.ts'
 import { look } from './directory.ts'
 import { type Finding, shellWord } from './finding.ts'
 

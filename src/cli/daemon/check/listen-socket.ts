@@ -2,8 +2,8 @@
 // Nothing is bound; a socket that is there is asked whether it lives.
 import { lstatSync, type Stats } from 'node:fs'
 import { dirname } from 'node:path'
-import type { Config } from '../../config/config.ts'
-import { errnoOf } from '../../errors.ts'
+import type { Config } from '../../../config/config.ts'
+import { errnoOf } from '../../../errors.ts'
 import { look, mayCreateIn } from './directory.ts'
 import { type Finding, octal, ownDirectory, shellWord } from './finding.ts'
 import { probeSocket } from './socket-probe.ts'

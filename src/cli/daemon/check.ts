@@ -2,9 +2,9 @@
 // is made, nothing is bound, a lock is held for one call. Everything is asked for the account that runs the check, since
 // only the kernel knows what an account may do: run it as the service's own.
 import { userInfo } from 'node:os'
-import type { Config } from '../config/config.ts'
-import { loadConfig } from '../config/load.ts'
-import { ConfigError, EXIT } from '../errors.ts'
+import type { Config } from '../../config/config.ts'
+import { loadConfig } from '../../config/load.ts'
+import { ConfigError, EXIT } from '../../errors.ts'
 import { idIfKnown, nameFindings, nameSourceFindings, nameSources } from './check/account.ts'
 import { type AuditFile, auditFileFindings, diskFindings, isLocked } from './check/audit-file.ts'
 import { directoryFindings, type Guarded, look } from './check/directory.ts'

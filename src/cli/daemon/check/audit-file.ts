@@ -2,9 +2,9 @@
 // can be made at all. Looks only: the lock is taken for the length of one call, on a descriptor that is closed at once.
 import { closeSync, constants, lstatSync, openSync, type Stats, statfsSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { errnoOf, PeerError } from '../../errors.ts'
-import { lockExclusive } from '../../host/native.ts'
-import { lockPathOf } from '../../sinks/open-file.ts'
+import { errnoOf, PeerError } from '../../../errors.ts'
+import { lockExclusive } from '../../../host/native.ts'
+import { lockPathOf } from '../../../sinks/open-file.ts'
 import { mayCreateIn, mayUse, nearestExisting } from './directory.ts'
 import { asAccount, type Finding, octal, ownDirectory, shellWord } from './finding.ts'
 

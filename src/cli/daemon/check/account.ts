@@ -2,9 +2,9 @@
 // uids into names. Asks the account database, which may be slow; nobody waits for it here but the operator.
 import { execFileSync } from 'node:child_process'
 import { createRequire } from 'node:module'
-import type { Config } from '../../config/config.ts'
-import { ConfigError } from '../../errors.ts'
-import { idOf } from '../../peer/names.ts'
+import type { Config } from '../../../config/config.ts'
+import { ConfigError } from '../../../errors.ts'
+import { idOf } from '../../../peer/names.ts'
 import type { Finding } from './finding.ts'
 
 /** What this process is to the kernel; only root may give files to groups it is not in. */

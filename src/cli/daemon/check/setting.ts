@@ -1,8 +1,8 @@
 // Settings that are allowed and weaken what the daemon promises: each is said together with what it means, so that nobody
 // has them by accident. Also whether the message table can be used, without which the daemon does not start.
-import type { Config } from '../../config/config.ts'
-import { loadSchema } from '../../daemon/daemon.ts'
-import { ConfigError } from '../../errors.ts'
+import type { Config } from '../../../config/config.ts'
+import { loadSchema } from '../../../daemon/daemon.ts'
+import { ConfigError } from '../../../errors.ts'
 import type { Finding } from './finding.ts'
 
 export function settingFindings({ onAuditFailure, auditReads, durability }: Config): Finding[] {

@@ -3,7 +3,7 @@
 import type { Stats } from 'node:fs'
 import { statSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { errnoOf } from '../../errors.ts'
+import { errnoOf } from '../../../errors.ts'
 import { type AclEntry, connectors, readAcl } from './acl.ts'
 import { type Directory, directoriesAbove } from './directory.ts'
 import { asAccount, type Finding, octal, shellWord } from './finding.ts'

@@ -3,7 +3,7 @@ import { linkSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { parseConfig } from '../../config/config.ts'
+import { parseConfig } from '../../../config/config.ts'
 import type { Finding } from './finding.ts'
 import { readSozuSettings, sozuConfigurationFindings } from './sozu-configuration.ts'
 

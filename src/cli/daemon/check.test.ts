@@ -16,8 +16,8 @@ import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { lockExclusive } from '../host/native.ts'
-import { lockPathOf } from '../sinks/open-file.ts'
+import { lockExclusive } from '../../host/native.ts'
+import { lockPathOf } from '../../sinks/open-file.ts'
 import { type CheckOptions, check } from './check.ts'
 
 const own = process.geteuid?.() ?? 0

@@ -1,10 +1,10 @@
 // `sozu-auditd run`: the daemon in the foreground until a signal ends it. Signals are handled from the first moment on, so
 // that a stop during start is a stop.
-import type { Daemon } from '../daemon/daemon.ts'
-import { ConfigError, EXIT, JournalError } from '../errors.ts'
-import { createLog, flushLog, type Log } from '../host/log.ts'
-import type { Environment } from '../host/systemd.ts'
-import { Accounts } from '../peer/accounts.ts'
+import type { Daemon } from '../../daemon/daemon.ts'
+import { ConfigError, EXIT, JournalError } from '../../errors.ts'
+import { createLog, flushLog, type Log } from '../../host/log.ts'
+import type { Environment } from '../../host/systemd.ts'
+import { Accounts } from '../../peer/accounts.ts'
 
 /** After a stop signal the process ends within this time, whatever hangs. */
 const STOP_MS = 6500

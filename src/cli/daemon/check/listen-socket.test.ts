@@ -6,7 +6,7 @@ import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { parseConfig } from '../../config/config.ts'
+import { parseConfig } from '../../../config/config.ts'
 import { admissionFindings, listenSocketReport } from './listen-socket.ts'
 
 const own = process.geteuid?.() ?? 0

@@ -1,12 +1,12 @@
 // From the configuration to a daemon that serves. Apart from run.ts, which has nothing else to load and so handles signals, and
 // has the helper for account names on its way, before all of this is there.
-import { loadConfig } from '../config/load.ts'
-import { Daemon } from '../daemon/daemon.ts'
-import { ConfigError } from '../errors.ts'
-import type { Log } from '../host/log.ts'
-import { type Environment, inheritedSockets, ServiceManager } from '../host/systemd.ts'
-import type { Accounts } from '../peer/accounts.ts'
-import { inheritedPath } from '../proxy/listener.ts'
+import { loadConfig } from '../../config/load.ts'
+import { Daemon } from '../../daemon/daemon.ts'
+import { ConfigError } from '../../errors.ts'
+import type { Log } from '../../host/log.ts'
+import { type Environment, inheritedSockets, ServiceManager } from '../../host/systemd.ts'
+import type { Accounts } from '../../peer/accounts.ts'
+import { inheritedPath } from '../../proxy/listener.ts'
 
 export type StartOptions = {
   readonly configPath: string

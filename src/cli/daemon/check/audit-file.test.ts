@@ -17,8 +17,8 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { lockExclusive } from '../../host/native.ts'
-import { lockPathOf } from '../../sinks/open-file.ts'
+import { lockExclusive } from '../../../host/native.ts'
+import { lockPathOf } from '../../../sinks/open-file.ts'
 import { auditFileFindings, diskFindings, isLocked, spaceFindings } from './audit-file.ts'
 
 const own = process.geteuid?.() ?? 0

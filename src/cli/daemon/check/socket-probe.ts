@@ -1,9 +1,9 @@
 // Asks a Unix socket whether somebody listens on it, by connecting and leaving at once: nothing is sent. Who listens is what
 // the kernel noted at listen(2), so a socket that systemd passes on names systemd.
 import { connect } from 'node:net'
-import { errnoOf, PeerError } from '../../errors.ts'
-import type { PeerCred } from '../../host/native.ts'
-import { upstreamPeer } from '../../peer/peercred.ts'
+import { errnoOf, PeerError } from '../../../errors.ts'
+import type { PeerCred } from '../../../host/native.ts'
+import { upstreamPeer } from '../../../peer/peercred.ts'
 
 export type Probe =
   | { readonly live: true; readonly listener: PeerCred | null }

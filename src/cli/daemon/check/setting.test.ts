@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { parseConfig } from '../../config/config.ts'
+import { parseConfig } from '../../../config/config.ts'
 import { idIfKnown, nameFindings, nameSourceFindings } from './account.ts'
 import { schemaFindings, settingFindings } from './setting.ts'
 
