@@ -4,7 +4,7 @@ import { PlainReporter } from './test/support/plain-reporter.ts'
 // Unit tests stand beside the source; `test/` starts whole processes from dist/, so the build runs first.
 export default defineConfig({
   test: {
-    include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
+    include: ['src/**/*.test.ts', 'standin/**/*.test.ts', 'test/**/*.test.ts'],
     // The real Sōzu and the failing machine have runs of their own: npm run test:sozu, npm run test:faults.
     exclude: ['test/sozu/**', 'test/faults/**'],
     globalSetup: ['test/build.ts'],

@@ -42,8 +42,10 @@ program
   .option('--keep', 'leave the daemon running afterwards', false)
   .action(async ({ keep }: { keep: boolean }) => {
     requireOpenFiles()
-    const { demo } = await import('./cli/demo.ts')
-    process.exitCode = await demo({ keep, colour: process.stdout.isTTY })
+    const { runDemo } = await import('./cli/daemon/demo.ts')
+    process.exitCode = await runDemo({ keep, colour: process.stdout.isTTY }, (text) =>
+      process.stderr.write(text),
+    )
   })
 
 try {

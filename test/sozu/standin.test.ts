@@ -39,7 +39,7 @@ beforeAll(async () => {
   stage = await Stage.set()
   sozu = await SozuRig.start({ daemon: false })
   dir = mkdtempSync(path.join(tmpdir(), 'sozu-'))
-  const program = path.join(repository, 'dist/standin/main.js')
+  const program = path.join(repository, 'dist-standin/standin/main.js')
   const flags = ['--socket', path.join(dir, 'sozu.sock'), '--worker-timeout-ms', '2000', '--stdin-control']
   standin = new StandinProcess(spawn(process.execPath, [program, ...flags], { cwd: dir }), '')
   await standin.ready

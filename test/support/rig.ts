@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import { compileSchema, type Schema } from '../../src/protocol/schema.ts'
-import type { ControlCommand } from '../../src/standin/control.ts'
+import type { ControlCommand } from '../../standin/control.ts'
 import { validateLine } from './record-schema.ts'
 import { TestClient } from './test-client.ts'
 
@@ -118,7 +118,7 @@ export class Rig {
     const flags = ['--socket', this.commandPath, '--record', record, '--stdin-control']
     const extra = this.#options.standin === false ? [] : (this.#options.standin ?? [])
     this.#standin = new StandinProcess(
-      spawn(process.execPath, [`${dist}/standin/main.js`, ...flags, ...extra]),
+      spawn(process.execPath, [`${dist}-standin/standin/main.js`, ...flags, ...extra]),
       record,
     )
     await this.#standin.ready

@@ -1,8 +1,8 @@
 // Part of the stand-in, which is not Sōzu: what a request's handler gets and gives. A handler runs to its end in one go,
 // like Sōzu's single-threaded main: it changes the state and returns what is sent at once; `later` is what workers make
 // of it, and may interleave with the answers of other requests.
-import { STATUS } from '../protocol/message.ts'
-import type { Schema } from '../protocol/schema.ts'
+import { STATUS } from '../src/protocol/message.ts'
+import type { Schema } from '../src/protocol/schema.ts'
 import type { Events } from './events.ts'
 import type { Leases } from './lease.ts'
 import type { Fields } from './lenient.ts'

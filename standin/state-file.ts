@@ -1,7 +1,7 @@
 // Part of the stand-in, which is not Sōzu: the saved-state file. JSON records, each followed by `\n\0`; enums are numbers,
 // absent optional fields are null, and the file holds private keys, all as in Sōzu's own files: either program reads what
 // the other wrote. Pure: reading and writing the file is the caller's.
-import type { Field, Message, Schema } from '../protocol/schema.ts'
+import type { Field, Message, Schema } from '../src/protocol/schema.ts'
 import { emptyMessage, type Fields } from './lenient.ts'
 import { parseAddress } from './rust-text.ts'
 import { listenerKinds, type State } from './state.ts'

@@ -1,7 +1,7 @@
 // Part of the stand-in, which is not Sōzu: brings one request's answers to its connection, or what a test has prepared in
 // their place. Answers of several requests may interleave; nothing here keeps them apart, and nothing does in Sōzu.
-import { encodeContent, encodeResponse, STATUS } from '../protocol/message.ts'
-import type { Schema } from '../protocol/schema.ts'
+import { encodeContent, encodeResponse, STATUS } from '../src/protocol/message.ts'
+import type { Schema } from '../src/protocol/schema.ts'
 import type { Answer, Reply } from './answer.ts'
 import type { Connection } from './connection.ts'
 import type { Surprise } from './script.ts'

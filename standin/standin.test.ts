@@ -7,13 +7,13 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { encodeFrame } from '../protocol/frame.ts'
-import { encodeRequest, encodeResponse, type Response, STATUS } from '../protocol/message.ts'
-import { compileSchema } from '../protocol/schema.ts'
+import { encodeFrame } from '../src/protocol/frame.ts'
+import { encodeRequest, encodeResponse, type Response, STATUS } from '../src/protocol/message.ts'
+import { compileSchema } from '../src/protocol/schema.ts'
 import { CommandClient } from './client.ts'
 import { type Standin, type StandinOptions, startStandin } from './standin.ts'
 
-const table = JSON.parse(readFileSync(new URL('../../schema/sozu-2.1.0.json', import.meta.url), 'utf8'))
+const table = JSON.parse(readFileSync(new URL('../schema/sozu-2.1.0.json', import.meta.url), 'utf8'))
 const schema = compileSchema(table, '2.1.0')
 const request = (kind: string, value: unknown) => encodeRequest(schema, kind, value)
 const cluster = (cluster_id: string) => request('add_cluster', { cluster_id })
@@ -473,7 +473,7 @@ describe('controls', () => {
 
 describe('a stand-in of Sōzu 1.1.1', () => {
   const old = compileSchema(
-    JSON.parse(readFileSync(new URL('../../schema/sozu-1.1.1.json', import.meta.url), 'utf8')),
+    JSON.parse(readFileSync(new URL('../schema/sozu-1.1.1.json', import.meta.url), 'utf8')),
     '1.1.1',
   )
 
@@ -503,7 +503,7 @@ test('the program records a request before its answer, obeys its stdin and ends 
   await standin.stop()
   const socket = join(folder, 'own.sock')
   const record = join(folder, 'record')
-  const program = fileURLToPath(new URL('../../dist/standin/main.js', import.meta.url))
+  const program = fileURLToPath(new URL('../dist-standin/standin/main.js', import.meta.url))
   const child = spawn(
     process.execPath,
     [program, '--socket', socket, '--workers', '1', '--record', record, '--stdin-control'],

@@ -1,7 +1,7 @@
 // Part of the stand-in, which is not Sōzu: turns a Sōzu configuration file into the requests a reload makes of it. Only
 // listeners, clusters, frontends and backends, and of those only what decides identity; all other keys are ignored.
 import { parse } from 'smol-toml'
-import type { Schema } from '../protocol/schema.ts'
+import type { Schema } from '../src/protocol/schema.ts'
 import { emptyMessage, type Fields } from './lenient.ts'
 import { parseAddress } from './rust-text.ts'
 import { type ListenerKind, listenerKinds } from './state.ts'

@@ -3,13 +3,13 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { decodeContent, type Response } from '../protocol/message.ts'
-import { compileSchema } from '../protocol/schema.ts'
+import { decodeContent, type Response } from '../src/protocol/message.ts'
+import { compileSchema } from '../src/protocol/schema.ts'
 import { CommandClient } from './client.ts'
 import { parseAddress } from './rust-text.ts'
 import { type Standin, startStandin } from './standin.ts'
 
-const table = JSON.parse(readFileSync(new URL('../../schema/sozu-2.1.0.json', import.meta.url), 'utf8'))
+const table = JSON.parse(readFileSync(new URL('../schema/sozu-2.1.0.json', import.meta.url), 'utf8'))
 const schema = compileSchema(table, '2.1.0')
 const http = parseAddress('127.0.0.1:8080')
 const https = parseAddress('[::1]:8443')

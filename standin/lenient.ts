@@ -3,8 +3,8 @@
 // wrong wire types, bad UTF-8, broken varints and nesting beyond 100 are refused. The daemon's own scanner is the strict
 // one in src/protocol/wire.ts: never use this one to decide anything.
 import { isUtf8 } from 'node:buffer'
-import { ProtocolError } from '../errors.ts'
-import { type Field, type Message, type Schema, WIRE, wireTypeOf } from '../protocol/schema.ts'
+import { ProtocolError } from '../src/errors.ts'
+import { type Field, type Message, type Schema, WIRE, wireTypeOf } from '../src/protocol/schema.ts'
 
 /** A decoded message: schema names to values; 64-bit integers beyond 2^53 are decimal strings. */
 export type Fields = Record<string, unknown>

@@ -1,7 +1,7 @@
 // Part of the stand-in, which is not Sōzu: its test controls as lines of JSON, for a stand-in in a process of its own. One
 // line in, one line out, in order: `{"ok":true,…}` or `{"ok":false,"error":"…"}`.
 import * as z from 'zod'
-import { errnoOf } from '../errors.ts'
+import { errnoOf } from '../src/errors.ts'
 import type { Standin } from './standin.ts'
 
 const worker = z.int().min(0)

@@ -1,9 +1,9 @@
 // Part of the stand-in, which is not Sōzu: what one connection has sent and Sōzu has not yet taken. Sōzu looks at it only
 // when the connection wakes up. A prefix of 0 to 7 is thrown away and ends the look; one above the maximum, or a payload
 // that does not decode, is never taken, so that everything behind it is stuck for ever.
-import { ProtocolError } from '../errors.ts'
-import { PREFIX_BYTES } from '../protocol/frame.ts'
-import type { Schema } from '../protocol/schema.ts'
+import { ProtocolError } from '../src/errors.ts'
+import { PREFIX_BYTES } from '../src/protocol/frame.ts'
+import type { Schema } from '../src/protocol/schema.ts'
 import { decodeLeniently } from './lenient.ts'
 
 export type Arrived = {

@@ -1,16 +1,16 @@
-// The stand-in as a program of its own: `node dist/standin/main.js --socket PATH`. It is not Sōzu and says so on stderr.
+// The stand-in as a program of its own: `node dist-standin/standin/main.js --socket PATH`. It is not Sōzu and says so on stderr.
 // stdout carries one line of JSON when the socket accepts, then one per control line. With --record every executed
 // request is on disk, as far as write(2) goes, before any of its answers: that file outlives a kill -9.
 import { openSync, readFileSync, writeSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
-import { EXIT } from '../errors.ts'
-import { packageFile } from '../host/package.ts'
-import { compileSchema } from '../protocol/schema.ts'
+import { EXIT } from '../src/errors.ts'
+import { packageFile } from '../src/host/package.ts'
+import { compileSchema } from '../src/protocol/schema.ts'
 import { control, recordOf } from './control.ts'
 import { startStandin } from './standin.ts'
 
-const usage = `usage: node dist/standin/main.js --socket PATH [--schema 2.1.0] [--workers N] [--worker-timeout-ms N]
+const usage = `usage: node dist-standin/standin/main.js --socket PATH [--schema 2.1.0] [--workers N] [--worker-timeout-ms N]
        [--max-frame-bytes N] [--record FILE] [--stdin-control]
 A stand-in for Sōzu's control plane, for demonstrations and tests. It is not Sōzu.`
 

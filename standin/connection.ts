@@ -2,7 +2,7 @@
 // come when the event loop gets round to the connection are looked at together, and only the last whole request among
 // them runs. Hang-up is tested before reading, so a half-close right behind a request usually loses the request.
 import type { Socket } from 'node:net'
-import type { Schema } from '../protocol/schema.ts'
+import type { Schema } from '../src/protocol/schema.ts'
 import type { Client, StandinLog } from './answer.ts'
 import { type Arrived, Inbox } from './inbox.ts'
 

@@ -7,13 +7,13 @@ import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { packageFile } from '../host/package.ts'
-import { encodeFrame, payloadOf } from '../protocol/frame.ts'
-import { encodeRequest } from '../protocol/message.ts'
-import { compileSchema, type Schema } from '../protocol/schema.ts'
+import { packageFile } from '../src/host/package.ts'
+import { encodeFrame, payloadOf } from '../src/protocol/frame.ts'
+import { encodeRequest } from '../src/protocol/message.ts'
+import { compileSchema, type Schema } from '../src/protocol/schema.ts'
 import type { ClientOrder } from './demo-client.ts'
 
-export type DemoOptions = {
+type DemoOptions = {
   /** Leaves stand-in and daemon running until a signal comes. */
   readonly keep: boolean
   readonly colour: boolean
@@ -151,7 +151,7 @@ class Stage {
     const sozu = path.join(this.#dir, 'sozu.sock')
     this.#standin = spawn(
       process.execPath,
-      [ours('dist/standin/main.js'), '--socket', sozu, '--stdin-control'],
+      [ours('dist-standin/standin/main.js'), '--socket', sozu, '--stdin-control'],
       {
         stdio: ['pipe', 'pipe', 'ignore'],
       },
@@ -176,7 +176,10 @@ class Stage {
       frames: frames.map((frame) => frame.toString('hex')),
       finals: frames.length,
     }
-    const { stdout } = await run(process.execPath, [ours('dist/cli/demo-client.js'), JSON.stringify(order)])
+    const { stdout } = await run(process.execPath, [
+      ours('dist-standin/standin/demo-client.js'),
+      JSON.stringify(order),
+    ])
     for (const line of stdout.trimEnd().split('\n')) this.#say(`  the client is told ${line}`)
   }
 

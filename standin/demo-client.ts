@@ -1,9 +1,9 @@
 // One client process of the demo: becomes somebody, connects, writes frames, prints what came back, leaves. A program of
-// its own (dist/cli/demo-client.js), since who a client is only means something for a process of its own. Privileges are
+// its own (dist-standin/standin/demo-client.js), since who a client is only means something for a process of its own. Privileges are
 // dropped before the connection is made: the kernel notes credentials at connect(2).
 import { connect } from 'node:net'
-import { FrameDecoder } from '../protocol/frame.ts'
-import { decodeResponse, STATUS } from '../protocol/message.ts'
+import { FrameDecoder } from '../src/protocol/frame.ts'
+import { decodeResponse, STATUS } from '../src/protocol/message.ts'
 
 /** What the demo passes on the command line, as JSON. */
 export type ClientOrder = {
