@@ -7,7 +7,7 @@ export default defineConfig({
     include: ['src/**/*.test.ts', 'standin/**/*.test.ts', 'test/**/*.test.ts'],
     // The real Sōzu and the failing machine have runs of their own: npm run test:sozu, npm run test:faults.
     exclude: ['test/sozu/**', 'test/faults/**'],
-    globalSetup: ['test/build.ts'],
+    globalSetup: ['test/support/build.ts'],
     testTimeout: 20_000,
     hookTimeout: 20_000,
     pool: 'forks',

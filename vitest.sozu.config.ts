@@ -7,7 +7,7 @@ import { release } from './test/support/sozu-release.ts'
 export default defineConfig({
   test: {
     include: [release.startsWith('1.') ? 'test/sozu/release-1.test.ts' : 'test/sozu/*.test.ts'],
-    globalSetup: ['test/build.ts', 'test/sozu/install.ts'],
+    globalSetup: ['test/support/build.ts', 'test/sozu/install.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: 'forks',

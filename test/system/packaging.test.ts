@@ -21,10 +21,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { parse } from 'smol-toml'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { parseConfig } from '../src/config/config.ts'
-import { EXIT } from '../src/errors.ts'
+import { parseConfig } from '../../src/config/config.ts'
+import { EXIT } from '../../src/errors.ts'
 
-const project = join(import.meta.dirname, '..')
+const project = join(import.meta.dirname, '../..')
 const service = read('systemd/sozu-auditd.service')
 const socket = read('systemd/sozu-auditd.socket')
 const dropIn = read('systemd/sozu.service.d/sozu-auditd-acl.conf')

@@ -2,9 +2,9 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { STATUS } from '../src/protocol/message.ts'
-import { inTime } from './support/in-time.ts'
-import { Rig, until, textRequired } from './support/rig.ts'
+import { STATUS } from '../../src/protocol/message.ts'
+import { inTime } from '../support/in-time.ts'
+import { Rig, until, textRequired } from '../support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
 const isRoot = process.getuid?.() === 0

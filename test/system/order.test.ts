@@ -1,9 +1,9 @@
 // What only shows when Sōzu's answers come in an odd order or all in one piece: a Sōzu of the test's own sends them so.
 import { createServer, type Socket } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { FrameDecoder } from '../src/protocol/frame.ts'
-import { decodeRequest, encodeContent, encodeResponse, STATUS } from '../src/protocol/message.ts'
-import { Rig, schema } from './support/rig.ts'
+import { FrameDecoder } from '../../src/protocol/frame.ts'
+import { decodeRequest, encodeContent, encodeResponse, STATUS } from '../../src/protocol/message.ts'
+import { Rig, schema } from '../support/rig.ts'
 
 /** Listens where Sōzu would; `answer` is called with each request that comes, the daemon's own questions aside. */
 async function fakeSozu(rig: Rig, answer: (kind: string, socket: Socket) => void): Promise<void> {

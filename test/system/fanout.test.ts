@@ -1,8 +1,8 @@
 // What Sōzu's answers leave out, found out beside the request: worker counts, hidden time-outs, dangerous reloads.
 import { writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { STATUS } from '../src/protocol/message.ts'
-import { Rig, textRequired } from './support/rig.ts'
+import { STATUS } from '../../src/protocol/message.ts'
+import { Rig, textRequired } from '../support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
 

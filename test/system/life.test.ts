@@ -17,13 +17,13 @@ import { createServer, type Server } from 'node:net'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { encodeFrame } from '../src/protocol/frame.ts'
-import { STATUS } from '../src/protocol/message.ts'
-import { openNotifySocket } from './support/notify-socket.ts'
-import { Rig, until, textRequired } from './support/rig.ts'
+import { encodeFrame } from '../../src/protocol/frame.ts'
+import { STATUS } from '../../src/protocol/message.ts'
+import { openNotifySocket } from '../support/notify-socket.ts'
+import { Rig, until, textRequired } from '../support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
-const main = fileURLToPath(new URL('../dist/main.js', import.meta.url))
+const main = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
 describe('the files of a fresh start', () => {
   it('open with a line that differs from file to file, then say what the daemon runs with', async () => {
@@ -288,7 +288,7 @@ describe('the wire schema', () => {
 
   it('can be a file of the operator, for a Sōzu newer than the daemon: verbs it cannot name are refused', async () => {
     const rig = await Rig.start({ daemon: false })
-    const table = JSON.parse(readFileSync(new URL('../schema/sozu-2.1.0.json', import.meta.url), 'utf8'))
+    const table = JSON.parse(readFileSync(new URL('../../schema/sozu-2.1.0.json', import.meta.url), 'utf8'))
     table.messages.Request.brand_new = { tag: 99, oneof: 'request_type', type: 'string' }
     table.messages.Cluster.brand_new_too = { tag: 99, label: 'optional', type: 'string' }
     const file = path.join(rig.dir, 'sozu-next.json')

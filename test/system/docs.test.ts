@@ -4,14 +4,14 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { errorCodes, noExtras } from '../src/audit/record/record.ts'
-import { renderJson } from '../src/audit/record/json.ts'
-import { ownText } from '../src/audit/record/clean.ts'
-import { verbTable } from '../src/sozu/operation.ts'
-import { configKeys } from '../src/config/config.ts'
-import { validateLine } from './support/record-schema.ts'
+import { errorCodes, noExtras } from '../../src/audit/record/record.ts'
+import { renderJson } from '../../src/audit/record/json.ts'
+import { ownText } from '../../src/audit/record/clean.ts'
+import { verbTable } from '../../src/sozu/operation.ts'
+import { configKeys } from '../../src/config/config.ts'
+import { validateLine } from '../support/record-schema.ts'
 
-const root = fileURLToPath(new URL('..', import.meta.url))
+const root = fileURLToPath(new URL('../..', import.meta.url))
 const read = (file: string): string => readFileSync(path.join(root, file), 'utf8')
 const reference = read('docs/observability.md')
 
@@ -100,7 +100,9 @@ describe('the reference', () => {
 
   it('lists every line the daemon writes about itself', () => {
     const documented = column(table('Verb', 'Target', 'When', '`extras.detail`'), 0)
-    const code = ['src/daemon.ts', 'src/audit/daemon-records.ts', 'src/audit/journal.ts'].map(read).join('\n')
+    const code = ['src/daemon/daemon.ts', 'src/daemon/own-records.ts', 'src/audit/journal/journal.ts']
+      .map(read)
+      .join('\n')
     const written = [...code.matchAll(/'(audit_\w+)',?\s*[`'\n(]/g)].map((match) => match[1] ?? '')
     const verbs = [...new Set(written)].filter((verb) => verb !== 'audit_unavailable')
     expect(verbs.length).toBeGreaterThanOrEqual(6)

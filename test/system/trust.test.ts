@@ -12,12 +12,12 @@ import {
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { STATUS } from '../src/protocol/message.ts'
-import { Rig } from './support/rig.ts'
+import { STATUS } from '../../src/protocol/message.ts'
+import { Rig } from '../support/rig.ts'
 
 const isRoot = process.getuid?.() === 0
 const STRANGER = 4_000_009
-const shippedSchema = fileURLToPath(new URL('../schema/sozu-2.1.0.json', import.meta.url))
+const shippedSchema = fileURLToPath(new URL('../../schema/sozu-2.1.0.json', import.meta.url))
 
 describe("a command socket that has become the daemon's own", () => {
   it('is not forwarded to: the request fails once, in words and on record, and does not go round', async () => {

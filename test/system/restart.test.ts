@@ -3,7 +3,7 @@
 import { gzipSync } from 'node:zlib'
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { type Line, Rig, textRequired, until } from './support/rig.ts'
+import { type Line, Rig, textRequired, until } from '../support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
 

@@ -3,8 +3,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, expect, it } from 'vitest'
-import { encodeRequest } from '../src/protocol/message.ts'
-import { type Line, Rig, schema, textRequired } from './support/rig.ts'
+import { encodeRequest } from '../../src/protocol/message.ts'
+import { type Line, Rig, schema, textRequired } from '../support/rig.ts'
 
 const isRoot = process.getuid?.() === 0
 

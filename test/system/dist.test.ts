@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 
-const dist = path.join(import.meta.dirname, '../dist')
+const dist = path.join(import.meta.dirname, '../../dist')
 const modules = readdirSync(dist, { recursive: true, encoding: 'utf8' }).filter((file) =>
   file.endsWith('.js'),
 )
@@ -21,7 +21,7 @@ describe('the built program', () => {
   })
 
   it('has a module for each of its own, and none of another folder’s name', () => {
-    const src = path.join(import.meta.dirname, '../src')
+    const src = path.join(import.meta.dirname, '../../src')
     const own = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'))
     const names = new Set(own.map((file) => file.replace(/\.ts$/, '.js')))
     const others = modules.filter((file) => file !== 'libraries.js' && !names.has(file))

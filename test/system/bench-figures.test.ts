@@ -1,10 +1,10 @@
 // How the bench judges what it measured: pure code, tried on figures made up here. That the bench measures the right thing is
 // its own business (it refuses runs with a FAILURE, and files that lack a line).
 import { describe, expect, it } from 'vitest'
-import { parseOptions } from '../bench/options.ts'
-import type { Report } from '../bench/report.ts'
-import { ratiosOf, rotated, spreadOf } from '../bench/statistics.ts'
-import { judge } from '../bench/targets.ts'
+import { parseOptions } from '../../bench/options.ts'
+import type { Report } from '../../bench/report.ts'
+import { ratiosOf, rotated, spreadOf } from '../../bench/statistics.ts'
+import { judge } from '../../bench/targets.ts'
 
 const round = (perSecond: number, p50Us = 100) => ({
   requests: perSecond,

@@ -7,10 +7,10 @@ import { readFileSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { encodeFrame } from '../src/protocol/frame.ts'
-import { encodeRequest, encodeResponse, STATUS } from '../src/protocol/message.ts'
-import { Rig, schema, until } from './support/rig.ts'
-import type { TestClient } from './support/test-client.ts'
+import { encodeFrame } from '../../src/protocol/frame.ts'
+import { encodeRequest, encodeResponse, STATUS } from '../../src/protocol/message.ts'
+import { Rig, schema, until } from '../support/rig.ts'
+import type { TestClient } from '../support/test-client.ts'
 
 const isRoot = process.getuid?.() === 0
 const cluster = (cluster_id: string) => ({ cluster_id })
