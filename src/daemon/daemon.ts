@@ -4,7 +4,6 @@ import { readFileSync, statSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { hostname } from 'node:os'
 import path from 'node:path'
-import { DaemonRecords } from './own-records.ts'
 import { type FinishReport, Journal, type Sink } from '../audit/journal/journal.ts'
 import { cleanPiece, ownText, sanitiseText } from '../audit/record/clean.ts'
 import { renderJson } from '../audit/record/json.ts'
@@ -31,17 +30,18 @@ import { roleOf, UNKNOWN_ACTOR } from '../peer/actor.ts'
 import { idOf } from '../peer/names.ts'
 import { parseComm } from '../peer/procfs.ts'
 import { connectionLimits } from '../policy/connection-limits.ts'
-import { Budget } from '../policy/quota.ts'
+import { Quota } from '../policy/quota.ts'
 import { RefusalLimiter } from '../policy/refusal-rate.ts'
 import { compileSchema, type Schema } from '../protocol/schema.ts'
 import { recordActor } from '../proxy/identity.ts'
 import { Listener } from '../proxy/listener.ts'
 import { SessionTable } from '../proxy/sessions.ts'
-import { Sozu } from '../upstream/instance.ts'
 import type { Tampering } from '../sinks/append-file.ts'
 import { ConsoleSink } from '../sinks/console.ts'
 import { FileSink, type Opened } from '../sinks/file-sink.ts'
 import { missingFields } from '../sozu/operation.ts'
+import { Sozu } from '../upstream/instance.ts'
+import { DaemonRecords } from './own-records.ts'
 
 export type DaemonOptions = {
   /** Started already. */
@@ -68,8 +68,8 @@ export class Daemon {
   readonly #accounts: Accounts
   readonly #journal: Journal
   readonly #sessions: SessionTable
-  readonly #bytes: Budget
-  readonly #requests: Budget
+  readonly #bytes: Quota
+  readonly #requests: Quota
   readonly #refusals = new RefusalLimiter()
   /** The daemon itself, in its own lines; its account's name is known before the first of them. */
   #actor = ownActor(null)
@@ -121,8 +121,8 @@ export class Daemon {
       log,
       onState: () => this.#tellStatus(),
     })
-    this.#bytes = new Budget(config.maxBufferedBytes, config.maxFrameBytes)
-    this.#requests = new Budget(config.maxWaitingRequests)
+    this.#bytes = new Quota(config.maxBufferedBytes, config.maxFrameBytes)
+    this.#requests = new Quota(config.maxWaitingRequests)
     this.#sessions = new SessionTable({
       context: {
         journal: this.#journal,

@@ -1,10 +1,10 @@
 // Records about the daemon's own life: the daemon is the actor, the session is its run, and every line has a ulid of its own.
 import { describe, expect, it, vi } from 'vitest'
 import { validateLine } from '../../test/support/record-schema.ts'
-import { DaemonRecords } from './own-records.ts'
 import { cleanPiece } from '../audit/record/clean.ts'
 import { renderJson } from '../audit/record/json.ts'
 import { formatTimestamp } from '../audit/record/record.ts'
+import { DaemonRecords } from './own-records.ts'
 
 const actor = {
   uid: 997,

@@ -1,53 +1,53 @@
-// Promises of the budget: a total, half of it for one account, and everything given back is there again.
+// Promises of the quota: a total, half of it for one account, and everything given back is there again.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { Budget } from './quota.ts'
+import { Quota } from './quota.ts'
 
-describe('a budget', () => {
+describe('a quota', () => {
   it('lets one account have half, and the others have the rest', () => {
-    const budget = new Budget(100)
-    expect(budget.exchange(1, 0, 50)).toBe(true)
-    expect(budget.exchange(1, 0, 1)).toBe(false)
-    expect(budget.exchange(2, 0, 50)).toBe(true)
-    expect(budget.exchange(3, 0, 1)).toBe(false)
+    const quota = new Quota(100)
+    expect(quota.exchange(1, 0, 50)).toBe(true)
+    expect(quota.exchange(1, 0, 1)).toBe(false)
+    expect(quota.exchange(2, 0, 50)).toBe(true)
+    expect(quota.exchange(3, 0, 1)).toBe(false)
   })
 
   it('counts nothing that it refused', () => {
-    const budget = new Budget(100)
-    expect(budget.exchange(1, 0, 51)).toBe(false)
-    expect(budget.exchange(1, 0, 50)).toBe(true)
-    expect(budget.exchange(2, 0, 50)).toBe(true)
-    expect(budget.exchange(3, 0, 50)).toBe(false)
-    budget.exchange(2, 50, 20)
-    expect(budget.exchange(3, 0, 30)).toBe(true)
+    const quota = new Quota(100)
+    expect(quota.exchange(1, 0, 51)).toBe(false)
+    expect(quota.exchange(1, 0, 50)).toBe(true)
+    expect(quota.exchange(2, 0, 50)).toBe(true)
+    expect(quota.exchange(3, 0, 50)).toBe(false)
+    quota.exchange(2, 50, 20)
+    expect(quota.exchange(3, 0, 30)).toBe(true)
   })
 
   it('leaves room for one of the largest however small the total is', () => {
-    expect(new Budget(1).exchange(1, 0, 1)).toBe(true)
-    const budget = new Budget(150, 100)
-    expect(budget.exchange(1, 0, 100)).toBe(true)
-    expect(budget.exchange(1, 100, 101)).toBe(false)
+    expect(new Quota(1).exchange(1, 0, 1)).toBe(true)
+    const quota = new Quota(150, 100)
+    expect(quota.exchange(1, 0, 100)).toBe(true)
+    expect(quota.exchange(1, 100, 101)).toBe(false)
   })
 
   it('takes nothing away when it is lowered, and admits less from then on', () => {
-    const budget = new Budget(100)
-    budget.exchange(1, 0, 40)
-    budget.max = 60
-    expect(budget.exchange(1, 40, 41)).toBe(false)
-    expect(budget.exchange(1, 40, 39)).toBe(true)
-    budget.exchange(1, 39, 0)
-    expect(budget.exchange(1, 0, 31)).toBe(false)
+    const quota = new Quota(100)
+    quota.exchange(1, 0, 40)
+    quota.max = 60
+    expect(quota.exchange(1, 40, 41)).toBe(false)
+    expect(quota.exchange(1, 40, 39)).toBe(true)
+    quota.exchange(1, 39, 0)
+    expect(quota.exchange(1, 0, 31)).toBe(false)
   })
 
   it('has everything again when everything was given back, in whatever order', () => {
     const holding = fc.tuple(fc.integer({ min: 0, max: 4 }), fc.integer({ min: 0, max: 1000 }))
     fc.assert(
       fc.property(fc.array(holding), fc.array(fc.nat()), (holdings, order) => {
-        const budget = new Budget(2000)
-        const granted = holdings.filter(([uid, amount]) => budget.exchange(uid, 0, amount))
+        const quota = new Quota(2000)
+        const granted = holdings.filter(([uid, amount]) => quota.exchange(uid, 0, amount))
         const back = granted.map((held, index) => ({ held, key: order[index] ?? 0 }))
-        for (const { held } of back.toSorted((a, b) => a.key - b.key)) budget.exchange(held[0], held[1], 0)
-        for (const uid of [0, 1]) expect(budget.exchange(uid, 0, 1000)).toBe(true)
+        for (const { held } of back.toSorted((a, b) => a.key - b.key)) quota.exchange(held[0], held[1], 0)
+        for (const uid of [0, 1]) expect(quota.exchange(uid, 0, 1000)).toBe(true)
       }),
     )
   })

@@ -1,7 +1,7 @@
 // What clients together may make the daemon hold, of bytes or of requests: a total, and for one account half of it, so that
 // nobody is shut out by somebody else. Whoever was granted something gives it back.
 
-export class Budget {
+export class Quota {
   readonly #leastShare: number
   readonly #byUid = new Map<number, number>()
   #max: number

@@ -4,13 +4,13 @@ import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Budget } from '../policy/quota.ts'
+import { Quota } from '../policy/quota.ts'
 import { encodeFrame } from '../protocol/frame.ts'
 import { Client } from './client.ts'
 
 const MAX_FRAME_BYTES = 1_000_000
 
-async function pair(budget = new Budget(1 << 30), uid = 1000): Promise<{ client: Client; other: Socket }> {
+async function pair(budget = new Quota(1 << 30), uid = 1000): Promise<{ client: Client; other: Socket }> {
   const directory = mkdtempSync(path.join(tmpdir(), 'auditd-client-'))
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true })
   const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve))
@@ -107,7 +107,7 @@ describe('a client that does not take its answers', () => {
   })
 
   it('is cut when its answers take more than the share of its account, and nobody else is', async () => {
-    const budget = new Budget(1_800_000)
+    const budget = new Quota(1_800_000)
     const [first, second] = [await pair(budget, 1000), await pair(budget, 1001)]
     for (const { client, other } of [first, second]) {
       other.pause()
@@ -121,7 +121,7 @@ describe('a client that does not take its answers', () => {
   })
 
   it('holds nothing against its account once it has taken them', async () => {
-    const budget = new Budget(1_800_000)
+    const budget = new Quota(1_800_000)
     const { client, other } = await pair(budget)
     client.send(Buffer.alloc(800_000))
     expect(budget.exchange(1000, 0, 800_000)).toBe(false)
@@ -157,7 +157,7 @@ describe('a client that does not take its answers', () => {
 
 describe('the input budget', () => {
   it('refuses an account that asks for more than half, serves the others, and gets back what was held', async () => {
-    const budget = new Budget(1_400_000)
+    const budget = new Quota(1_400_000)
     const start = async (uid: number): Promise<{ client: Client; next: Promise<Buffer | null> }> => {
       const { client, other } = await pair(budget, uid)
       other.write(halfFrame(500_000))
@@ -179,7 +179,7 @@ describe('the input budget', () => {
   })
 
   it('counts a request for as long as it is in flight', async () => {
-    const budget = new Budget(1_400_000)
+    const budget = new Quota(1_400_000)
     const [first, second] = [await pair(budget), await pair(budget)]
     const whole = encodeFrame(Buffer.alloc(499_992))
     first.other.write(whole)

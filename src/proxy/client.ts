@@ -4,7 +4,7 @@
 import type { Socket } from 'node:net'
 import { ProtocolError } from '../errors.ts'
 import { clientHasHungUp } from '../peer/peercred.ts'
-import type { Budget } from '../policy/quota.ts'
+import type { Quota } from '../policy/quota.ts'
 import { FrameDecoder, OWN_MEMORY_BYTES } from '../protocol/frame.ts'
 import { release } from './release.ts'
 import { turn } from './turn.ts'
@@ -26,7 +26,7 @@ export class Client {
   readonly socket: Socket
   readonly #decoder: FrameDecoder
   readonly #maxWaitingBytes: number
-  readonly #budget: Budget
+  readonly #budget: Quota
   readonly #uid: number
   /** Bytes of the frame in flight. */
   #lentBytes = 0
@@ -50,7 +50,7 @@ export class Client {
   /** Resolves when the socket is closed and its descriptor given back. */
   readonly closed: Promise<void>
 
-  constructor(socket: Socket, uid: number, maxFrameBytes: number, budget: Budget) {
+  constructor(socket: Socket, uid: number, maxFrameBytes: number, budget: Quota) {
     this.socket = socket
     this.#uid = uid
     this.closed = new Promise((resolve) => {

@@ -3,9 +3,9 @@
 // (a second final, which would pass for the answer to the next request) is kept here.
 import type { UpstreamError } from '../errors.ts'
 import { STATUS } from '../protocol/message.ts'
-import type { Client } from './client.ts'
-import type { Sozu } from '../upstream/instance.ts'
 import type { Answer, Exchange, Upstream } from '../upstream/connection.ts'
+import type { Sozu } from '../upstream/instance.ts'
+import type { Client } from './client.ts'
 
 const SECOND_FINAL_MS = 1000
 const ECHO_MS = 1000

@@ -8,8 +8,8 @@ import { JournalError } from '../errors.ts'
 import type { RefusalLimiter } from '../policy/refusal-rate.ts'
 import type { Operation } from '../sozu/operation.ts'
 import type { Outcome } from '../sozu/outcome.ts'
-import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
 import type { Sozu } from '../upstream/instance.ts'
+import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
 
 /** What may change while the daemon runs. */
 export type Settings = {
@@ -28,7 +28,7 @@ export type RecordsContext = {
 }
 
 /** One request on its way: what its records have in common. */
-export type Passage = {
+export type AdmittedRequest = {
   readonly requestUlid: string
   readonly startedMs: number
   /** When the request must be forwarded or refused. */
@@ -66,9 +66,9 @@ export class SessionRecords {
 
   /**
    * Writes the attempt, or the access line, of a request that has one; null when it has none.
-   * @throws JournalError when it is not durable by the passage's deadline: the request must not be forwarded
+   * @throws JournalError when it is not durable by the admitted's deadline: the request must not be forwarded
    */
-  admission({ operation, requestUlid, sha256, deadlineMs }: Passage): Promise<void> | null {
+  admission({ operation, requestUlid, sha256, deadlineMs }: AdmittedRequest): Promise<void> | null {
     if (!this.#isRecorded(operation)) return null
     const stage = operation.access === 'mutates' ? 'attempt' : 'access'
     const extras = { requestSha256: sha256, detail: operation.detail }
@@ -77,8 +77,8 @@ export class SessionRecords {
   }
 
   /** Writes what came of a request; null when it has no lines, or was a read that was answered: its access line says it all. */
-  completion(passage: Passage, outcome: Outcome, clientGone: boolean): Promise<void> | null {
-    const { operation, requestUlid, sha256, startedMs } = passage
+  completion(admitted: AdmittedRequest, outcome: Outcome, clientGone: boolean): Promise<void> | null {
+    const { operation, requestUlid, sha256, startedMs } = admitted
     if (!this.#isRecorded(operation)) return null
     if (operation.access !== 'mutates' && outcome.errorCode === null) return null
     const named = outcome.target === null ? operation : { ...operation, target: outcome.target }
@@ -96,14 +96,14 @@ export class SessionRecords {
 
   /** Writes the completion of a request that Sōzu did not answer; null when it has no lines. */
   failed(
-    passage: Passage,
+    admitted: AdmittedRequest,
     errorCode: RecordErrorCode,
     why: string,
     clientGone: boolean,
   ): Promise<void> | null {
     const unknown = { fanout: null, target: null, detail: null }
     return this.completion(
-      passage,
+      admitted,
       { ...unknown, result: 'err', errorCode, reason: ownText(why) },
       clientGone,
     )
@@ -118,11 +118,11 @@ export class SessionRecords {
   ): Promise<void> {
     const { refusals, newUlid } = this.#context
     if (!this.#identity.settled) await this.#identity.wait(ACCOUNT_WAIT_MS)
-    const admitted = known.requestUlid
-    // A refusal that has an attempt line is never held back: that attempt would look admitted.
-    if (admitted === undefined && !refusals.admit(this.#identity.uid, errorCode, performance.now())) return
+    const attemptUlid = known.requestUlid
+    // A refusal that has an attempt line is never held back: that attempt would look attemptUlid.
+    if (attemptUlid === undefined && !refusals.admit(this.#identity.uid, errorCode, performance.now())) return
     const extras = { errorCode, reason: ownText(sanitiseText(why)), requestSha256: known.sha256 ?? null }
-    const record = this.#record('refusal', admitted ?? newUlid(), operation, 'err', extras)
+    const record = this.#record('refusal', attemptUlid ?? newUlid(), operation, 'err', extras)
     // After a wait for the admission record there is no time for a second one: the client is owed an answer now.
     await this.#append(
       record,

@@ -5,7 +5,7 @@
 import type { Socket } from 'node:net'
 import { type RecordErrorCode, requestSha256 } from '../audit/record/record.ts'
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
-import type { Budget } from '../policy/quota.ts'
+import type { Quota } from '../policy/quota.ts'
 import { reloadDanger } from '../policy/reload-guard.ts'
 import { decide } from '../policy/rules.ts'
 import { PREFIX_BYTES } from '../protocol/frame.ts'
@@ -15,26 +15,26 @@ import { withWorkers } from '../sozu/fanout.ts'
 import type { ListenerState } from '../sozu/listener-diff.ts'
 import { type Operation, type OperationContext, operationOf, updatedListenerOf } from '../sozu/operation.ts'
 import { announcesSecondFinal, outcomeOf } from '../sozu/outcome.ts'
+import type { Exchange } from '../upstream/connection.ts'
 import { Client } from './client.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
 import { Relay } from './relay.ts'
 import {
+  type AdmittedRequest,
   type KnownRequest,
-  type Passage,
   type RecordsContext,
   SessionRecords,
   unnamed,
 } from './request-records.ts'
-import type { Exchange } from '../upstream/connection.ts'
 
 /** What all sessions share. */
 export type SessionContext = RecordsContext & {
   readonly schema: Schema
   readonly maxFrameBytes: number
   /** Bytes of requests and answers that the daemon holds. */
-  readonly bytes: Budget
+  readonly bytes: Quota
   /** Requests that are not answered yet. */
-  readonly requests: Budget
+  readonly requests: Quota
   /** Sōzu's `worker_timeout`. */
   readonly workerTimeoutMs: number
   readonly guardReload: boolean
@@ -186,18 +186,21 @@ export class Session {
     const judged = await this.#judge(frame, deadlineMs)
     if (judged === null) return
     const { operation, sha256 } = judged
-    const passage = { requestUlid: this.#context.newUlid(), startedMs, deadlineMs, operation, sha256 }
-    if (!(await this.#admit(passage))) return
-    if (!this.#relay.connected && !(await this.#connect(passage))) return
-    if (passage.operation.access === 'subscribes') await this.#relay.subscribe(frame)
-    else await this.#exchange(frame, passage)
+    const admitted = { requestUlid: this.#context.newUlid(), startedMs, deadlineMs, operation, sha256 }
+    if (!(await this.#admit(admitted))) return
+    if (!this.#relay.connected && !(await this.#connect(admitted))) return
+    if (admitted.operation.access === 'subscribes') await this.#relay.subscribe(frame)
+    else await this.#exchange(frame, admitted)
   }
 
   /**
    * What a request means, or null when it was refused. What was decoded ends here: megabytes of it must not be alive until
    * Sōzu has answered.
    */
-  async #judge(frame: Buffer, deadlineMs: number): Promise<Pick<Passage, 'operation' | 'sha256'> | null> {
+  async #judge(
+    frame: Buffer,
+    deadlineMs: number,
+  ): Promise<Pick<AdmittedRequest, 'operation' | 'sha256'> | null> {
     const decision = decide(this.#context.settings().allowedUids, this.#identity.uid)
     if (!decision.allowed && frame.length > REFUSED_DECODE_BYTES) {
       return this.#refuse(unnamed(`frame:${frame.length}`), 'unauthorized', decision.reason)
@@ -273,10 +276,10 @@ export class Session {
     const upgradesMain = allowed && request.kind === 'upgrade_main'
     const waitMs = Math.min(LISTENER_WAIT_MS, deadlineMs - performance.now())
     const [listener] = await Promise.all([
-      updated === null ? null : sozu.controlPlane.listener(updated.kind, updated.address, waitMs),
+      updated === null ? null : sozu.queries.listener(updated.kind, updated.address, waitMs),
       this.#identity.settled || this.#identity.wait(ACCOUNT_WAIT_MS),
       // Asking anything shows which process answers, and so which executable an upgrade would start.
-      upgradesMain && sozu.mainPid === null ? sozu.controlPlane.workers() : null,
+      upgradesMain && sozu.mainPid === null ? sozu.queries.workers() : null,
     ])
     return operationOf(request, this.#surroundings(upgradesMain ? sozu.executable : null, listener))
   }
@@ -291,7 +294,7 @@ export class Session {
     const { guardReload, sozu } = this.#context
     if (!guardReload) return null
     // Asking anything shows which process answers, and so from where it would look for a relative path.
-    if (sozu.mainPid === null) await sozu.controlPlane.workers()
+    if (sozu.mainPid === null) await sozu.queries.workers()
     const looked = reloadDanger(path, sozu.mainPid)
     const waitMs = Math.min(GUARD_WAIT_MS, deadlineMs - performance.now() - GUARD_RESERVE_MS)
     const late = delay(Math.max(waitMs, 0)).then(() => 'could not be looked at in time')
@@ -301,16 +304,16 @@ export class Session {
   }
 
   /** Writes the attempt (or access) record; false when it could not be written in time and the request was refused. */
-  async #admit(passage: Passage): Promise<boolean> {
-    const { operation, requestUlid, sha256 } = passage
+  async #admit(admitted: AdmittedRequest): Promise<boolean> {
+    const { operation, requestUlid, sha256 } = admitted
     try {
-      await this.#records.admission(passage)
+      await this.#records.admission(admitted)
       return true
     } catch (error) {
       // JournalError: no record, no request.
       if (!(error instanceof JournalError)) throw error
       const why = `audit record could not be written (${error.message}); the request was not forwarded`
-      const answerByMs = passage.deadlineMs + REFUSAL_GRACE_MS
+      const answerByMs = admitted.deadlineMs + REFUSAL_GRACE_MS
       // While the journal refuses, nothing was written: such a refusal counts against its uid's share of lines.
       const written = error.code === 'journal_refusing' ? {} : { requestUlid }
       await this.#refuse(operation, 'audit_unavailable', why, { sha256, answerByMs, ...written })
@@ -319,29 +322,29 @@ export class Session {
   }
 
   /** Sees to a connection to Sōzu; false when Sōzu is away, which is recorded and answered. */
-  async #connect(passage: Passage): Promise<boolean> {
+  async #connect(admitted: AdmittedRequest): Promise<boolean> {
     try {
-      await this.#relay.connect(passage.deadlineMs - performance.now())
+      await this.#relay.connect(admitted.deadlineMs - performance.now())
       return true
     } catch (error) {
       // UpstreamError: nothing was sent, so this much is certain.
       if (!(error instanceof UpstreamError)) throw error
-      await this.#fail(passage, 'upstream_unavailable', `${error.message}; the request was not forwarded`)
+      await this.#fail(admitted, 'upstream_unavailable', `${error.message}; the request was not forwarded`)
       return false
     }
   }
 
   /** Forwards the original bytes, and records what came of it before the client sees the final. */
-  async #exchange(frame: Buffer, passage: Passage): Promise<void> {
-    const { controlPlane } = this.#context.sozu
-    const workers = passage.operation.access === 'mutates' ? controlPlane.workers() : null
+  async #exchange(frame: Buffer, admitted: AdmittedRequest): Promise<void> {
+    const { queries } = this.#context.sozu
+    const workers = admitted.operation.access === 'mutates' ? queries.workers() : null
     try {
       // Once a stop or an upgrade is under way, nobody can be asked any more.
-      if (changesWorkers.has(passage.operation.kind)) await inTime(workers, WORKERS_WAIT_MS)
+      if (changesWorkers.has(admitted.operation.kind)) await inTime(workers, WORKERS_WAIT_MS)
       const exchange = await this.#relay.exchange(frame)
       const workersExpected = inTime(workers, WORKERS_WAIT_MS)
       await this.#complete(
-        passage,
+        admitted,
         exchange,
         workersExpected instanceof Promise ? await workersExpected : workersExpected,
       )
@@ -350,7 +353,7 @@ export class Session {
       if (!(error instanceof UpstreamError)) throw error
       const code = error.code === 'upstream_abandoned' ? 'outcome_unknown' : 'upstream_closed'
       await this.#fail(
-        passage,
+        admitted,
         code,
         `${error.message} before the answer came; the outcome of the request is unknown`,
       )
@@ -360,8 +363,12 @@ export class Session {
     }
   }
 
-  async #complete(passage: Passage, exchange: Exchange, workersExpected: number | null): Promise<void> {
-    const { operation } = passage
+  async #complete(
+    admitted: AdmittedRequest,
+    exchange: Exchange,
+    workersExpected: number | null,
+  ): Promise<void> {
+    const { operation } = admitted
     const { final, progress, elapsedMs } = exchange
     const { sozu, workerTimeoutMs } = this.#context
     const second = announcesSecondFinal(operation, final.response) ? this.#relay.secondFinal() : null
@@ -369,19 +376,19 @@ export class Session {
     const decisive = operation.kind === 'upgrade_main' ? ((await second) ?? final) : final
     const said = outcomeOf(operation, decisive.response, progress)
     const outcome = withWorkers(said, { workersExpected, elapsedMs, workerTimeoutMs })
-    if (changesWorkers.has(operation.kind)) sozu.controlPlane.forgetWorkers()
+    if (changesWorkers.has(operation.kind)) sozu.queries.forgetWorkers()
     if (operation.kind === 'upgrade_main' && outcome.result === 'ok') {
       sozu.upgraded(newMainPid(decisive.response.message))
     }
-    await this.#records.completion(passage, outcome, this.#client.gone)
+    await this.#records.completion(admitted, outcome, this.#client.gone)
     this.#client.send(final.frame)
     // The next request waits until the second final can no longer be taken for its answer.
     await second
   }
 
   /** Records and answers a request that Sōzu did not answer. */
-  async #fail(passage: Passage, errorCode: RecordErrorCode, why: string): Promise<void> {
-    await this.#records.failed(passage, errorCode, why, this.#client.gone)
+  async #fail(admitted: AdmittedRequest, errorCode: RecordErrorCode, why: string): Promise<void> {
+    await this.#records.failed(admitted, errorCode, why, this.#client.gone)
     this.#client.send(failure(why))
   }
 

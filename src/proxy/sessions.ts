@@ -2,9 +2,9 @@
 // connected is only certain in the connection handler, and a descriptor too many is closed in it. One account never takes
 // every place, and whoever is turned away is told why and has a line.
 import type { Socket } from 'node:net'
-import type { DaemonRecords } from '../daemon/own-records.ts'
 import { ownText } from '../audit/record/clean.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
+import type { DaemonRecords } from '../daemon/own-records.ts'
 import { PeerError } from '../errors.ts'
 import { actorOf, type LookUpUser, UNKNOWN_ACTOR } from '../peer/actor.ts'
 import { type Peer, peerOf } from '../peer/peercred.ts'

@@ -72,7 +72,7 @@ export type WriteOptions = {
   /** Whether the lines must be on stable storage. */
   readonly sync: boolean
   /** Whether the space kept back may be used. */
-  readonly spare: boolean
+  readonly mayUseReserve: boolean
   /** Requests whose outcome is still to come: for each, a line's space is kept back as well. */
   readonly inFlight: number
   /** Called between write and sync. */
@@ -127,7 +127,7 @@ export class AuditFile {
    * Appends lines, each ending in LF.
    * @throws JournalError `sink_write_failed`; the descriptor is then never used again
    */
-  write(lines: string, { sync, spare, inFlight, onWritten }: WriteOptions): Written {
+  write(lines: string, { sync, mayUseReserve, inFlight, onWritten }: WriteOptions): Written {
     return this.#guard('sink_write_failed', () => {
       const file = this.#opened()
       const before = this.#look(file)
@@ -139,7 +139,7 @@ export class AuditFile {
       const noticed = repair(file)
       const bytes = Buffer.from(lines, 'utf8')
       if (!this.#reserve.keep(file.fd, file.expected.size, bytes.length, inFlight)) {
-        if (!spare) return { end: 'full' }
+        if (!mayUseReserve) return { end: 'full' }
         this.#reserve.release()
       }
       this.#writeAll(file, bytes)

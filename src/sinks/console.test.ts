@@ -6,10 +6,10 @@ import path from 'node:path'
 import { PassThrough } from 'node:stream'
 import stripAnsi from 'strip-ansi'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { DaemonRecords } from '../daemon/own-records.ts'
 import { cleanPiece } from '../audit/record/clean.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
 import { renderText } from '../audit/record/text.ts'
+import { DaemonRecords } from '../daemon/own-records.ts'
 import { ConsoleSink } from './console.ts'
 
 const base = new DaemonRecords({

@@ -26,7 +26,7 @@ export type ConsoleOptions = {
 export class ConsoleSink implements Sink {
   readonly name = 'console'
   readonly required = false
-  readonly mirrors = true
+  readonly bestEffort = true
   readonly #options: ConsoleOptions
   #gone = false
 

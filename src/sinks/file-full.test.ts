@@ -7,10 +7,10 @@ import path from 'node:path'
 import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
-import { DaemonRecords } from '../daemon/own-records.ts'
 import { Journal } from '../audit/journal/journal.ts'
 import { cleanPiece } from '../audit/record/clean.ts'
 import type { AuditRecord, Stage } from '../audit/record/record.ts'
+import { DaemonRecords } from '../daemon/own-records.ts'
 import type { FileSink } from './file-sink.ts'
 
 const records = new DaemonRecords({

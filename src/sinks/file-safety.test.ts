@@ -17,8 +17,8 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
-import { DaemonRecords } from '../daemon/own-records.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
+import { DaemonRecords } from '../daemon/own-records.ts'
 import type { FileSink, Opened } from './file-sink.ts'
 
 const records = new DaemonRecords({

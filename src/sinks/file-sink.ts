@@ -55,7 +55,7 @@ type Asking = {
 export class FileSink implements Sink {
   readonly name: string
   readonly required: boolean
-  readonly mirrors = false
+  readonly bestEffort = false
   readonly #options: FileSinkOptions
   #thread: Worker | null = null
   #asking: Asking | null = null
@@ -128,10 +128,13 @@ export class FileSink implements Sink {
 
   async write(
     lines: string,
-    { sync, spare, inFlight, onWritten }: WriteOptions,
+    { sync, mayUseReserve, inFlight, onWritten }: WriteOptions,
   ): Promise<'written' | 'full'> {
     for (let moves = 0; moves < MAX_MOVES; moves += 1) {
-      const written = (await this.#ask({ do: 'write', lines, sync, spare, inFlight }, onWritten)) as Written
+      const written = (await this.#ask(
+        { do: 'write', lines, sync, mayUseReserve, inFlight },
+        onWritten,
+      )) as Written
       if (written.end === 'full') return 'full'
       if (written.end === 'written') {
         if (written.noticed !== null) this.#options.onTampering(this.name, written.noticed, null)
@@ -167,7 +170,13 @@ export class FileSink implements Sink {
   async #writeOwn(records: readonly AuditRecord[]): Promise<boolean> {
     if (records.length === 0) return true
     const lines = records.map((record) => this.render(record)).join('')
-    const order: Order = { do: 'write', lines, sync: false, spare: true, inFlight: this.#standing?.() ?? 0 }
+    const order: Order = {
+      do: 'write',
+      lines,
+      sync: false,
+      mayUseReserve: true,
+      inFlight: this.#standing?.() ?? 0,
+    }
     const written = (await this.#ask(order)) as Written
     if (written.end === 'moved' && written.why !== null)
       this.#options.onTampering(this.name, written.why, null)

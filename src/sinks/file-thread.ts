@@ -47,8 +47,8 @@ port.on('message', (order: Order) => {
 function carryOut(order: Order): Answer {
   switch (order.do) {
     case 'write': {
-      const { lines, sync, spare, inFlight } = order
-      return file.write(lines, { sync, spare, inFlight, onWritten })
+      const { lines, sync, mayUseReserve, inFlight } = order
+      return file.write(lines, { sync, mayUseReserve, inFlight, onWritten })
     }
     case 'open':
       return file.open(order.again)

@@ -4,9 +4,9 @@ import { errnoOf, PeerError, UpstreamError } from '../errors.ts'
 import type { Log } from '../host/log.ts'
 import { upstreamPeer } from '../peer/peercred.ts'
 import type { Schema } from '../protocol/schema.ts'
-import { ControlPlane } from './queries.ts'
-import { type SozuRelease, SozuVersion } from './sozu-version.ts'
 import { Upstream, type UpstreamHandlers } from './connection.ts'
+import { SozuQueries } from './queries.ts'
+import { type SozuRelease, SozuVersion } from './sozu-version.ts'
 
 export type SozuOptions = {
   readonly path: string
@@ -27,7 +27,7 @@ const ignore: UpstreamHandlers = {
 
 export class Sozu {
   readonly #options: SozuOptions
-  readonly controlPlane: ControlPlane
+  readonly queries: SozuQueries
   readonly #version: SozuVersion
   #generation = 0
   /** Which socket file is at the path: another one means that another process has bound it. */
@@ -38,7 +38,7 @@ export class Sozu {
 
   constructor(options: SozuOptions) {
     this.#options = options
-    this.controlPlane = new ControlPlane({
+    this.queries = new SozuQueries({
       schema: options.schema,
       connect: (deadlineMs) => this.connect(deadlineMs),
     })
@@ -107,7 +107,7 @@ export class Sozu {
     this.#generation += 1
     this.#mainPid = newPid
     this.#version.observe(newPid)
-    this.controlPlane.forgetWorkers()
+    this.queries.forgetWorkers()
   }
 
   #observePeer(upstream: Upstream): void {
@@ -128,7 +128,7 @@ export class Sozu {
     this.#generation = 0
     this.#mainPid = null
     this.#listenerPid = null
-    this.controlPlane.forgetWorkers()
+    this.queries.forgetWorkers()
   }
 }
 

@@ -20,7 +20,7 @@ export type ControlPlaneOptions = {
   readonly connect: (deadlineMs: number) => Promise<Upstream>
 }
 
-export class ControlPlane {
+export class SozuQueries {
   readonly #options: ControlPlaneOptions
   #workers: { readonly askedAtMs: number; count: Promise<number | null> | number | null } | null = null
 

@@ -2,7 +2,7 @@
 // here by hand, in the forms of docs/observability.md.
 import { createHash } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
-import { type Evidence, judge, readStreams, type Rule, type Stream } from './support/checker.ts'
+import { type Evidence, judge, type Rule, readStreams, type Stream } from './support/checker.ts'
 import type { Received } from './support/received-log.ts'
 import type { Seen } from './support/scenario.ts'
 

@@ -1,7 +1,7 @@
 // Another process fills the disk while requests are under way, and gives the space back, fifty times: no line that somebody
 // was answered for is torn, what was forwarded has its completion, and the daemon is back within two seconds. Every other
 // time the other process is greedy: it takes whatever is given back while the disk is full.
-import { truncateSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'

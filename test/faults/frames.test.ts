@@ -16,7 +16,7 @@ import { FrameSource, type Made } from './support/frame-source.ts'
 import { framed } from './support/frame-splitter.ts'
 import { Pipeline } from './support/pipeline.ts'
 import { reEncodesToItself } from './support/re-encoding.ts'
-import { BYTES, readRawTable, type RawTable, requestOf, type TableMessage } from './support/wire-table.ts'
+import { BYTES, type RawTable, readRawTable, requestOf, type TableMessage } from './support/wire-table.ts'
 import { type Node, node, serialise } from './support/wire-tree.ts'
 
 const FRAMES = Number(process.env['FRAMES'] ?? 1_000_000)

@@ -3,8 +3,8 @@
 // with what must hold; a difference without a row fails, and so does a row without a difference.
 import { createHash } from 'node:crypto'
 import { copyFileSync, mkdirSync, renameSync, rmdirSync, writeFileSync } from 'node:fs'
-import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import type { Line } from '../support/rig.ts'
 import { binaryOf, isInstalled, release } from '../support/sozu-release.ts'
 import { type SozuLine, SozuRig, type SozuRigOptions } from '../support/sozu-rig.ts'

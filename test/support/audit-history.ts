@@ -13,9 +13,9 @@ import {
 } from 'node:fs'
 import { gzipSync } from 'node:zlib'
 import fc from 'fast-check'
+import { type Clean, cleanPiece } from '../../src/audit/record/clean.ts'
 import { renderJson } from '../../src/audit/record/json.ts'
 import { type AuditRecord, type Detail, noExtras, type Stage } from '../../src/audit/record/record.ts'
-import { type Clean, cleanPiece } from '../../src/audit/record/clean.ts'
 import { renderText } from '../../src/audit/record/text.ts'
 import { hostileText } from './hostile-record.ts'
 

@@ -26,5 +26,5 @@ export function createFileSink(options: Needed & Partial<FileSinkOptions>): { si
 /** Writes lines, each without its LF, durably where asked for. */
 export function writeLines(sink: FileSink, lines: readonly string[], { sync = false } = {}): Promise<string> {
   const text = lines.map((line) => `${line}\n`).join('')
-  return sink.write(text, { sync, spare: false, inFlight: 0, onWritten: () => undefined })
+  return sink.write(text, { sync, mayUseReserve: false, inFlight: 0, onWritten: () => undefined })
 }

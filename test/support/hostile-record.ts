@@ -1,8 +1,8 @@
 // Records whose every value a hostile client, account database or proxy chose: separators, brackets, look-alikes of our own
 // words and lines, bytes that are no text, and values far too long. For properties over renderings and their readings.
 import fc from 'fast-check'
-import { type AuditRecord, errorCodes, type LineContext } from '../../src/audit/record/record.ts'
 import { type Clean, cleanBytes, cleaned, cleanPiece, ownText } from '../../src/audit/record/clean.ts'
+import { type AuditRecord, errorCodes, type LineContext } from '../../src/audit/record/record.ts'
 
 export const lookAlikes = [
   ', stage=attempt, host=a',

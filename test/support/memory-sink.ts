@@ -25,7 +25,7 @@ export function gate(): { readonly trouble: Trouble; readonly release: () => voi
 export class MemorySink implements Sink {
   readonly name: string
   readonly required: boolean
-  readonly mirrors = false
+  readonly bestEffort = false
   /** Every call, in order: `open`, `write 3`, `sync`, `close`. */
   readonly calls: string[] = []
   readonly lines: string[] = []
@@ -59,9 +59,9 @@ export class MemorySink implements Sink {
     return counted
   }
 
-  async write(text: string, { sync, spare, onWritten }: WriteOptions): Promise<'written' | 'full'> {
+  async write(text: string, { sync, mayUseReserve, onWritten }: WriteOptions): Promise<'written' | 'full'> {
     const lines = text.split('\n').slice(0, -1)
-    if (this.full && !spare) {
+    if (this.full && !mayUseReserve) {
       this.calls.push(`full ${lines.length}`)
       return 'full'
     }

@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { inTime } from '../support/in-time.ts'
-import { Rig, until, textRequired } from '../support/rig.ts'
+import { Rig, textRequired, until } from '../support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
 const isRoot = process.getuid?.() === 0

@@ -20,7 +20,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { encodeFrame } from '../../src/protocol/frame.ts'
 import { STATUS } from '../../src/protocol/message.ts'
 import { openNotifySocket } from '../support/notify-socket.ts'
-import { Rig, until, textRequired } from '../support/rig.ts'
+import { Rig, textRequired, until } from '../support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
 const main = fileURLToPath(new URL('../../dist/main.js', import.meta.url))

@@ -1,7 +1,8 @@
 // A daemon that was killed in the middle of everything: what its next run finds in the files, and says of the requests whose
 // outcome nobody knows.
-import { gzipSync } from 'node:zlib'
+
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { gzipSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
 import { type Line, Rig, textRequired, until } from '../support/rig.ts'
 

@@ -3,7 +3,7 @@ import { realpathSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { encodeFrame } from '../../src/protocol/frame.ts'
 import { encodeContent, encodeResponse, STATUS } from '../../src/protocol/message.ts'
-import { Rig, schema, until, textRequired } from '../support/rig.ts'
+import { Rig, schema, textRequired, until } from '../support/rig.ts'
 
 const address = { ip: { v4: 0x7f000001 }, port: 8080 }
 const cluster = (cluster_id: string) => ({ cluster_id, sticky_session: false, https_redirect: false })

@@ -1,18 +1,18 @@
 // Order, durability and the failure policy. The contract in one sentence: unless the operator chose `allow`, a resolved
 // `append` means the line is on every required sink, as durably as its stage and the configuration ask for; a rejection
-// means that nobody may count on it, though a slow sink may still write it. Each sink has a lane of its own (lane.ts): what
+// means that nobody may count on it, though a slow sink may still write it. Each sink has a queue of its own (sink-queue.ts): what
 // one of them is doing never holds up another, and an optional one never holds up a request.
 import { JournalError } from '../../errors.ts'
 import type { Log } from '../../host/log.ts'
 import { cleanPiece, ownText } from '../record/clean.ts'
 import { type AuditRecord, type Detail, formatTimestamp } from '../record/record.ts'
-import { type Entry, Lane, type Outage, type Recovery } from './sink-queue.ts'
+import { type Entry, type Outage, type Recovery, SinkQueue } from './sink-queue.ts'
 
 export type WriteOptions = {
   /** Whether the lines must be on stable storage. */
   readonly sync: boolean
   /** Whether the space kept back for what has happened already may be used. */
-  readonly spare: boolean
+  readonly mayUseReserve: boolean
   /** Requests whose outcome the sink will still be given after this: there must be room for it. */
   readonly inFlight: number
   /** Called when every byte is written and the sync begins. */
@@ -28,7 +28,7 @@ export interface Sink {
   /** A required sink that fails fails the append. */
   readonly required: boolean
   /** Shows lines to people and keeps none: it never fails, and is owed nothing. */
-  readonly mirrors: boolean
+  readonly bestEffort: boolean
   /** One line ending in LF. */
   render(record: AuditRecord): string
   /**
@@ -98,7 +98,7 @@ const FIRST_TOLD_MS = 1000
 const MAX_TOLD_MS = 600_000
 
 export class Journal {
-  readonly #lanes: readonly Lane[]
+  readonly #queues: readonly SinkQueue[]
   readonly #required: number
   readonly #options: JournalOptions
   readonly #waiting = new Set<Appending>()
@@ -115,12 +115,12 @@ export class Journal {
   constructor(options: JournalOptions) {
     this.#options = options
     this.#required = options.sinks.filter(({ required }) => required).length
-    this.#lanes = options.sinks.map(
+    this.#queues = options.sinks.map(
       (sink) =>
-        new Lane(sink, {
+        new SinkQueue(sink, {
           deadlineMs: options.deadlineMs ?? DEADLINE_MS,
           retryMs: options.retryMs ?? RETRY_MS,
-          durable: options.durability === 'fdatasync' && !sink.mirrors,
+          durable: options.durability === 'fdatasync' && !sink.bestEffort,
           owesAdmissions: options.onFailure === 'allow' || !sink.required,
           onConfirmed: (entry) => this.#confirmed(entry as Appending, sink),
           onDenied: (entry) => this.#denied(entry as Appending, sink),
@@ -137,7 +137,7 @@ export class Journal {
    * @throws JournalError of the first required sink that does not open
    */
   async open(): Promise<ReadonlyMap<string, FinishReport>> {
-    const opening = this.#lanes.map(async (lane) => [lane.sink.name, await lane.open()] as const)
+    const opening = this.#queues.map(async (queue) => [queue.sink.name, await queue.open()] as const)
     return new Map(await Promise.all(opening))
   }
 
@@ -147,7 +147,7 @@ export class Journal {
 
   /** Attempts that have no completion yet in at least one sink. */
   get standing(): number {
-    return Math.max(0, ...this.#lanes.map((lane) => lane.standing))
+    return Math.max(0, ...this.#queues.map((queue) => queue.standing))
   }
 
   /**
@@ -171,12 +171,12 @@ export class Journal {
 
   /** Resolves when everything appended so far has been tried on every sink. */
   async flush(): Promise<void> {
-    await Promise.all(this.#lanes.map((lane) => lane.flush()))
+    await Promise.all(this.#queues.map((queue) => queue.flush()))
   }
 
   /** Called every second: has idle sinks look at the space they have left, and tells of refused requests when that is due. */
   tick(): void {
-    for (const lane of this.#lanes) lane.tick()
+    for (const queue of this.#queues) queue.tick()
     if (this.#state === 'refusing' && performance.now() >= this.#told.nextMs) this.tellRefused()
   }
 
@@ -197,9 +197,9 @@ export class Journal {
     this.#closing = true
     await this.flush()
     this.#written = true
-    await Promise.all(this.#lanes.map((lane) => lane.close()))
+    await Promise.all(this.#queues.map((queue) => queue.close()))
     if (this.#sweeping !== null) clearTimeout(this.#sweeping)
-    for (const { sink, owed } of this.#lanes) {
+    for (const { sink, owed } of this.#queues) {
       if (owed > 0)
         this.#options.log.error({ sink: sink.name, lines: owed }, 'ended with audit lines never written')
     }
@@ -220,7 +220,7 @@ export class Journal {
         this.#waiting.add(entry)
         this.#sweeping ??= setTimeout(() => this.#sweep(), SWEEP_MS)
       }
-      for (const lane of this.#lanes) lane.push(entry)
+      for (const queue of this.#queues) queue.push(entry)
       if (this.#required === 0) this.#settle(entry, null)
     })
   }
@@ -340,7 +340,7 @@ export class Journal {
   }
 
   #updateState(): JournalState {
-    const out = this.#lanes.filter(({ outage }) => outage !== null)
+    const out = this.#queues.filter(({ outage }) => outage !== null)
     const refusing = this.#options.onFailure === 'refuse' && out.some(({ sink }) => sink.required)
     const state = refusing ? 'refusing' : out.length > 0 ? 'degraded' : 'healthy'
     if (state !== this.#state) {

@@ -1,5 +1,5 @@
 // One sink as the journal sees it: a queue, at most one operation outstanding, a deadline on each, and what it is owed. What
-// is queued while an operation runs is written by the next one (group commit). A lane whose operation missed its deadline
+// is queued while an operation runs is written by the next one (group commit). A queue whose operation missed its deadline
 // is out at once, whatever that operation does later; the sink is only touched again after the operation came back.
 import { JournalError } from '../../errors.ts'
 import type { AuditRecord, Stage } from '../record/record.ts'
@@ -11,12 +11,12 @@ export type Entry = {
   readonly record: AuditRecord
   /** Decides whether a request may go on: it must be durable, or not be followed by anything. */
   readonly admission: boolean
-  /** Required lanes that have not confirmed it. */
+  /** Required queues that have not confirmed it. */
   missing: number
   settled: boolean
 }
 
-/** Why a lane is out, for as long as it is. */
+/** Why a queue is out, for as long as it is. */
 export type Outage = {
   readonly sinceMs: number
   readonly error: JournalError
@@ -57,7 +57,7 @@ const FINISH_MS = 60_000
 
 const NOTHING_LEFT: FinishReport = { finished: 0, incomplete: null }
 
-export class Lane {
+export class SinkQueue {
   readonly sink: Sink
   readonly #options: LaneOptions
   #queue: Entry[] = []
@@ -204,7 +204,8 @@ export class Lane {
       for (const entry of batch) if (!entry.admission) this.#confirm(entry)
     }
     const end = await this.#attempt(
-      () => this.#write(lines, { sync, spare: false, inFlight: this.#inFlightAfter(batch) }, onWritten),
+      () =>
+        this.#write(lines, { sync, mayUseReserve: false, inFlight: this.#inFlightAfter(batch) }, onWritten),
       () => {
         // After a failed sync the kernel may have dropped what it had taken: better twice in the file than not at all.
         if (written) for (const record of this.#unconfirmed.splice(0)) this.#owe(record)
@@ -234,7 +235,7 @@ export class Lane {
     if (due.length === 0) return
     const lines = this.#render(due)
     const end = await this.#attempt(
-      () => this.#write(lines, { sync: false, spare: true, inFlight: this.#standing.size }),
+      () => this.#write(lines, { sync: false, mayUseReserve: true, inFlight: this.#standing.size }),
       () => this.#denyAll(due),
     )
     if (end === null) return
@@ -268,7 +269,7 @@ export class Lane {
   }
 
   #owe(record: AuditRecord): void {
-    if (this.sink.mirrors) return
+    if (this.sink.bestEffort) return
     const { stage, requestUlid } = record
     this.#debt.add({ line: this.sink.render(late(record)), stage, requestUlid })
   }
@@ -288,7 +289,7 @@ export class Lane {
   }
 
   /**
-   * Awaits one operation; a failure (null) puts the lane out and is told once.
+   * Awaits one operation; a failure (null) puts the queue out and is told once.
    * @param onFailed what becomes of the records it was about
    */
   async #attempt<T>(
@@ -359,7 +360,7 @@ export class Lane {
     let written = 0
     try {
       if (!(await this.#isReady(outage))) return this.#stillOut(full(this.sink.name))
-      // What falls due while this runs is owed as well: the lane is out until the last of it is written.
+      // What falls due while this runs is owed as well: the queue is out until the last of it is written.
       while (!this.#debt.isPaid) written += await this.#payBack()
     } catch (error) {
       // JournalError: still out of order.
@@ -400,7 +401,9 @@ export class Lane {
     const owed = this.#debt.instalment
     const lines = owed.map(({ line }) => line).join('')
     const inFlight = this.#standing.size
-    if ((await this.#write(lines, { sync: this.#options.durable, spare: false, inFlight })) === 'full')
+    if (
+      (await this.#write(lines, { sync: this.#options.durable, mayUseReserve: false, inFlight })) === 'full'
+    )
       throw full(this.sink.name)
     this.#debt.paid(owed)
     for (const { stage, requestUlid } of owed) this.#account(stage, requestUlid)

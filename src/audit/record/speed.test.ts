@@ -2,11 +2,11 @@
 // so no single step may take long, whatever a request or an answer of the largest size holds.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { DaemonRecords } from '../../daemon/own-records.ts'
 import { decodeRequest, encodeRequest, type Request, STATUS } from '../../protocol/message.ts'
 import { compileSchema } from '../../protocol/schema.ts'
 import { type Operation, operationOf } from '../../sozu/operation.ts'
 import { outcomeOf } from '../../sozu/outcome.ts'
-import { DaemonRecords } from '../../daemon/own-records.ts'
 import { renderJson } from './json.ts'
 import { type AuditRecord, noExtras } from './record.ts'
 import { renderText } from './text.ts'

@@ -1,6 +1,6 @@
 // The lines of both files of a running daemon, each read by the checker and held against its other rendering.
 import { readFileSync } from 'node:fs'
-import { agree, LineError, readJsonLine, type ReadLine, readTextLine } from './line-checker.ts'
+import { agree, LineError, type ReadLine, readJsonLine, readTextLine } from './line-checker.ts'
 import type { Lines } from './rendering.ts'
 
 /** One record of a request: its two lines, as bytes and as read. */

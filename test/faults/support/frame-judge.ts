@@ -1,8 +1,8 @@
 // Holds what became of each frame against what had to: forwarded to the byte when it re-encodes to itself, refused by name
 // of a rule when it does not, answered once and in order either way. Counts what it saw; keeps its complaints.
 import { sha256Of } from './answering.ts'
-import type { Answer } from './frame-splitter.ts'
 import type { Made } from './frame-source.ts'
+import type { Answer } from './frame-splitter.ts'
 import { reEncodesToItself } from './re-encoding.ts'
 import type { TableMessage } from './wire-table.ts'
 

@@ -2,7 +2,7 @@
 // which columns. Any other value must then leave the columns as they are, show each of its characters as itself or as `?`,
 // and come back whole, or by length and hash, from both renderings.
 import { createHash } from 'node:crypto'
-import { agree, LineError, type Original, readJsonLine, type ReadLine, readTextLine } from './line-checker.ts'
+import { agree, LineError, type Original, type ReadLine, readJsonLine, readTextLine } from './line-checker.ts'
 import type { Lines } from './rendering.ts'
 import { isUnsafe } from './unsafe-characters.ts'
 

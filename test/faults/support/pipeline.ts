@@ -1,8 +1,8 @@
 // A client that writes many frames without waiting, in pieces of any size, and holds the answers against the frames: one
 // final each, in order. Do not assume that it knows which frames are good: the caller says what each must be answered with.
 import { connect, type Socket } from 'node:net'
-import { type Answer, answerOf, FrameSplitter } from './frame-splitter.ts'
 import type { Chance } from './forgery.ts'
+import { type Answer, answerOf, FrameSplitter } from './frame-splitter.ts'
 
 const PROCESSING = 1
 const PATIENCE_MS = 60_000

@@ -2,8 +2,8 @@
 // files are counted per file, since several threads make them; what only the main thread does is counted as it comes.
 import path from 'node:path'
 import type { Rig } from '../../support/rig.ts'
-import { rotatedName } from './scenario.ts'
 import type { Place, Setting } from './plan.ts'
+import { rotatedName } from './scenario.ts'
 
 type Paths = (rig: Rig, serial: number) => readonly string[]
 

@@ -1,17 +1,18 @@
 // From bytes to lines without processes, through the daemon's own functions: a frame is decoded, named, put into a record
 // with whoever asked and whatever Sōzu said, and rendered twice. What comes out is bytes, as a file would hold them.
-import { outcomeOf } from '../../../src/sozu/outcome.ts'
+
+import { ownText, sanitiseText } from '../../../src/audit/record/clean.ts'
 import { renderJson } from '../../../src/audit/record/json.ts'
 import { type AuditRecord, noExtras, requestSha256 } from '../../../src/audit/record/record.ts'
-import { ownText, sanitiseText } from '../../../src/audit/record/clean.ts'
 import { renderText } from '../../../src/audit/record/text.ts'
-import { type Operation, type OperationContext, operationOf } from '../../../src/sozu/operation.ts'
 import { ProtocolError } from '../../../src/errors.ts'
 import type { Actor } from '../../../src/peer/actor.ts'
 import { decodeRequest } from '../../../src/protocol/message.ts'
 import type { Schema } from '../../../src/protocol/schema.ts'
 import { recordActor } from '../../../src/proxy/identity.ts'
 import { unnamed } from '../../../src/proxy/request-records.ts'
+import { type Operation, type OperationContext, operationOf } from '../../../src/sozu/operation.ts'
+import { outcomeOf } from '../../../src/sozu/outcome.ts'
 
 export type Lines = { readonly text: Buffer; readonly json: Buffer }
 
