@@ -1,74 +1,121 @@
-// Holds the import lines to the layering of docs/architecture.md: folders import only what stands above them, the pure
-// ones touch neither file system nor network nor clock, and main.ts is the only file that ends the process.
+// Holds src/ to the layering of docs/architecture.md: folders import only from folders above them, no file imports itself in a
+// round (types included), pure folders touch neither file system nor network nor clock, and a file or a name says one thing.
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 
-const src = new URL('../../src/', import.meta.url).pathname
-const files = readdirSync(src, { recursive: true, encoding: 'utf8' })
-  .filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'))
-  .sort()
+const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** What each folder (or single file of src/) may import from, besides itself. */
-const base = ['errors', 'host']
-const rooms = [...base, 'protocol', 'peer', 'sozu', 'audit', 'policy', 'sinks', 'upstream', 'proxy', 'config']
-const allowed: Readonly<Record<string, readonly string[]>> = {
-  errors: [],
-  host: ['errors'],
-  protocol: ['errors'],
-  peer: base,
-  sozu: [...base, 'protocol', 'audit'],
-  audit: [...base, 'protocol', 'sozu'],
-  policy: [...base, 'audit'],
-  sinks: [...base, 'audit', 'policy'],
-  upstream: [...base, 'protocol', 'peer', 'sozu'],
-  proxy: [...base, 'protocol', 'peer', 'sozu', 'audit', 'policy', 'upstream', 'daemon'],
-  config: base,
-  daemon: [...rooms],
-  cli: [...rooms, 'daemon'],
-  main: [...base, 'cli'],
+function sourcesIn(folder: string): string[] {
+  return readdirSync(path.join(root, folder), { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'))
+    .map((file) => `${folder}/${file}`)
+    .sort()
 }
 
+const sources = sourcesIn('src')
+const standin = sourcesIn('standin')
+
+/** Folders of one row are islands: they import from the rows above, and not from each other. */
+const layers: readonly (readonly string[])[] = [
+  ['errors'],
+  ['host'],
+  ['protocol', 'peer'],
+  ['sozu'],
+  ['audit/record'],
+  ['audit/journal', 'audit/trail'],
+  ['policy'],
+  ['sinks'],
+  ['upstream'],
+  ['proxy'],
+  ['config'],
+  ['daemon'],
+  ['cli'],
+  ['main'],
+]
+
 /** Pure code takes clocks, files and randomness as parameters. */
-const pure = /^(protocol|policy)\/|^config\/config\.ts$|^audit\/record\/|^sozu\//
+const pure = /^src\/(protocol|sozu|audit\/record|policy)\/|^src\/config\/config\.ts$/
 const impure = /^(node:(fs|net|child_process|os|dgram|http|process|timers|worker_threads)|koffi|posix|pino)/
 
-const unitOf = (file: string): string => file.replace(/\.ts$/, '').split('/')[0] ?? ''
+/** Longer than 300 lines, and why one file all the same. */
+const longFiles: Readonly<Record<string, string>> = {}
 
+const textOf = (file: string): string => readFileSync(path.join(root, file), 'utf8')
+
+/** The folder of `layers` that a file of src/ is in, or null. */
+function roomOf(file: string): string | null {
+  const name = file.replace(/^src\//, '').replace(/\.ts$/, '')
+  const rooms = layers.flat().filter((room) => name === room || name.startsWith(`${room}/`))
+  return rooms[0] ?? null
+}
+
+const rankOf = (room: string): number => layers.findIndex((row) => row.includes(room))
+
+/** Modules that a file imports, those of the project as paths from its root, types included. */
 function importsOf(file: string): string[] {
-  const text = readFileSync(path.join(src, file), 'utf8')
   const statements = [
-    ...text.matchAll(/^(?:import|export)\s[^'"]*?from\s+['"]([^'"]+)['"]/gm),
-    ...text.matchAll(/import\(\s*['"]([^'"]+)['"]/g),
+    ...textOf(file).matchAll(/^(?:import|export)\s[^'"]*?from\s+['"]([^'"]+)['"]/gm),
+    ...textOf(file).matchAll(/^import\s+['"]([^'"]+)['"]/gm),
+    ...textOf(file).matchAll(/import\(\s*['"]([^'"]+)['"]/g),
   ]
-  return statements.map((match) => match[1] ?? '')
+  return statements
+    .map((match) => match[1] ?? '')
+    .map((name) => (name.startsWith('.') ? path.join(path.dirname(file), name) : name))
+}
+
+/** Files of a round of imports, the first one again at the end; null when there is none. */
+function importCycle(files: readonly string[]): string[] | null {
+  const done = new Set<string>()
+  const visit = (file: string, trail: readonly string[]): string[] | null => {
+    if (trail.includes(file)) return [...trail.slice(trail.indexOf(file)), file]
+    if (done.has(file)) return null
+    for (const imported of importsOf(file)) {
+      if (!imported.endsWith('.ts')) continue
+      const cycle = visit(imported, [...trail, file])
+      if (cycle !== null) return cycle
+    }
+    done.add(file)
+    return null
+  }
+  for (const file of files) {
+    const cycle = visit(file, [])
+    if (cycle !== null) return cycle
+  }
+  return null
 }
 
 describe('every source file', () => {
-  it.each(files)('%s imports only from the layers above it', (file) => {
-    const unit = unitOf(file)
-    const may = allowed[unit]
-    expect(may, `${unit} has no place in the layering`).toBeDefined()
-    for (const name of importsOf(file)) {
-      if (!name.startsWith('.')) continue
-      const target = unitOf(path.join(path.dirname(file), name))
-      if (target !== unit) expect(may, `${file} imports ${name}`).toContain(target)
+  it.each(sources)('%s imports only from the layers above it', (file) => {
+    const room = roomOf(file)
+    expect(room, `${file} has no place in the layering`).not.toBeNull()
+    for (const imported of importsOf(file)) {
+      if (!imported.endsWith('.ts')) continue
+      const target = roomOf(imported)
+      expect(target, `${file} imports ${imported}, which is not in src/`).not.toBeNull()
+      if (target === null || target === room) continue
+      expect(rankOf(target), `${file} imports ${imported}`).toBeLessThan(rankOf(room ?? ''))
     }
   })
 
+  it('is in no cycle of imports, types included', () => {
+    expect(importCycle([...sources, ...standin])).toBeNull()
+  })
+
   it('that is pure imports nothing that is not, and reads neither process nor clock', () => {
-    for (const file of files.filter((name) => pure.test(name))) {
+    for (const file of sources.filter((name) => pure.test(name))) {
       for (const name of importsOf(file)) expect(name, file).not.toMatch(impure)
-      const code = readFileSync(path.join(src, file), 'utf8').replaceAll(/^\s*(\/\/|\*|\/\*).*$/gm, '')
+      const code = textOf(file).replaceAll(/^\s*(\/\/|\*|\/\*).*$/gm, '')
       expect(code, file).not.toMatch(
         /\bprocess\.|\bDate\.now\(|\bnew Date\(\)|\bperformance\.|Math\.random|\bsetTimeout\(/,
       )
     }
   })
 
-  it('opens with a comment that says what it is for', () => {
-    for (const file of files) {
-      const lines = readFileSync(path.join(src, file), 'utf8')
+  it('opens with a comment of two to seven lines that says what it is for', () => {
+    for (const file of [...sources, ...standin]) {
+      const lines = textOf(file)
         .replace(/^#!.*\n/, '')
         .split('\n')
       const header = lines.findIndex((line) => !line.startsWith('//'))
@@ -77,8 +124,46 @@ describe('every source file', () => {
     }
   })
 
+  it('has at most 300 lines, or a stated reason', () => {
+    const long = sources.filter((file) => textOf(file).split('\n').length - 1 > 300)
+    expect(long).toEqual(Object.keys(longFiles))
+  })
+
   it('leaves ending the process to the command line', () => {
-    const enders = files.filter((file) => /process\.exit\(/.test(readFileSync(path.join(src, file), 'utf8')))
-    expect(enders.filter((file) => !['main.ts', 'peer/accounts-helper.ts'].includes(file))).toEqual([])
+    const enders = sources.filter((file) => /process\.exit\(/.test(textOf(file)))
+    expect(enders).toEqual(['src/main.ts', 'src/peer/accounts-helper.ts'])
+  })
+})
+
+describe('names', () => {
+  it('of exported types, classes and functions stand for one thing each', () => {
+    const places = new Map<string, string[]>()
+    for (const file of sources) {
+      for (const [, name = ''] of textOf(file).matchAll(
+        /^export (?:abstract )?(?:type|interface|class) (\w+)/gm,
+      )) {
+        places.set(name, [...(places.get(name) ?? []), file])
+      }
+    }
+    expect([...places].filter(([, files]) => files.length > 1)).toEqual([])
+  })
+})
+
+describe('the stand-in', () => {
+  it('uses of src/ only the protocol, errors and host: what the product believes is not in it', () => {
+    for (const file of standin) {
+      for (const imported of importsOf(file).filter((name) => name.startsWith('src/'))) {
+        expect(['errors', 'host', 'protocol'], `${file} imports ${imported}`).toContain(roomOf(imported))
+      }
+    }
+  })
+
+  it('is imported by nothing in src/', () => {
+    for (const file of sources) {
+      expect(
+        importsOf(file).filter((name) => name.startsWith('standin/')),
+        file,
+      ).toEqual([])
+    }
   })
 })
