@@ -30,7 +30,7 @@ install -D -m 0644 -t "$dest/usr/lib/systemd/system/sozu.service.d" systemd/sozu
 install -D -m 0644 -t "$dest/usr/lib/sysusers.d" systemd/sysusers.d/sozu-auditd.conf
 install -D -m 0644 -t "$dest/usr/lib/tmpfiles.d" systemd/tmpfiles.d/sozu-auditd.conf
 install -D -m 0644 systemd/logrotate/sozu-auditd "$dest/etc/logrotate.d/sozu-auditd"
-cp -r README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs config "$dest/usr/share/doc/sozu-auditd/"
+cp -r LICENSE README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs config "$dest/usr/share/doc/sozu-auditd/"
 
 if [ -z "$dest" ]; then
   systemd-sysusers sozu-auditd.conf

@@ -121,11 +121,32 @@ describe('the README', () => {
     expect(readme).toContain('npm ci && npm test')
   })
 
-  it('shows lines that are lines: the JSON one is valid, the text one splits', () => {
-    const json = /```json\n(.*)\n```/.exec(readme)?.[1] ?? ''
-    validateLine(json)
-    const text = /^\[\S+ \S+ \S+ \S+\]\tAUDIT\tCommand\((.*)\)$/m.exec(readme)?.[1] ?? ''
-    for (const part of text.split(', ')) expect(part).toMatch(/^[a-z_.0-9]+=/)
+  it('shows a JSON line, cut with …, whose keys are keys of a line at their places', () => {
+    const cut = /```json\n(.*)\n```/.exec(readme)?.[1] ?? ''
+    const shown = JSON.parse(cut.replaceAll(',…', '')) as Record<string, unknown>
+    const keys = keysOf(sample())
+    expect(keysOf(shown).length).toBeGreaterThan(8)
+    expect(keys).toEqual(expect.arrayContaining(keysOf(shown)))
+  })
+
+  it('shows a text line, cut with …, that splits into columns of a line', () => {
+    const cut = /^\[\S+ \S+ \S+ \S+\]\tAUDIT\tCommand\((.*)\)$/m.exec(readme)?.[1] ?? ''
+    const columns = cut.split(', ').filter((part) => part !== '…')
+    expect(columns.length).toBeGreaterThan(5)
+    for (const column of columns) {
+      const [name = ''] = column.split('=')
+      expect(reference, `column ${name}`).toContain(`\`${name}\``)
+    }
+  })
+
+  it('is read in two minutes', () => {
+    expect(readme.split(/\s+/).length).toBeLessThan(650)
+  })
+
+  it('configures the daemon with a file that is one', () => {
+    const toml = /```toml\n([\s\S]*?)```/.exec(readme)?.[1] ?? ''
+    for (const [, key = ''] of toml.matchAll(/^(\w+) = /gm)) expect(configKeys).toContain(key)
+    expect(toml.trimEnd().split('\n')).toHaveLength(5)
   })
 })
 
