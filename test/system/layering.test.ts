@@ -65,6 +65,20 @@ function importsOf(file: string): string[] {
     .map((name) => (name.startsWith('.') ? path.join(path.dirname(file), name) : name))
 }
 
+/** Rows of the table of docs/architecture.md with this header, as cells without code marks. */
+function tableOf(header: string): string[][] {
+  const lines = readFileSync(path.join(root, 'docs/architecture.md'), 'utf8').split('\n')
+  const start = lines.indexOf(header)
+  expect(start, header).toBeGreaterThan(0)
+  const length = lines.slice(start).findIndex((line) => !line.startsWith('|'))
+  return lines.slice(start + 2, start + length).map((line) =>
+    line
+      .split('|')
+      .slice(1, -1)
+      .map((cell) => cell.trim().replace(/^`([^`]*)`$/, '$1')),
+  )
+}
+
 /** Files of a round of imports, the first one again at the end; null when there is none. */
 function importCycle(files: readonly string[]): string[] | null {
   const done = new Set<string>()
@@ -132,6 +146,40 @@ describe('every source file', () => {
   it('leaves ending the process to the command line', () => {
     const enders = sources.filter((file) => /process\.exit\(/.test(textOf(file)))
     expect(enders).toEqual(['src/main.ts', 'src/peer/accounts-helper.ts'])
+  })
+})
+
+describe('docs/architecture.md', () => {
+  it('lists every room, in the order of the layers, and says which are pure', () => {
+    const rows = tableOf('| Folder | Question | Pure |')
+    expect(rows.map(([folder]) => folder)).toEqual(layers.flat())
+    for (const [folder, , purity] of rows)
+      expect(purity === 'pure', folder).toBe(pure.test(`src/${folder}/x.ts`))
+  })
+
+  it('lists words in its glossary that no name in src/ has a synonym for', () => {
+    const replaced = tableOf('| Word | Meaning | Not |').flatMap(([, , not = '']) =>
+      not.split(', ').filter((word) => word !== ''),
+    )
+    expect(replaced.length).toBeGreaterThan(8)
+    // A name's words: turnAway and TURN_AWAY are both "turn away".
+    const wordsOf = (name: string): string =>
+      ` ${name
+        .replaceAll(/([a-z0-9])([A-Z])/g, '$1 $2')
+        .replaceAll('_', ' ')
+        .toLowerCase()} `
+    const found = sources.flatMap((file) => {
+      const code = textOf(file)
+        .replaceAll(/^\s*(\/\/|\*|\/\*).*$/gm, '')
+        .replaceAll(/(['`])(?:\\.|(?!\1).)*\1/g, '')
+      const names = new Set(code.match(/\b[A-Za-z_]\w*\b/g))
+      return [...names].flatMap((name) =>
+        replaced
+          .filter((word) => wordsOf(name).includes(wordsOf(word)))
+          .map((word) => `${file}: ${name} (${word})`),
+      )
+    })
+    expect(found).toEqual([])
   })
 })
 
