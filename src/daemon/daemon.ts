@@ -5,11 +5,12 @@ import type { Socket } from 'node:net'
 import { hostname } from 'node:os'
 import path from 'node:path'
 import { type FinishReport, Journal, type Sink } from '../audit/journal/journal.ts'
+import { outcomeUnknownRecord } from '../audit/record/build.ts'
 import { cleanPiece, ownText, sanitiseText } from '../audit/record/clean.ts'
+import { sha256 } from '../audit/record/digest.ts'
 import { renderJson } from '../audit/record/json.ts'
-import { type AuditRecord, type Detail, type LineContext, sha256 } from '../audit/record/record.ts'
+import type { AuditRecord, Detail, LineContext } from '../audit/record/record.ts'
 import { renderText } from '../audit/record/text.ts'
-import { outcomeUnknown } from '../audit/trail/recovery.ts'
 import {
   type Config,
   canonicalConfig,
@@ -26,7 +27,7 @@ import { packageFile, version } from '../host/package.ts'
 import type { ServiceManager } from '../host/systemd.ts'
 import { newUlid } from '../host/ulid.ts'
 import type { Accounts } from '../peer/accounts.ts'
-import { roleOf, UNKNOWN_ACTOR } from '../peer/actor.ts'
+import { roleOf } from '../peer/actor.ts'
 import { idOf } from '../peer/names.ts'
 import { parseComm } from '../peer/procfs.ts'
 import { connectionLimits } from '../policy/connection-limits.ts'
@@ -140,7 +141,6 @@ export class Daemon {
       },
       limits: connectionLimits(openFilesLimit(), config),
       lookUpUser: (uid, timeoutMs) => accounts.lookup(uid, timeoutMs),
-      records: this.#records,
       note: (record) => this.#noteLater(record),
       privileged: new Set([0, process.geteuid?.() ?? 0]),
       onBug: options.onBug,
@@ -205,9 +205,9 @@ export class Daemon {
         { code: error.code, err: error.message },
         'configuration not reloaded; the old settings stay',
       )
-      const extras = { errorCode: 'invalid_input' as const, reason: ownText(sanitiseText(error.message)) }
+      const said = { errorCode: 'invalid_input' as const, reason: ownText(sanitiseText(error.message)) }
       await this.#note(
-        this.#records.create('audit_config_reloaded', `config:${configPath}`, { result: 'err', extras }),
+        this.#records.create('audit_config_reloaded', `config:${configPath}`, { result: 'err', ...said }),
       )
     }
     // Writing a line makes each sink look at its path: a file that was rotated away is replaced before this line.
@@ -281,18 +281,7 @@ export class Daemon {
 
   async #reportSuppressed(everything: boolean): Promise<void> {
     for (const { uid, count, byCode } of this.#refusals.takeSuppressed(performance.now(), everything)) {
-      const detail = Object.fromEntries([...byCode].map(([code, times]) => [code, times]))
-      const record = this.#records.create('refusals_suppressed', `refusals:${count}`, {
-        result: 'err',
-        detail,
-      })
-      const actor = uid === null ? UNKNOWN : { ...UNKNOWN, uid }
-      await this.#note({
-        ...record,
-        stage: 'refusal',
-        actor,
-        extras: { ...record.extras, errorCode: 'other' },
-      })
+      await this.#note(this.#records.suppressed(uid, count, byCode))
     }
   }
 
@@ -374,7 +363,7 @@ export class Daemon {
       reserveBytes: this.#config.reserveBytes,
       lowSpaceBytes: this.#config.lowSpaceBytes,
       opened: (report: Opened) => this.#records.opened(report),
-      outcomeUnknown: (attempt: AuditRecord) => outcomeUnknown(attempt, clockRealtime()),
+      outcomeUnknown: (attempt: AuditRecord) => outcomeUnknownRecord(attempt, clockRealtime()),
       onTampering: (sink: string, what: Tampering, movedAside: string | null) =>
         this.#noteTampering(sink, what, movedAside),
       onSpace: (sink: string, freeBytes: number, low: boolean) => this.#noteSpace(sink, freeBytes, low),
@@ -434,8 +423,6 @@ function reloadable(config: Config): Partial<Config> {
 function uidSet({ commandAllowedUids }: Config): ReadonlySet<number> | null {
   return commandAllowedUids === null ? null : new Set(commandAllowedUids)
 }
-
-const UNKNOWN = recordActor(UNKNOWN_ACTOR)
 
 /** The actor of the daemon's own lines. */
 function ownActor(user: string | null): ReturnType<typeof recordActor> {

@@ -1,8 +1,10 @@
 // Records about the daemon's own life. The actor in them is the daemon itself, the session is its run.
 
+import { daemonRecord, type RecordOrigin, suppressedRecord } from '../audit/record/build.ts'
 import { cleanPiece, ownText } from '../audit/record/clean.ts'
-import type { AuditRecord, Detail, Extras, RecordActor } from '../audit/record/record.ts'
-import { noExtras } from '../audit/record/record.ts'
+import type { AuditRecord, Detail, RecordActor, RecordErrorCode } from '../audit/record/record.ts'
+import { UNKNOWN_ACTOR } from '../peer/actor.ts'
+import { recordActor } from '../proxy/identity.ts'
 
 export type DaemonRecordsOptions = {
   readonly actor: () => RecordActor
@@ -23,34 +25,13 @@ export class DaemonRecords {
     this.#startedTs = options.clock()
   }
 
-  create(
-    verb: string,
-    target: string,
-    {
-      result = 'ok',
-      detail = {},
-      extras = {},
-    }: { result?: 'ok' | 'err'; detail?: Detail; extras?: Partial<Extras> },
-  ): AuditRecord {
-    const { clock, newUlid, bootGeneration } = this.#options
-    return {
-      ts: clock(),
-      stage: 'daemon',
-      sessionUlid: this.#runUlid,
-      requestUlid: newUlid(),
-      actor: this.#options.actor(),
-      clientId: null,
-      connectTs: this.#startedTs,
-      verb,
-      target: cleanPiece(target),
-      result,
-      clusterId: null,
-      backendId: null,
-      bootGeneration: bootGeneration(),
-      sozuVersion: null,
-      buildGitSha: null,
-      extras: { ...noExtras, detail: Object.keys(detail).length === 0 ? null : detail, ...extras },
-    }
+  create(verb: string, target: string, said: Parameters<typeof daemonRecord>[3]): AuditRecord {
+    return daemonRecord(this.#origin(this.#options.actor()), verb, target, said)
+  }
+
+  /** A summary of refusals that have no line of their own. @param uid null when the kernel did not say whose they were */
+  suppressed(uid: number | null, count: number, byCode: ReadonlyMap<RecordErrorCode, number>): AuditRecord {
+    return suppressedRecord(this.#origin({ ...UNKNOWN, uid }), count, byCode)
   }
 
   /** The first line of every file; a fresh ulid in it makes files differ from their first bytes on. */
@@ -69,4 +50,21 @@ export class DaemonRecords {
     if (report.movedAside !== null) detail['moved_aside'] = cleanPiece(report.movedAside)
     return this.create('audit_log_opened', `file:${report.path}`, { detail })
   }
+
+  #origin(actor: RecordActor): RecordOrigin {
+    const { clock, newUlid, bootGeneration } = this.#options
+    return {
+      ts: clock(),
+      sessionUlid: this.#runUlid,
+      requestUlid: newUlid(),
+      actor,
+      clientId: null,
+      connectTs: this.#startedTs,
+      bootGeneration: bootGeneration(),
+      sozuVersion: null,
+      buildGitSha: null,
+    }
+  }
 }
+
+const UNKNOWN = recordActor(UNKNOWN_ACTOR)

@@ -2,12 +2,18 @@
 // cannot be written. An admission record that fails is the caller's to refuse by; everything else has happened anyway, so
 // it is handed to the journal, which owes it to a sink that is out of order.
 import type { Journal } from '../audit/journal/journal.ts'
-import { cleanPiece, ownText, sanitiseText } from '../audit/record/clean.ts'
-import type { AuditRecord, Detail, Extras, RecordErrorCode, Stage } from '../audit/record/record.ts'
+import {
+  admittedRecord,
+  completionRecord,
+  type RecordedOperation,
+  type RecordedOutcome,
+  type RecordOrigin,
+  type Refusal,
+  refusalRecord,
+} from '../audit/record/build.ts'
+import type { AuditRecord, RecordErrorCode } from '../audit/record/record.ts'
 import { JournalError } from '../errors.ts'
 import type { RefusalLimiter } from '../policy/refusal-rate.ts'
-import type { Operation } from '../sozu/operation.ts'
-import type { Outcome } from '../sozu/outcome.ts'
 import type { Sozu } from '../upstream/instance.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
 
@@ -33,19 +39,19 @@ export type AdmittedRequest = {
   readonly startedMs: number
   /** When the request must be forwarded or refused. */
   readonly deadlineMs: number
-  readonly operation: Operation
+  readonly operation: RecordedOperation
   readonly sha256: string
 }
 
-/** What is known of a request that is refused. */
-export type KnownRequest = {
-  readonly sha256?: string
+/** What else is known of a refusal. */
+export type KnownRefusal = {
   /** Set when the request has an admission record already. */
   readonly requestUlid?: string
   /** When the client must have its answer, recorded or not. */
   readonly answerByMs?: number
 }
 
+const unanswered = { result: 'err', fanout: null, target: null, targetSuffix: null, detail: null } as const
 /** Longest a client waits for a record of what has happened anyway. */
 const RECORD_WAIT_MS = 450
 
@@ -70,26 +76,19 @@ export class SessionRecords {
    */
   admission({ operation, requestUlid, sha256, deadlineMs }: AdmittedRequest): Promise<void> | null {
     if (!this.#isRecorded(operation)) return null
-    const stage = operation.access === 'mutates' ? 'attempt' : 'access'
-    const extras = { requestSha256: sha256, detail: operation.detail }
-    const record = this.#record(stage, requestUlid, operation, 'ok', extras)
+    const record = admittedRecord(this.#origin(requestUlid), operation, sha256)
     return this.#context.journal.append(record, deadlineMs - performance.now())
   }
 
   /** Writes what came of a request; null when it has no lines, or was a read that was answered: its access line says it all. */
-  completion(admitted: AdmittedRequest, outcome: Outcome, clientGone: boolean): Promise<void> | null {
+  completion(admitted: AdmittedRequest, outcome: RecordedOutcome, clientGone: boolean): Promise<void> | null {
     const { operation, requestUlid, sha256, startedMs } = admitted
     if (!this.#isRecorded(operation)) return null
     if (operation.access !== 'mutates' && outcome.errorCode === null) return null
-    const named = outcome.target === null ? operation : { ...operation, target: outcome.target }
-    const record = this.#record('completion', requestUlid, named, outcome.result, {
+    const record = completionRecord(this.#origin(requestUlid), operation, outcome, {
       elapsedMs: Math.round(performance.now() - startedMs),
-      errorCode: outcome.errorCode,
-      reason: outcome.reason,
-      fanout: outcome.fanout,
       requestSha256: sha256,
       clientGone,
-      detail: merged(operation.detail, outcome.detail),
     })
     return this.#append(record)
   }
@@ -101,28 +100,22 @@ export class SessionRecords {
     why: string,
     clientGone: boolean,
   ): Promise<void> | null {
-    const unknown = { fanout: null, target: null, detail: null }
-    return this.completion(
-      admitted,
-      { ...unknown, result: 'err', errorCode, reason: ownText(why) },
-      clientGone,
-    )
+    const outcome = { ...unanswered, errorCode, reason: [why] }
+    return this.completion(admitted, outcome, clientGone)
   }
 
   /** Writes the refusal of a request that is not forwarded, unless its uid has had its share of lines this second. */
-  async refusal(
-    operation: Operation,
-    errorCode: RecordErrorCode,
-    why: string,
-    known: KnownRequest,
-  ): Promise<void> {
+  async refusal(refusal: Refusal, known: KnownRefusal): Promise<void> {
     const { refusals, newUlid } = this.#context
     if (!this.#identity.settled) await this.#identity.wait(ACCOUNT_WAIT_MS)
     const attemptUlid = known.requestUlid
     // A refusal that has an attempt line is never held back: that attempt would look attemptUlid.
-    if (attemptUlid === undefined && !refusals.admit(this.#identity.uid, errorCode, performance.now())) return
-    const extras = { errorCode, reason: ownText(sanitiseText(why)), requestSha256: known.sha256 ?? null }
-    const record = this.#record('refusal', attemptUlid ?? newUlid(), operation, 'err', extras)
+    if (
+      attemptUlid === undefined &&
+      !refusals.admit(this.#identity.uid, refusal.errorCode, performance.now())
+    )
+      return
+    const record = refusalRecord(this.#origin(attemptUlid ?? newUlid()), refusal)
     // After a wait for the admission record there is no time for a second one: the client is owed an answer now.
     await this.#append(
       record,
@@ -130,7 +123,7 @@ export class SessionRecords {
     )
   }
 
-  #isRecorded({ access }: Operation): boolean {
+  #isRecorded({ access }: RecordedOperation): boolean {
     if (access === 'mutates' || access === 'subscribes') return true
     const { auditReads } = this.#context.settings()
     return auditReads === 'all' || (auditReads === 'sensitive' && access === 'secret')
@@ -145,61 +138,18 @@ export class SessionRecords {
     }
   }
 
-  #record(
-    stage: Stage,
-    requestUlid: string,
-    operation: Operation,
-    result: 'ok' | 'err',
-    extras: Partial<Omit<Extras, 'leaseId' | 'metricDetailReason'>>,
-  ): AuditRecord {
+  #origin(requestUlid: string): RecordOrigin {
     const { clock, sozu } = this.#context
     return {
       ts: clock(),
-      stage,
       sessionUlid: this.#sessionUlid,
       requestUlid,
       actor: this.#identity.actor,
       clientId: this.#clientId,
       connectTs: this.#connectTs,
-      verb: operation.verb,
-      target: operation.target,
-      result,
-      clusterId: operation.clusterId,
-      backendId: operation.backendId,
       bootGeneration: sozu.bootGeneration,
       sozuVersion: sozu.release.version,
       buildGitSha: sozu.release.gitSha,
-      // Each by name: spreading two objects into one takes half a microsecond.
-      extras: {
-        elapsedMs: extras.elapsedMs ?? null,
-        errorCode: extras.errorCode ?? null,
-        reason: extras.reason ?? null,
-        fanout: extras.fanout ?? null,
-        requestSha256: extras.requestSha256 ?? null,
-        leaseId: operation.leaseId,
-        metricDetailReason: operation.metricDetailReason,
-        clientGone: extras.clientGone ?? null,
-        detail: extras.detail ?? null,
-      },
     }
   }
-}
-
-/** What a refusal record calls a request that has no operation. */
-export function unnamed(target: string): Operation {
-  return {
-    kind: '',
-    verb: 'request_refused',
-    target: cleanPiece(target),
-    access: 'unanswerable',
-    clusterId: null,
-    backendId: null,
-    leaseId: null,
-    metricDetailReason: null,
-    detail: null,
-  }
-}
-
-function merged(a: Detail | null, b: Detail | null): Detail | null {
-  return a === null ? b : b === null ? a : { ...a, ...b }
 }

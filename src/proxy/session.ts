@@ -3,7 +3,15 @@
 // the client before its completion is. What fails on the way is answered with a FAILURE that says whether the request may
 // have run, and recorded.
 import type { Socket } from 'node:net'
-import { type RecordErrorCode, requestSha256 } from '../audit/record/record.ts'
+import {
+  connectionSubject,
+  type RecordedOperation,
+  type RecordSubject,
+  recordedOperation,
+  unnamedRequest,
+} from '../audit/record/build.ts'
+import { requestSha256 } from '../audit/record/digest.ts'
+import type { RecordErrorCode } from '../audit/record/record.ts'
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
 import type { Quota } from '../policy/quota.ts'
 import { reloadDanger } from '../policy/reload-guard.ts'
@@ -13,18 +21,18 @@ import { decodeForRecord, encodeResponse, type Request, STATUS } from '../protoc
 import type { Schema } from '../protocol/schema.ts'
 import { withWorkers } from '../sozu/fanout.ts'
 import type { ListenerState } from '../sozu/listener-diff.ts'
-import { type Operation, type OperationContext, operationOf, updatedListenerOf } from '../sozu/operation.ts'
+import { operationOf, updatedListenerOf } from '../sozu/operation.ts'
 import { announcesSecondFinal, outcomeOf } from '../sozu/outcome.ts'
+import type { OperationContext } from '../sozu/verb-rows.ts'
 import type { Exchange } from '../upstream/connection.ts'
 import { Client } from './client.ts'
 import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
 import { Relay } from './relay.ts'
 import {
   type AdmittedRequest,
-  type KnownRequest,
+  type KnownRefusal,
   type RecordsContext,
   SessionRecords,
-  unnamed,
 } from './request-records.ts'
 
 /** What all sessions share. */
@@ -137,7 +145,11 @@ export class Session {
     } catch (error) {
       // ProtocolError: a length that is no length. Never resynchronise.
       if (!(error instanceof ProtocolError)) throw error
-      await this.#refuse(unnamed(`frame:${error.frameBytes ?? '?'}`), refusalCode(error), error.message)
+      await this.#refuse(
+        unnamedRequest(`frame:${error.frameBytes ?? '?'}`),
+        refusalCode(error),
+        error.message,
+      )
       return null
     }
   }
@@ -148,7 +160,7 @@ export class Session {
     if (bytes === 0) return
     const whole = expected === 0 ? `the ${PREFIX_BYTES}-byte prefix` : `${expected} bytes`
     await this.#refuse(
-      unnamed(`frame:${expected === 0 ? '?' : expected}`),
+      unnamedRequest(`frame:${expected === 0 ? '?' : expected}`),
       'malformed_request',
       `the connection ended inside a frame: ${bytes} of ${whole} came`,
     )
@@ -156,7 +168,7 @@ export class Session {
 
   /** Every connection that the daemon ends by itself has a line. */
   async #noteCut(why: string): Promise<void> {
-    const connection = { ...unnamed(`connection:${this.clientId}`), verb: 'connection_closed' }
+    const connection = connectionSubject('connection_closed', this.clientId)
     await this.#refuse(connection, 'other', `the client ${why}`)
   }
 
@@ -172,7 +184,7 @@ export class Session {
       }
     } else {
       await this.#refuse(
-        unnamed(`frame:${frame.length}`),
+        unnamedRequest(`frame:${frame.length}`),
         'other',
         'too many requests are waiting; try again',
       )
@@ -203,19 +215,21 @@ export class Session {
   ): Promise<Pick<AdmittedRequest, 'operation' | 'sha256'> | null> {
     const decision = decide(this.#context.settings().allowedUids, this.#identity.uid)
     if (!decision.allowed && frame.length > REFUSED_DECODE_BYTES) {
-      return this.#refuse(unnamed(`frame:${frame.length}`), 'unauthorized', decision.reason)
+      return this.#refuse(unnamedRequest(`frame:${frame.length}`), 'unauthorized', decision.reason)
     }
     const request = this.#decode(frame)
     if (request instanceof ProtocolError) {
       const sha256 = requestSha256(frame.subarray(PREFIX_BYTES))
-      return this.#refuse(unnamed(`frame:${frame.length}`), refusalCode(request), request.message, { sha256 })
+      return this.#refuse(unnamedRequest(`frame:${frame.length}`), refusalCode(request), request.message, {
+        sha256,
+      })
     }
     const sha256 = requestSha256(request.payload)
     const named = this.#name(request, decision.allowed, deadlineMs)
     const operation = named instanceof Promise ? await named : named
     if (operation === null) {
       return this.#refuse(
-        unnamed(request.kind),
+        unnamedRequest(request.kind),
         'unknown_verb',
         `request ${request.kind} is not one we can audit`,
       )
@@ -257,11 +271,11 @@ export class Session {
     request: Request,
     allowed: boolean,
     deadlineMs: number,
-  ): Promise<Operation | null> | Operation | null {
+  ): Promise<RecordedOperation | null> | RecordedOperation | null {
     if (!this.#relay.connected) this.#context.sozu.observeSocket()
     const updated = allowed ? updatedListenerOf(request) : null
     return updated === null && this.#identity.settled && request.kind !== 'upgrade_main'
-      ? operationOf(request, this.#surroundings(null, null))
+      ? this.#operation(request, null, null)
       : this.#lookUp(request, updated, allowed, deadlineMs)
   }
 
@@ -271,7 +285,7 @@ export class Session {
     updated: ReturnType<typeof updatedListenerOf>,
     allowed: boolean,
     deadlineMs: number,
-  ): Promise<Operation | null> {
+  ): Promise<RecordedOperation | null> {
     const { sozu } = this.#context
     const upgradesMain = allowed && request.kind === 'upgrade_main'
     const waitMs = Math.min(LISTENER_WAIT_MS, deadlineMs - performance.now())
@@ -281,12 +295,23 @@ export class Session {
       // Asking anything shows which process answers, and so which executable an upgrade would start.
       upgradesMain && sozu.mainPid === null ? sozu.queries.workers() : null,
     ])
-    return operationOf(request, this.#surroundings(upgradesMain ? sozu.executable : null, listener))
+    return this.#operation(request, upgradesMain ? sozu.executable : null, listener)
   }
 
-  #surroundings(sozuExecutable: string | null, listener: ListenerState | null): OperationContext {
+  #operation(
+    request: Request,
+    sozuExecutable: string | null,
+    listener: ListenerState | null,
+  ): RecordedOperation | null {
     const { bootGeneration } = this.#context.sozu
-    return { clientId: this.clientId, bootGeneration, sozuExecutable, listener }
+    const surroundings: OperationContext = {
+      clientId: this.clientId,
+      bootGeneration,
+      sozuExecutable,
+      listener,
+    }
+    const operation = operationOf(request, surroundings)
+    return operation === null ? null : recordedOperation(operation)
   }
 
   /** Why to have Sōzu reload the file at `path` would take it down, or null. */
@@ -394,12 +419,12 @@ export class Session {
 
   /** Records a request that is not forwarded, and tells the client why. */
   async #refuse(
-    operation: Operation,
-    code: RecordErrorCode,
+    subject: RecordSubject,
+    errorCode: RecordErrorCode,
     why: string,
-    known: KnownRequest = {},
+    { sha256, ...known }: KnownRefusal & { readonly sha256?: string } = {},
   ): Promise<null> {
-    await this.#records.refusal(operation, code, why, known)
+    await this.#records.refusal({ subject, errorCode, why, requestSha256: sha256 ?? null }, known)
     this.#client.send(failure(why))
     return null
   }

@@ -1,10 +1,9 @@
-// Who is connected: accept, count, turn away, end. Everything that must happen before the event loop turns happens here: who
-// connected is only certain in the connection handler, and a descriptor too many is closed in it. One account never takes
-// every place, and whoever is turned away is told why and has a line.
+// Who is connected: accept, count, reject, end. What must happen before the event loop turns happens here: the peer is only
+// certain in the connection handler, which also closes a descriptor too many. One account never takes every place. A rejected
+// client gets a FAILURE with the reason, and a line.
 import type { Socket } from 'node:net'
-import { ownText } from '../audit/record/clean.ts'
+import { connectionSubject, refusalRecord } from '../audit/record/build.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
-import type { DaemonRecords } from '../daemon/own-records.ts'
 import { PeerError } from '../errors.ts'
 import { actorOf, type LookUpUser, UNKNOWN_ACTOR } from '../peer/actor.ts'
 import { type Peer, peerOf } from '../peer/peercred.ts'
@@ -17,7 +16,6 @@ export type SessionTableOptions = {
   readonly context: SessionContext
   readonly limits: ConnectionLimits
   readonly lookUpUser: LookUpUser
-  readonly records: DaemonRecords
   /** Appends a record of what has happened anyway. */
   readonly note: (record: AuditRecord) => void
   /** Accounts that may take every place. */
@@ -25,9 +23,9 @@ export type SessionTableOptions = {
   readonly onBug: (error: unknown) => void
 }
 
-/** Connections that were turned away and may still read why; they come out of the reserve of descriptors. */
+/** Rejected connections that may still read why; they come out of the reserve of descriptors. */
 const MAX_LEAVING = 16
-/** How long each of them may take. */
+/** Time for each of them. */
 const LEAVING_MS = 1000
 
 export class SessionTable {
@@ -57,7 +55,7 @@ export class SessionTable {
     this.#limits = limits
   }
 
-  /** Makes a session of a connection that was just accepted, or turns it away. Must run in the connection handler. */
+  /** Makes a session of a connection that was just accepted, or rejects it. Must run in the connection handler. */
   accept(socket: Socket): void {
     const clientId = this.#clients
     this.#clients += 1
@@ -67,12 +65,12 @@ export class SessionTable {
     } catch (error) {
       // PeerError: without credentials there is no actor, and without an actor no session.
       if (!(error instanceof PeerError)) throw error
-      this.#turnAway(socket, clientId, null, error.message)
+      this.#reject(socket, clientId, null, error.message)
       return
     }
     const full = this.#fullFor(peer.uid)
     if (full === null) this.#begin(socket, clientId, peer)
-    else this.#turnAway(socket, clientId, peer, full)
+    else this.#reject(socket, clientId, peer, full)
   }
 
   /** Called once a second. */
@@ -133,31 +131,33 @@ export class SessionTable {
   }
 
   /** Refuses a connection: a line (or a count), a FAILURE, the end. */
-  #turnAway(socket: Socket, clientId: number, peer: Peer | null, why: string): void {
+  #reject(socket: Socket, clientId: number, peer: Peer | null, why: string): void {
     // EPIPE, ECONNRESET: it has left already.
     socket.on('error', () => socket.destroy())
     socket.write(failure(`connection refused: ${why}`))
     this.#seeOut(socket)
-    const { context, records, note } = this.#options
-    const code = peer === null ? 'peer_cred_unavailable' : 'other'
-    if (!context.refusals.admit(peer?.uid ?? null, code, performance.now())) return
-    const record = records.create('connection_refused', `connection:${clientId}`, {
-      result: 'err',
-      extras: { errorCode: code, reason: ownText(why) },
-    })
-    note({
-      ...record,
-      stage: 'refusal',
+    const { context, note } = this.#options
+    const errorCode = peer === null ? 'peer_cred_unavailable' : 'other'
+    if (!context.refusals.admit(peer?.uid ?? null, errorCode, performance.now())) return
+    const now = context.clock()
+    const origin = {
+      ts: now,
+      sessionUlid: context.newUlid(),
+      requestUlid: context.newUlid(),
       actor: recordActor(peer === null ? UNKNOWN_ACTOR : actorOf(peer, null)),
       clientId,
-      sessionUlid: context.newUlid(),
-      connectTs: record.ts,
-    })
+      connectTs: now,
+      bootGeneration: context.sozu.bootGeneration,
+      sozuVersion: null,
+      buildGitSha: null,
+    }
+    const subject = connectionSubject('connection_refused', clientId)
+    note(refusalRecord(origin, { subject, errorCode, why, requestSha256: null }))
   }
 
   /**
-   * Lets a few finish what they were about to write, so that they read the FAILURE and not a broken pipe; the others are
-   * closed at once, before the next one is accepted, or a crowd at the door would take all descriptors.
+   * Lets a few clients finish writing, so that they read the FAILURE and not a broken pipe. Closes the others before the next
+   * accept, or a burst of connects would take all descriptors.
    */
   #seeOut(socket: Socket): void {
     if (this.#leaving.size >= MAX_LEAVING) {

@@ -5,9 +5,9 @@ import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import type { FinishReport, Sink, WriteOptions } from '../audit/journal/journal.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
-import { newestPredecessor } from '../audit/trail/files.ts'
+import { newestRotatedFile } from '../audit/trail/files.ts'
 import { jsonForm, textForm } from '../audit/trail/line-form.ts'
-import type { Unfinished } from '../audit/trail/reader.ts'
+import type { FoundAttempts } from '../audit/trail/reader.ts'
 import { isMarkLine } from '../audit/trail/recovery.ts'
 import { JournalError } from '../errors.ts'
 import { packageFile } from '../host/package.ts'
@@ -44,7 +44,7 @@ const MAX_MOVES = 5
 const THREAD_LIMITS = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64, stackSizeMb: 1 }
 
 const forms = { text: textForm, json: jsonForm }
-const NOTHING_LEFT: Unfinished = { unfinished: [], incomplete: null }
+const NOTHING_LEFT: FoundAttempts = { openAttempts: [], incomplete: null }
 
 type Asking = {
   readonly resolve: (answer: Answer) => void
@@ -98,7 +98,7 @@ export class FileSink implements Sink {
 
   async finish(standing: () => number): Promise<FinishReport> {
     this.#standing = standing
-    const { unfinished, incomplete } = await this.#readBack()
+    const { openAttempts: unfinished, incomplete } = await this.#readBack()
     this.#unfinished = unfinished.length
     const completions = unfinished.map((attempt) => this.#options.outcomeUnknown(withBuffers(attempt)))
     // A file that is rotated away just now is followed by another one, whose predecessor it is.
@@ -113,15 +113,15 @@ export class FileSink implements Sink {
   }
 
   /** What an earlier run left; where there was none, there is nothing to look at. */
-  async #readBack(): Promise<Unfinished> {
+  async #readBack(): Promise<FoundAttempts> {
     const { path, form } = this.#options
     const { fresh, size, lastLine } = this.#found ?? { fresh: true, size: 0, lastLine: null }
-    if (fresh && newestPredecessor(path, new Set()) === null) return NOTHING_LEFT
+    if (fresh && newestRotatedFile(path, new Set()) === null) return NOTHING_LEFT
     // After an ordinary end the last line says so: there is nothing to start a thread for.
     if (lastLine !== null && isMarkLine(forms[form], lastLine)) return NOTHING_LEFT
     const workerData: UnfinishedOrder = { path, end: size, form }
     const thread = new Worker(packageFile('dist/sinks/recovery-thread.js'), { workerData })
-    const [found] = (await once(thread, 'message')) as [Unfinished]
+    const [found] = (await once(thread, 'message')) as [FoundAttempts]
     await thread.terminate()
     return found
   }

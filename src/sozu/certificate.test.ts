@@ -3,8 +3,9 @@
 import { generateKeyPairSync, sign, X509Certificate } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { sha256 } from '../audit/record/record.ts'
-import { certificateDetail, firstPemFingerprint } from './certificate.ts'
+import { recordedFacts } from '../audit/record/build.ts'
+import { sha256 } from '../audit/record/digest.ts'
+import { type CertificateAndKey, certificateDetail, firstPemFingerprint } from './certificate.ts'
 
 const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 
@@ -55,7 +56,8 @@ function pem(der: Uint8Array, label = 'CERTIFICATE'): string {
 
 const plain = build()
 const other = build({ names: [dns('other.example')] })
-const detailOf = (certificate: string) => certificateDetail({ certificate })
+const shownDetail = (certificate: CertificateAndKey) => recordedFacts(certificateDetail(certificate))
+const detailOf = (certificate: string) => shownDetail({ certificate })
 const namesOf = (der: Uint8Array) => detailOf(pem(der))['subject_names']
 
 describe('the fingerprint', () => {
@@ -116,7 +118,7 @@ describe('what is said beside the fingerprint', () => {
   })
 
   it('is never the PEM, the key, or anything but the allowed fields', () => {
-    const detail = certificateDetail({
+    const detail = shownDetail({
       certificate: pem(plain),
       certificate_chain: ['chain'],
       names: ['n'],
@@ -167,7 +169,7 @@ describe('the names', () => {
   })
 
   it('of a request are told apart from each other, spaces and all', () => {
-    const listed = (names: string[]) => certificateDetail({ certificate: '', names })['names']
+    const listed = (names: string[]) => shownDetail({ certificate: '', names })['names']
     expect(listed(['a', 'b'])).not.toEqual(listed(['a b']))
     expect(listed(['a b', 'c'])).not.toEqual(listed(['a', 'b c']))
     expect(listed(['a\nb'])).toEqual({ text: 'a?b', raw: Buffer.from('a\nb') })

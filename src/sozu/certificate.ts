@@ -1,7 +1,6 @@
 // What a record says about a certificate: its fingerprint, its names, its dates. Never the key, never the PEM itself.
-import { X509Certificate } from 'node:crypto'
-import { type Clean, cleaned, joinPieces, ownText } from '../audit/record/clean.ts'
-import { type Detail, sha256 } from '../audit/record/record.ts'
+import { hash, X509Certificate } from 'node:crypto'
+import { type Facts, listed } from './phrase.ts'
 
 export type CertificateAndKey = {
   readonly certificate: string
@@ -44,31 +43,26 @@ function joinLines(text: string, start: number, end: number): string {
 /** SHA-256 over the DER bytes of the first PEM block, 64 hex digits; null when nothing parses. */
 export function firstPemFingerprint(pem: string): string | null {
   const der = firstPemBlock(pem)
-  return der === null ? null : sha256(der)
+  return der === null ? null : hash('sha256', der)
 }
 
 /** Fingerprint, names and validity of a certificate, as far as they can be read. */
-export function certificateDetail({ certificate, certificate_chain, names }: CertificateAndKey): Detail {
-  const detail: Record<string, Clean | number | boolean> = {}
+export function certificateDetail({ certificate, certificate_chain, names }: CertificateAndKey): Facts {
+  const detail: Record<string, Facts[string]> = {}
   const der = firstPemBlock(certificate)
   if (der !== null) {
-    detail['fingerprint'] = ownText(sha256(der))
+    detail['fingerprint'] = hash('sha256', der)
     const parsed = parse(der)
     if (parsed !== null) {
-      detail['subject_names'] = nameList(subjectNames(parsed))
+      detail['subject_names'] = listed(subjectNames(parsed), ' ', ' ')
       const notAfter = new Date(parsed.validTo)
       // OpenSSL hands a date that is none on as it is.
-      if (!Number.isNaN(notAfter.getTime())) detail['not_after'] = ownText(notAfter.toISOString())
+      if (!Number.isNaN(notAfter.getTime())) detail['not_after'] = notAfter.toISOString()
     }
   }
-  if (names !== undefined && names.length > 0) detail['names'] = nameList(names)
+  if (names !== undefined && names.length > 0) detail['names'] = listed(names, ' ', ' ')
   if (certificate_chain !== undefined) detail['chain_length'] = certificate_chain.length
   return detail
-}
-
-/** Names joined by spaces; a space inside a name would be a forged separator. */
-function nameList(names: readonly string[]): Clean {
-  return cleaned(joinPieces(names, ' ', ' '), names.join(' '))
 }
 
 /** The largest certificate whose names are read: hundreds of names take a tenth of it. */

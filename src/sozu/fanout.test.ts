@@ -10,6 +10,7 @@ const applied: Outcome = {
   reason: null,
   fanout: { status: 'ok', ...none },
   target: null,
+  targetSuffix: null,
   detail: null,
 }
 const quick = { workersExpected: 2, elapsedMs: 5, workerTimeoutMs: 10_000 }

@@ -1,7 +1,6 @@
 // How many workers applied a request. Sōzu's OK says "all workers" and counts none, and it says OK as well when a worker
 // stayed silent until the time-out: the one sign of that is the time it took. What cannot be known is null.
 
-import { ownText } from '../audit/record/clean.ts'
 import type { Outcome } from './outcome.ts'
 
 export type FanoutObservation = {
@@ -27,7 +26,7 @@ export function withWorkers(outcome: Outcome, seen: FanoutObservation): Outcome 
       ...outcome,
       result: 'err',
       errorCode: 'worker_timeout',
-      reason: ownText('at least one worker did not answer in time; Sōzu answered OK all the same'),
+      reason: ['at least one worker did not answer in time; Sōzu answered OK all the same'],
       fanout: { status: 'timeout', workersOk: null, workersErr: null, workersExpected },
       detail: { ...outcome.detail, inferred: true },
     }

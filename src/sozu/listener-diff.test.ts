@@ -1,14 +1,22 @@
 // The `name=old→new` items of listener updates: Sōzu's fields in Sōzu's order, then what its own log never shows.
 import { describe, expect, it } from 'vitest'
+import { cleanPhrase } from '../audit/record/clean.ts'
 import { listenerDiff } from './listener-diff.ts'
 
-const clean = (...args: Parameters<typeof listenerDiff>): string => listenerDiff(...args).clean
+type Shown = { readonly clean: string; readonly original: string }
+
+/** The items as a line shows them, and as Sōzu would print them. */
+function shown(...args: Parameters<typeof listenerDiff>): Shown {
+  const { text, raw } = cleanPhrase(listenerDiff(...args))
+  return { clean: text, original: raw === null ? text : raw.toString('utf8') }
+}
+const clean = (...args: Parameters<typeof listenerDiff>): string => shown(...args).clean
 const address = { ip: { v4: 0x7f00_0001 }, port: 80 }
 
 describe('the items of an update', () => {
   it('are those that are in the patch, old value first, joined by one space', () => {
     const listener = { front_timeout: 60, request_timeout: 10, back_timeout: 30 }
-    expect(listenerDiff('http', { request_timeout: 5, front_timeout: 30 }, listener)).toEqual({
+    expect(shown('http', { request_timeout: 5, front_timeout: 30 }, listener)).toEqual({
       clean: 'front_timeout=60→30 request_timeout=10→5',
       original: 'front_timeout=60→30 request_timeout=10→5',
     })
@@ -74,7 +82,7 @@ describe('the items of an update', () => {
   })
 
   it('are (no-op) when there are none', () => {
-    expect(listenerDiff('http', { address }, { front_timeout: 1 })).toEqual({
+    expect(shown('http', { address }, { front_timeout: 1 })).toEqual({
       clean: '(no-op)',
       original: '(no-op)',
     })
@@ -134,7 +142,7 @@ describe('alpn_protocols', () => {
   })
 
   it('that forge a comma, a reset or an item are seen through', () => {
-    const diff = (...values: string[]) => listenerDiff('https', { alpn_protocols: { values } }, null)
+    const diff = (...values: string[]) => shown('https', { alpn_protocols: { values } }, null)
     expect(diff('h2,http/1.1')).toEqual({
       clean: 'alpn_protocols=?→h2?http/1.1',
       original: 'alpn_protocols=?→h2,http/1.1',
@@ -146,7 +154,7 @@ describe('alpn_protocols', () => {
 
 describe('a string of a client', () => {
   it('cannot forge a separator, an arrow, a column or a line', () => {
-    const sticky = (value: string) => listenerDiff('http', { sticky_name: value, front_timeout: 1 }, null)
+    const sticky = (value: string) => shown('http', { sticky_name: value, front_timeout: 1 }, null)
     expect(sticky('X→Y front_timeout=1→2, result=ok\n')).toEqual({
       clean: 'sticky_name=?→X?Y?front_timeout?1?2??result?ok? front_timeout=?→1',
       original: 'sticky_name=?→X→Y front_timeout=1→2, result=ok\n front_timeout=?→1',

@@ -1,7 +1,7 @@
 // The `name=old→new` items of a listener update: Sōzu's fields in Sōzu's order, then the ones its own log never shows.
 // `old` is what Sōzu's main process has at the moment (`?` when unknown or unset); bodies of answers are never shown.
-import { beginningOf, joinPieces, sanitisePiece } from '../audit/record/clean.ts'
 import { formatAddress, type SocketAddress } from './address.ts'
+import { listed, type Phrase, piece } from './phrase.ts'
 
 /** A listener as ListListeners returned it, with the schema's field names. */
 export type ListenerState = Readonly<Record<string, unknown>>
@@ -53,44 +53,31 @@ const order = {
   udp: ['public_address', 'front_timeout', 'back_timeout', 'max_rx_datagram_size', 'max_flows'],
 } as const
 
-/**
- * Items of `patch` joined by one space, or `(no-op)` when it changes nothing that can be named.
- * @returns the sanitised form and the form Sōzu would print
- */
+/** Items of `patch` joined by one space, or `(no-op)` when it changes nothing that can be named. */
 export function listenerDiff(
   kind: keyof typeof order,
   patch: Record<string, unknown>,
   listener: ListenerState | null,
-): { clean: string; original: string } {
-  const clean: string[] = []
-  const original: string[] = []
-  const push = (name: string, oldValue: Shown, newValue: Shown): void => {
-    clean.push(`${name}=${oldValue.clean}→${newValue.clean}`)
-    original.push(`${name}=${oldValue.original}→${newValue.original}`)
-  }
+): Phrase {
+  const items: Phrase[] = []
   for (const name of order[kind]) {
     if (!isSet(patch, name)) continue
-    if (name === 'http_answers') {
-      clean.push('http_answers=<patched>')
-      original.push('http_answers=<patched>')
-    } else push(name, oldText(name, listener), newText(name, patch[name]))
+    items.push(
+      name === 'http_answers'
+        ? ['http_answers=<patched>']
+        : [`${name}=`, ...oldText(name, listener), '→', ...newText(name, patch[name])],
+    )
   }
   for (const name of hidden) {
     if (!isSet(patch, name)) continue
-    if (name === 'answers') {
-      clean.push('answers=<patched>')
-      original.push('answers=<patched>')
-    } else push(name, unknown, newText(name, patch[name]))
+    items.push(name === 'answers' ? ['answers=<patched>'] : [`${name}=?→`, ...newText(name, patch[name])])
   }
-  return clean.length === 0
-    ? { clean: '(no-op)', original: '(no-op)' }
-    : { clean: clean.join(' '), original: original.join(' ') }
+  return items.length === 0
+    ? ['(no-op)']
+    : items.flatMap((item, index) => (index === 0 ? item : [' ', ...item]))
 }
 
-/** A value as sanitised pieces, and as Sōzu would print it. */
-type Shown = { readonly clean: string; readonly original: string }
-
-const unknown: Shown = { clean: '?', original: '?' }
+const VALUE_SEPARATORS = ' →'
 
 /** Present on the wire: an own property, and for maps at least one entry. */
 function isSet(message: Readonly<Record<string, unknown>>, name: string): boolean {
@@ -99,20 +86,16 @@ function isSet(message: Readonly<Record<string, unknown>>, name: string): boolea
   return name !== 'answers' || Object.keys(value).length > 0
 }
 
-function piece(value: string): Shown {
-  return { clean: sanitisePiece(beginningOf(value), ' →'), original: value }
-}
-
 /** The commas between the protocols are ours: each protocol is a piece, which cannot pass for our `<reset>` either. */
-function protocols(values: readonly string[]): Shown {
-  return { clean: joinPieces(values, ',', ' →<'), original: values.join(',') }
+function protocols(values: readonly string[]): Phrase {
+  return listed(values, ',', ' →<')
 }
 
-function oldText(name: string, listener: ListenerState | null): Shown {
-  if (listener === null) return unknown
+function oldText(name: string, listener: ListenerState | null): Phrase {
+  if (listener === null) return ['?']
   const value = listener[name]
   if (name === 'alpn_protocols') return protocols(Array.isArray(value) ? value : [])
-  return isSet(listener, name) || isRequired(name) ? valueText(name, value) : unknown
+  return isSet(listener, name) || isRequired(name) ? valueText(name, value) : ['?']
 }
 
 /** Fields every stored listener has; Sōzu prints their value even when its encoder would leave it out. */
@@ -120,21 +103,19 @@ function isRequired(name: string): boolean {
   return /^(expect_proxy|sticky_name|max_rx_datagram_size|max_flows|\w+_timeout)$/.test(name)
 }
 
-function newText(name: string, value: unknown): Shown {
+function newText(name: string, value: unknown): Phrase {
   if (name === 'alpn_protocols') {
     const values = (value as { values?: readonly string[] }).values ?? []
-    return values.length === 0 ? { clean: '<reset>', original: '<reset>' } : protocols(values)
+    return values.length === 0 ? ['<reset>'] : protocols(values)
   }
   if (name === 'hsts') {
-    return piece(
-      Object.entries(value as object)
-        .map(([key, item]) => `${key}:${item}`)
-        .join(';'),
-    )
+    const items = Object.entries(value as object).map(([key, item]) => `${key}:${item}`)
+    return [piece(items.join(';'), VALUE_SEPARATORS)]
   }
   return valueText(name, value)
 }
 
-function valueText(name: string, value: unknown): Shown {
-  return piece(name === 'public_address' ? formatAddress(value as SocketAddress) : String(value))
+function valueText(name: string, value: unknown): Phrase {
+  const text = name === 'public_address' ? formatAddress(value as SocketAddress) : String(value)
+  return [piece(text, VALUE_SEPARATORS)]
 }

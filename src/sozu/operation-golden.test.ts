@@ -2,10 +2,12 @@
 // the requests Sōzu audits itself the targets are its own, to the character.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { recordedOperation } from '../audit/record/build.ts'
 import type { Clean } from '../audit/record/clean.ts'
 import { decodeForRecord, encodeRequest, type Request } from '../protocol/message.ts'
 import { compileSchema, type Schema } from '../protocol/schema.ts'
-import { type Access, missingFields, type OperationContext, operationOf, rowOf } from './operation.ts'
+import { missingFields, operationOf, rowOf } from './operation.ts'
+import type { Access, OperationContext } from './verb-rows.ts'
 
 const readTable = (version: string): Record<string, unknown> =>
   JSON.parse(readFileSync(new URL(`../../schema/sozu-${version}.json`, import.meta.url), 'utf8'))
@@ -390,7 +392,8 @@ describe.each(shipped)('under the schema of Sōzu $version', ({ schema }) => {
     '$kind is recorded as $verb of $target',
     (expected) => {
       const request = decoded(schema, expected.kind, expected.value)
-      const named = operationOf(request, { ...context, listener: expected.listener ?? null })
+      const operation = operationOf(request, { ...context, listener: expected.listener ?? null })
+      const named = operation === null ? null : recordedOperation(operation)
       const { kind, verb, target, access } = expected
       expect(named).toMatchObject({ kind, verb, target: same(target), access })
       expect(named?.clusterId).toEqual(same(expected.cluster))

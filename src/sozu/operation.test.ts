@@ -2,17 +2,13 @@
 // audit, and lets no piece of a client forge a separator of a target.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { recordedOperation } from '../audit/record/build.ts'
 import { type Clean, cleanPiece } from '../audit/record/clean.ts'
 import { decodeRequest, encodeRequest, type Request } from '../protocol/message.ts'
 import { compileSchema, type Schema } from '../protocol/schema.ts'
-import {
-  missingFields,
-  type OperationContext,
-  operationOf,
-  rowOf,
-  updatedListenerOf,
-  verbTable,
-} from './operation.ts'
+import { missingFields, operationOf, rowOf, updatedListenerOf } from './operation.ts'
+import type { OperationContext } from './verb-rows.ts'
+import { verbTable } from './verb-table.ts'
 
 const readTable = (version: string): Record<string, unknown> =>
   JSON.parse(readFileSync(new URL(`../../schema/sozu-${version}.json`, import.meta.url), 'utf8'))
@@ -35,7 +31,7 @@ function decoded(schema: Schema, kind: string, value: unknown): Request {
 function operation(kind: string, value: unknown, known: Partial<OperationContext> = {}) {
   const named = operationOf(decoded(newest, kind, value), { ...context, ...known })
   if (named === null) throw new Error(`${kind} has no row`)
-  return named
+  return recordedOperation(named)
 }
 
 const same = (text: string | undefined): Clean | null => (text === undefined ? null : { text, raw: null })
@@ -156,10 +152,12 @@ describe('a target with hostile pieces', () => {
 describe('what a record has beside the target', () => {
   it('is lease and reason of SetMetricDetail', () => {
     const named = operation('set_metric_detail', { client_id: 'a,b', detail: 1, reason: 'why=not' })
-    expect([named.leaseId, named.metricDetailReason]).toEqual([cleanPiece('a,b'), cleanPiece('why=not')])
+    expect([named.fields.leaseId, named.fields.metricDetailReason]).toEqual([
+      cleanPiece('a,b'),
+      cleanPiece('why=not'),
+    ])
     expect(operation('set_metric_detail', { client_id: '', detail: 1, reason: '' })).toMatchObject({
-      leaseId: { text: '' },
-      metricDetailReason: null,
+      fields: { leaseId: { text: '' }, metricDetailReason: null },
     })
   })
 

@@ -2,7 +2,10 @@
 // are quoted piece by piece; dumps and texts of unknown shape become their length and hash.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { sha256 } from '../audit/record/record.ts'
+import { completionRecord, recordedOperation } from '../audit/record/build.ts'
+import type { Clean } from '../audit/record/clean.ts'
+import { sha256 } from '../audit/record/digest.ts'
+import type { AuditRecord, Extras } from '../audit/record/record.ts'
 import { decodeRequest, encodeRequest, STATUS } from '../protocol/message.ts'
 import { compileSchema } from '../protocol/schema.ts'
 import { type Operation, operationOf } from './operation.ts'
@@ -12,6 +15,17 @@ const file = new URL('../../schema/sozu-2.1.0.json', import.meta.url)
 const schema = compileSchema(JSON.parse(readFileSync(file, 'utf8')), '2.1.0')
 const address = { ip: { v4: 0 }, port: 80 }
 const path = { kind: 0, value: '/' }
+const origin = {
+  ts: 0n,
+  sessionUlid: '01JX3T8M6N0V2K5W7Y9ZABCDEF',
+  requestUlid: '01JX3T8M70PQRSTVWXYZ012345',
+  actor: { uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null },
+  clientId: 1,
+  connectTs: 0n,
+  bootGeneration: 0,
+  sozuVersion: null,
+  buildGitSha: null,
+} as const
 
 function operation(kind: string, value: unknown = {}): Operation {
   const request = decodeRequest(schema, encodeRequest(schema, kind, value))
@@ -35,10 +49,23 @@ const logging = operation('Logging', 'info')
 const metricDetail = operation('set_metric_detail', { client_id: 'top', detail: 1 })
 const status = operation('status')
 
-const ok = (named: Operation, message: string, progress: string | null = null): Outcome =>
-  outcomeOf(named, { status: STATUS.ok, message }, progress)
-const failed = (named: Operation, message: string, progress: string | null = null): Outcome =>
-  outcomeOf(named, { status: STATUS.failure, message }, progress)
+/** What the completion record says of an outcome; `target` is null where it is the attempt's. */
+type Said = Pick<AuditRecord, 'result'> &
+  Pick<Extras, 'errorCode' | 'reason' | 'fanout' | 'detail'> & { readonly target: Clean | null }
+
+function recorded(operation: Operation, outcome: Outcome): Said {
+  const attempted = { ...recordedOperation(operation), detail: null }
+  const known = { elapsedMs: 1, requestSha256: '01b05e701e311c2e', clientGone: false }
+  const { result, target, extras } = completionRecord(origin, attempted, outcome, known)
+  const { errorCode, reason, fanout: workers, detail } = extras
+  const replaced = target === attempted.target ? null : target
+  return { result, errorCode, reason, fanout: workers, target: replaced, detail }
+}
+
+const ok = (named: Operation, message: string, progress: string | null = null): Said =>
+  recorded(named, outcomeOf(named, { status: STATUS.ok, message }, progress))
+const failed = (named: Operation, message: string, progress: string | null = null): Said =>
+  recorded(named, outcomeOf(named, { status: STATUS.failure, message }, progress))
 const own = (text: string) => ({ text, raw: null })
 const digest = (text: string): string => `[${Buffer.byteLength(text)} bytes sha256:${sha256(text)}]`
 

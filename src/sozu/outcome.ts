@@ -1,30 +1,41 @@
-// Sōzu's final answer → what the completion record says. Sōzu answers in free text; only the shapes we know (see the
-// patterns) are quoted, piece by piece. A dump, or a text of unknown shape, may quote a state file with private keys in
-// it: of those a record holds the length and the SHA-256, never the words.
-
-import {
-  beginningOf,
-  type Clean,
-  cleaned,
-  cleanPiece,
-  joinPieces,
-  ownText,
-  sanitisePiece,
-} from '../audit/record/clean.ts'
-import type { Detail, Fanout, RecordErrorCode } from '../audit/record/record.ts'
-import { sha256 } from '../audit/record/record.ts'
+// Sōzu's final answer → what the completion record says. Sōzu answers in free text; only the shapes we know (see the patterns)
+// are understood, and quoted as far as quoting.ts allows.
 import { STATUS } from '../protocol/message.ts'
-import { type Operation, rowOf } from './operation.ts'
+import type { Operation } from './operation.ts'
+import { beginningOf, type Facts, listed, type Phrase, phrase, piece } from './phrase.ts'
+import { digest, looksSecret, quoted, shaped } from './quoting.ts'
+
+/** How Sōzu's workers took a request; null is "not known". */
+export type Fanout = {
+  readonly status: 'ok' | 'partial' | 'timeout' | 'local_only'
+  readonly workersOk: number | null
+  readonly workersErr: number | null
+  readonly workersExpected: number | null
+}
+
+export type OutcomeErrorCode =
+  | 'dispatch_error'
+  | 'worker_failure'
+  | 'worker_timeout'
+  | 'invalid_input'
+  | 'io_error'
+  | 'unauthorized'
+  | 'other'
 
 export type Outcome = {
   readonly result: 'ok' | 'err'
-  readonly errorCode: RecordErrorCode | null
-  readonly reason: Clean | null
+  readonly errorCode: OutcomeErrorCode | null
+  readonly reason: Phrase | null
   readonly fanout: Fanout | null
   /** Replaces the attempt's target where the answer tells more (a count, an absolute path). */
-  readonly target: Clean | null
-  readonly detail: Detail | null
+  readonly target: Phrase | null
+  /** Own words that follow the attempt's target. */
+  readonly targetSuffix: string | null
+  readonly detail: Facts | null
 }
+
+/** What an answer is understood by. */
+export type AnsweredRequest = Pick<Operation, 'kind' | 'access' | 'carriesSecret'>
 
 export type Final = { readonly status: number; readonly message: string }
 
@@ -34,25 +45,26 @@ const success: Outcome = {
   reason: null,
   fanout: null,
   target: null,
+  targetSuffix: null,
   detail: null,
 }
 
 /**
  * @param progress text of the first PROCESSING answer, null when there was none
  */
-export function outcomeOf(operation: Operation, final: Final, progress: string | null): Outcome {
+export function outcomeOf(request: AnsweredRequest, final: Final, progress: string | null): Outcome {
   const outcome =
-    final.status === STATUS.ok ? accepted(operation, final.message) : failed(operation, final.message)
-  const path = operation.kind === 'reload_configuration' ? reloadedPath.exec(progress ?? '')?.[1] : undefined
-  return path === undefined ? outcome : { ...outcome, target: target('', 'config:', path) }
+    final.status === STATUS.ok ? accepted(request, final.message) : failed(request, final.message)
+  const path = request.kind === 'reload_configuration' ? reloadedPath.exec(progress ?? '')?.[1] : undefined
+  return path === undefined ? outcome : { ...outcome, target: phrase`config:${path}` }
 }
 
 /** Texts after which Sōzu sends a second final for the same request. */
-export function announcesSecondFinal(operation: Operation, final: Final): boolean {
+export function announcesSecondFinal(request: AnsweredRequest, final: Final): boolean {
   if (final.status !== STATUS.failure) return false
-  if (operation.kind === 'reload_configuration')
+  if (request.kind === 'reload_configuration')
     return final.message.startsWith('could not generate new config: ')
-  return operation.kind === 'upgrade_main' && !upgradeFailures.some((pattern) => pattern.test(final.message))
+  return request.kind === 'upgrade_main' && !upgradeFailures.some((pattern) => pattern.test(final.message))
 }
 
 const reloadedPath = /^Reloading static configuration at path ([\s\S]*)$/
@@ -62,16 +74,16 @@ const upgradeFailures = [
   /^unauthorized: /,
 ]
 
-function accepted(operation: Operation, message: string): Outcome {
-  switch (operation.kind) {
+function accepted(request: AnsweredRequest, message: string): Outcome {
+  switch (request.kind) {
     case 'save_state': {
       const match = /^Saved (\d{1,15}) config messages to ([\s\S]*)$/.exec(message)
       if (match === null) return success
-      return { ...success, target: target(' ', 'file:', match[2] ?? '', ` messages:${match[1]}`) }
+      return { ...success, target: ['file:', piece(match[2] ?? '', ' '), ` messages:${match[1]}`] }
     }
     case 'load_state': {
       const match = /, (\d{1,15}) ok messages, (\d{1,15}) errors$/.exec(message)
-      return match === null ? success : withCounts(operation, success, match)
+      return match === null ? success : withCounts(success, match)
     }
     case 'reload_configuration': {
       const match = /: (\d{1,15}) ok, (\d{1,15}) errors$/.exec(message)
@@ -87,11 +99,11 @@ function accepted(operation: Operation, message: string): Outcome {
         ...success,
         result: 'err',
         errorCode: 'worker_failure',
-        reason: ownText(message),
+        reason: [message],
         fanout: fanout('partial', null, null),
       }
     default:
-      return operation.access === 'mutates' && message === 'Successfully applied request to all workers'
+      return request.access === 'mutates' && message === 'Successfully applied request to all workers'
         ? fannedOut
         : success
   }
@@ -107,32 +119,32 @@ function stopped(message: string): Outcome {
   return { ...success, result: 'err', errorCode: 'worker_failure', fanout: fanout('partial', ok, errors) }
 }
 
-function failed(operation: Operation, message: string): Outcome {
+function failed(request: AnsweredRequest, message: string): Outcome {
   const failure = { ...success, result: 'err' as const }
   const dispatch = /^could not dispatch request on the main process state: ([\s\S]*)$/.exec(message)?.[1]
   if (dispatch !== undefined) {
-    return { ...failure, errorCode: 'dispatch_error', reason: stateError(operation, dispatch) }
+    return { ...failure, errorCode: 'dispatch_error', reason: stateError(request, dispatch) }
   }
   if (message.startsWith('unauthorized: actor UID ')) {
     return { ...failure, errorCode: 'unauthorized', reason: quoted(message) }
   }
-  switch (operation.kind) {
+  switch (request.kind) {
     case 'save_state':
       return { ...failure, errorCode: 'io_error', reason: shaped(message, saveFailures) }
     case 'load_state': {
       const match = /^loading state: (\d{1,15}) ok messages, (\d{1,15}) errors$/.exec(message)
       if (match === null) return { ...failure, errorCode: 'io_error', reason: shaped(message, loadFailures) }
       return {
-        ...withCounts(operation, failure, match),
+        ...withCounts(failure, match),
         errorCode: 'worker_failure',
-        reason: ownText(message),
+        reason: [message],
       }
     }
     case 'reload_configuration':
       return reloadFailed(message)
     case 'upgrade_worker':
       if (/^Worker \d{1,15} does not exist, or is stopping \/ stopped$/.test(message)) {
-        return { ...failure, errorCode: 'invalid_input', reason: ownText(message) }
+        return { ...failure, errorCode: 'invalid_input', reason: [message] }
       }
       return { ...failure, errorCode: 'other', reason: shaped(message, workerUpgradeFailures) }
     case 'upgrade_main':
@@ -141,22 +153,22 @@ function failed(operation: Operation, message: string): Outcome {
       const errors = /^Error parsing logging filter:\n- ([\s\S]*)$/.exec(message)?.[1]
       if (errors !== undefined) {
         // 1.x joins the errors with newlines, 2.x with "; ".
-        const pieces = beginningOf(errors).split(/; |\n- /)
-        const reason = cleaned(joinPieces(pieces, '; '), errors.replaceAll('\n- ', '; '))
+        const parsed = listed(beginningOf(errors).split(/; |\n- /), '; ')
+        const reason = [{ ...piece(errors.replaceAll('\n- ', '; ')), parsed }]
         return { ...failure, errorCode: 'invalid_input', reason }
       }
       break
     }
     case 'set_metric_detail':
       if (leaseFailures.some((pattern) => pattern.test(message))) {
-        return { ...failure, errorCode: 'invalid_input', reason: ownText(message) }
+        return { ...failure, errorCode: 'invalid_input', reason: [message] }
       }
       break
     default:
   }
   const workers = workerTexts(message)
-  if (workers === null) return { ...failure, errorCode: 'other', reason: digest(message) }
-  return { ...failure, errorCode: 'worker_failure', ...workersFailed(operation, workers) }
+  if (workers === null) return { ...failure, errorCode: 'other', reason: [digest(message)] }
+  return { ...failure, errorCode: 'worker_failure', ...workersFailed(request, workers) }
 }
 
 const leaseFailures = [
@@ -192,28 +204,28 @@ function reloadFailed(message: string): Outcome {
     return {
       ...failure,
       errorCode: 'worker_failure',
-      reason: ownText(`${head.replace(', ', '; ')} ${digest(rest).text}`),
+      reason: [`${head.replace(', ', '; ')} ${digest(rest)}`],
       detail: counts(match),
     }
   }
   const error = /^could not generate new config: ([\s\S]*)$/.exec(message)?.[1]
-  if (error === undefined) return { ...failure, errorCode: 'other', reason: digest(message) }
+  if (error === undefined) return { ...failure, errorCode: 'other', reason: [digest(message)] }
   return { ...failure, errorCode: 'invalid_input', reason: quoted(message) }
 }
 
 /** The state errors of Sōzu's main process. What they quote is a client's, or a dump. */
-function stateError(operation: Operation, error: string): Clean {
+function stateError(request: AnsweredRequest, error: string): Phrase {
   const dumped = /^(Did not find (?:Tcp|Udp)Frontend with address or id ')([\s\S]*)'$/.exec(error)
-  if (dumped !== null) return ownText(`${dumped[1]}${digest(dumped[2] ?? '').text}'`)
+  if (dumped !== null) return [`${dumped[1]}${digest(dumped[2] ?? '')}'`]
   const converted = /^(Could not convert the frontend to an insertable one\. Frontend: )([\s\S]*)$/.exec(
     error,
   )
-  if (converted !== null) return ownText(`${converted[1]}${digest(converted[2] ?? '').text}`)
+  if (converted !== null) return [`${converted[1]}${digest(converted[2] ?? '')}`]
   const certificate = /^(Could not (?:add|replace) certificate: )([\s\S]*)$/.exec(error)
-  if (certificate !== null && carriesSecret(operation)) {
-    return ownText(`${certificate[1]}${digest(certificate[2] ?? '').text}`)
+  if (certificate !== null && request.carriesSecret) {
+    return [`${certificate[1]}${digest(certificate[2] ?? '')}`]
   }
-  return stateErrors.some((pattern) => pattern.test(error)) ? quoted(error) : digest(error)
+  return stateErrors.some((pattern) => pattern.test(error)) ? quoted(error) : [digest(error)]
 }
 
 const stateErrors = [
@@ -242,67 +254,29 @@ function workerTexts(message: string): WorkerText[] | null {
 }
 
 function workersFailed(
-  operation: Operation,
+  request: AnsweredRequest,
   workers: readonly WorkerText[],
 ): Pick<Outcome, 'reason' | 'fanout'> {
   const errors = workers.filter(({ text }) => text !== 'OK')
-  const hide = carriesSecret(operation)
+  const hide = request.carriesSecret
   const pieces = workers.map(({ worker, text }) => {
-    const shown = text !== 'OK' && (hide || looksSecret(text)) ? digest(text).text : text
+    const shown = text !== 'OK' && (hide || looksSecret(text)) ? digest(text) : text
     return `${worker}: ${shown}`
   })
   return {
-    reason: cleaned(joinPieces(pieces, ', '), pieces.join(', ')),
+    reason: listed(pieces, ', '),
     fanout: fanout('partial', workers.length - errors.length, errors.length),
   }
-}
-
-/** Header values may hold credentials as well. */
-function carriesSecret({ kind, detail }: Operation): boolean {
-  return rowOf(kind)?.carriesSecret === true || detail?.['headers'] !== undefined
 }
 
 function fanout(status: Fanout['status'], workersOk: number | null, workersErr: number | null): Fanout {
   return { status, workersOk, workersErr, workersExpected: null }
 }
 
-function withCounts(operation: Operation, outcome: Outcome, match: RegExpExecArray): Outcome {
-  const { text, raw, whole } = operation.target
-  // Of a target that long a line does not show the end.
-  if (whole !== undefined) return { ...outcome, detail: counts(match) }
-  const suffix = ` ok:${match[1]} errors:${match[2]}`
-  const original = raw === null ? null : Buffer.concat([raw, Buffer.from(suffix)])
-  return { ...outcome, target: { text: text + suffix, raw: original }, detail: counts(match) }
+function withCounts(outcome: Outcome, match: RegExpExecArray): Outcome {
+  return { ...outcome, targetSuffix: ` ok:${match[1]} errors:${match[2]}`, detail: counts(match) }
 }
 
-function counts(match: RegExpExecArray): Detail {
+function counts(match: RegExpExecArray): Facts {
   return { messages_ok: Number(match[1]), messages_err: Number(match[2]) }
-}
-
-/** @param separators what the form of the target does not allow inside `value` */
-function target(separators: string, prefix: string, value: string, suffix = ''): Clean {
-  return cleaned(prefix + sanitisePiece(beginningOf(value), separators) + suffix, prefix + value + suffix)
-}
-
-function shaped(message: string, patterns: readonly RegExp[]): Clean {
-  return patterns.some((pattern) => pattern.test(message)) ? quoted(message) : digest(message)
-}
-
-function quoted(message: string): Clean {
-  return looksSecret(message) ? digest(message) : cleanPiece(message)
-}
-
-/**
- * PEM, crypt-style hashes, `user:` before a hash in hexadecimal (Sōzu's `authorized_hashes`), long runs of base64 that are
- * not plain hexadecimal, and Rust's dumps of structures, which show every field. Looks as far as a record could quote.
- */
-function looksSecret(text: string): boolean {
-  const shown = beginningOf(text)
-  if (/\b[A-Z]\w* \{ \w+: |-----BEGIN|\$(?:argon2|2[abxy]|5|6|pbkdf2|scrypt)|:[0-9a-fA-F]{64}/.test(shown))
-    return true
-  return (shown.match(/[A-Za-z0-9+/]{48,}/g) ?? []).some((run) => !/^[0-9a-fA-F]+$/.test(run))
-}
-
-function digest(text: string): Clean {
-  return ownText(`[${Buffer.byteLength(text)} bytes sha256:${sha256(text)}]`)
 }

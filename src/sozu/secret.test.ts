@@ -4,8 +4,10 @@ import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { validateLine } from '../../test/support/record-schema.ts'
+import { completionRecord, recordedOperation } from '../audit/record/build.ts'
+import { sha256 } from '../audit/record/digest.ts'
 import { renderJson } from '../audit/record/json.ts'
-import { type AuditRecord, noExtras, sha256 } from '../audit/record/record.ts'
+import { type AuditRecord, noExtras } from '../audit/record/record.ts'
 import { renderText } from '../audit/record/text.ts'
 import { DaemonRecords } from '../daemon/own-records.ts'
 import { decodeForRecord, encodeRequest, STATUS } from '../protocol/message.ts'
@@ -42,9 +44,8 @@ function name(schema: Schema, kind: string, value: unknown): Operation {
 }
 
 function recordOf(operation: Operation): AuditRecord {
-  const { verb, target, clusterId, backendId, leaseId, metricDetailReason, detail } = operation
-  const extras = { ...noExtras, leaseId, metricDetailReason, detail }
-  return { ...base, verb, target, clusterId, backendId, extras }
+  const { verb, target, clusterId, backendId, fields, detail } = recordedOperation(operation)
+  return { ...base, verb, target, clusterId, backendId, extras: { ...noExtras, fields, detail } }
 }
 
 /** Fields a record may show: by the path they have in the request. */
@@ -169,11 +170,10 @@ describe('a secret in a FAILURE of any request', () => {
     for (const member of newest.request.fields) {
       const named = name(newest, member.name, emptyValue(member))
       for (const shape of shapes) {
-        const { reason, target, detail } = outcomeOf(
-          named,
-          { status: STATUS.failure, message: shape(secret) },
-          null,
-        )
+        const outcome = outcomeOf(named, { status: STATUS.failure, message: shape(secret) }, null)
+        const known = { elapsedMs: 1, requestSha256: '01b05e701e311c2e', clientGone: false }
+        const { target, extras } = completionRecord(base, recordedOperation(named), outcome, known)
+        const { reason, detail } = extras
         const shown = [reason, target, ...Object.values(detail ?? {})].flatMap((value) =>
           value !== null && typeof value === 'object' ? [value.text, value.raw?.toString() ?? ''] : [],
         )

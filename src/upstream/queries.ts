@@ -5,7 +5,7 @@ import { ProtocolError, UpstreamError } from '../errors.ts'
 import { decodeContent, encodeRequest, STATUS } from '../protocol/message.ts'
 import type { Schema } from '../protocol/schema.ts'
 import type { ListenerState } from '../sozu/listener-diff.ts'
-import type { ListenerKind } from '../sozu/operation.ts'
+import type { ListenerKind } from '../sozu/verb-rows.ts'
 import type { Upstream } from './connection.ts'
 
 /** How long a count of workers is good for: they only change by crashes and upgrades. */

@@ -2,7 +2,7 @@
 // daemon say, and what Sōzu's own audit log says must be three tellings of the same events. A request that is missing in
 // one of them, stands twice, out of order, or ends otherwise fails the test.
 import { expect } from 'vitest'
-import { requestSha256 } from '../../src/audit/record/record.ts'
+import { requestSha256 } from '../../src/audit/record/digest.ts'
 import { PREFIX_BYTES } from '../../src/protocol/frame.ts'
 import { decodeRequest, decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import type { Schema } from '../../src/protocol/schema.ts'

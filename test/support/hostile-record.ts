@@ -2,7 +2,7 @@
 // words and lines, bytes that are no text, and values far too long. For properties over renderings and their readings.
 import fc from 'fast-check'
 import { type Clean, cleanBytes, cleaned, cleanPiece, ownText } from '../../src/audit/record/clean.ts'
-import { type AuditRecord, errorCodes, type LineContext } from '../../src/audit/record/record.ts'
+import { type AuditRecord, errorCodes, type LineContext, noFields } from '../../src/audit/record/record.ts'
 
 export const lookAlikes = [
   ', stage=attempt, host=a',
@@ -117,8 +117,7 @@ export const hostileRecord: fc.Arbitrary<AuditRecord> = fc.record({
       }),
     ),
     requestSha256: fc.constantFrom(null, '01b05e701e311c2e'),
-    leaseId: fc.option(value),
-    metricDetailReason: fc.option(value),
+    fields: fc.record({ leaseId: fc.option(value), metricDetailReason: fc.option(value) }),
     clientGone: fc.option(fc.boolean()),
     detail: fc.option(
       fc.dictionary(
@@ -129,6 +128,43 @@ export const hostileRecord: fc.Arbitrary<AuditRecord> = fc.record({
     ),
   }),
 })
+
+const oneCharacter = fc.integer({ min: 0, max: 0x2ff }).map((code) => `a${String.fromCharCode(code)}b`)
+const nearlyPlainText = fc.oneof(
+  { weight: 60, arbitrary: fc.stringMatching(/^[\w.:/@-]{1,20}$/) },
+  { weight: 3, arbitrary: oneCharacter },
+  { weight: 1, arbitrary: fc.constantFrom(...lookAlikes, 'unknown', '-', '', 'x'.repeat(7000)) },
+)
+const nearlyPlainValue: fc.Arbitrary<Clean> = nearlyPlainText.map((value) => cleanPiece(value))
+/** Records most of whose values are plain, so that a single one that is not decides. */
+export const nearlyPlainRecord: fc.Arbitrary<AuditRecord> = fc
+  .record({
+    base: hostileRecord,
+    target: nearlyPlainValue,
+    clusterId: fc.option(nearlyPlainValue),
+    backendId: fc.option(nearlyPlainValue),
+    user: fc.option(nearlyPlainValue),
+    comm: fc.option(nearlyPlainValue),
+    reason: fc.option(fc.oneof(nearlyPlainValue, nearlyPlainText.map(ownText))),
+    leaseId: fc.option(nearlyPlainValue, { freq: 1 }),
+    detail: fc.option(
+      fc.dictionary(
+        fc.stringMatching(/^[a-z_.]{1,8}$/),
+        fc.oneof(nearlyPlainValue, fc.boolean(), fc.integer()),
+      ),
+    ),
+  })
+  .map(({ base, user, comm, reason, leaseId, detail, ...values }) => ({
+    ...base,
+    ...values,
+    actor: { ...base.actor, user, comm },
+    extras: {
+      ...base.extras,
+      reason,
+      fields: leaseId === null ? noFields : { leaseId, metricDetailReason: null },
+      detail,
+    },
+  }))
 
 export const hostileContext: fc.Arbitrary<LineContext> = fc.record({
   host: fc.oneof(fc.constant('edge-1'), fc.constantFrom(...lookAlikes)),

@@ -8,7 +8,7 @@ import { ownText } from '../../src/audit/record/clean.ts'
 import { renderJson } from '../../src/audit/record/json.ts'
 import { errorCodes, noExtras } from '../../src/audit/record/record.ts'
 import { configKeys } from '../../src/config/config.ts'
-import { verbTable } from '../../src/sozu/operation.ts'
+import { verbTable } from '../../src/sozu/verb-table.ts'
 import { validateLine } from '../support/record-schema.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))

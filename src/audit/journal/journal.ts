@@ -5,7 +5,8 @@
 import { JournalError } from '../../errors.ts'
 import type { Log } from '../../host/log.ts'
 import { cleanPiece, ownText } from '../record/clean.ts'
-import { type AuditRecord, type Detail, formatTimestamp } from '../record/record.ts'
+import type { AuditRecord, Detail } from '../record/record.ts'
+import { formatTimestamp } from '../record/timestamp.ts'
 import { type Entry, type Outage, type Recovery, SinkQueue } from './sink-queue.ts'
 
 export type WriteOptions = {

@@ -2,6 +2,7 @@
 // is queued while an operation runs is written by the next one (group commit). A queue whose operation missed its deadline
 // is out at once, whatever that operation does later; the sink is only touched again after the operation came back.
 import { JournalError } from '../../errors.ts'
+import { lateRecord } from '../record/build.ts'
 import type { AuditRecord, Stage } from '../record/record.ts'
 import { Debt } from './backlog.ts'
 import type { FinishReport, Sink, WriteOptions } from './journal.ts'
@@ -271,7 +272,7 @@ export class SinkQueue {
   #owe(record: AuditRecord): void {
     if (this.sink.bestEffort) return
     const { stage, requestUlid } = record
-    this.#debt.add({ line: this.sink.render(late(record)), stage, requestUlid })
+    this.#debt.add({ line: this.sink.render(lateRecord(record)), stage, requestUlid })
   }
 
   #render(batch: readonly Entry[]): string {
@@ -413,11 +414,6 @@ export class SinkQueue {
 
 function isAdmission({ admission }: Entry): boolean {
   return admission
-}
-
-/** The record with the mark of one that was written after the fact. */
-function late(record: AuditRecord): AuditRecord {
-  return { ...record, extras: { ...record.extras, detail: { ...record.extras.detail, late: true } } }
 }
 
 /** A sink that did not answer in time, or still has not, is in one and the same trouble. */

@@ -2,17 +2,17 @@
 // written out here from the Unicode tables, not taken from the expressions under test.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { beginningOf, listed } from '../../sozu/phrase.ts'
 import {
-  beginningOf,
   cleanBytes,
   cleaned,
+  cleanPhrase,
   cleanPiece,
-  joinPieces,
   sanitisePiece,
   sanitiseSlot,
   sanitiseText,
 } from './clean.ts'
-import { sha256 } from './record.ts'
+import { sha256 } from './digest.ts'
 
 /** Controls, format and bidi characters, separators, variation selectors, fillers, tags, surrogates. */
 const unsafeRanges: readonly (readonly [first: number, last: number])[] = [
@@ -132,7 +132,7 @@ describe('a piece of a form with separators', () => {
   it('is joined to others so that the pieces can be told apart again', () => {
     fc.assert(
       fc.property(fc.array(hostile, { minLength: 1, maxLength: 5 }), (pieces) => {
-        expect(joinPieces(pieces, ' ', ' ').split(' ')).toHaveLength(pieces.length)
+        expect(cleanPhrase(listed(pieces, ' ', ' ')).text.split(' ')).toHaveLength(pieces.length)
       }),
     )
   })
@@ -201,7 +201,8 @@ describe('a value that no line could show whole', () => {
 
   it('is joined from thousands of pieces only as far as a line could reach', () => {
     const pieces = Array.from({ length: 100_000 }, () => 'piece')
-    expect(joinPieces(pieces, ' ').length).toBeGreaterThan(8000)
-    expect(joinPieces(pieces, ' ').length).toBeLessThan(8100)
+    const { text, whole } = cleanPhrase(listed(pieces, ' '))
+    expect(text).toHaveLength(8000)
+    expect(whole?.length).toBe(599_999)
   })
 })

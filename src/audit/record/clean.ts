@@ -2,8 +2,17 @@
 // a column, leave a slot of the head or drive a terminal. Each offending character becomes one `?` (as Sōzu does it);
 // what was changed is kept as bytes beside it, so that two different inputs never render alike. Of a value too long for
 // any line only the beginning and the hash are kept: two megabytes cost no more than one hash of them.
+import { beginningOf, type Phrase } from '../../sozu/phrase.ts'
+import { sha256 } from './digest.ts'
 import { MAX_LINE_BYTES } from './limits.ts'
-import { sha256, type Truncation } from './record.ts'
+
+/** What a line says of a value it does not show whole. */
+export type Truncation = {
+  /** Length of the whole original value, in bytes of UTF-8. */
+  readonly length: number
+  /** SHA-256 of the whole original value, 64 hex digits. */
+  readonly sha256: string
+}
 
 /** Sanitised text, and the original bytes when sanitising changed them. */
 export type Clean = {
@@ -45,24 +54,23 @@ export function cleanPiece(value: string, separators = ''): Clean {
   return cleaned(sanitisePiece(beginningOf(value), separators), value)
 }
 
-/**
- * `pieces` joined by `separator`, as many as a line could show.
- * @param separators characters a piece must not have, see `sanitisePiece`
- */
-export function joinPieces(pieces: readonly string[], separator: string, separators = ''): string {
-  let joined = ''
-  for (const [index, piece] of pieces.entries()) {
-    if (joined.length > MAX_LINE_BYTES) break
-    joined += (index === 0 ? '' : separator) + sanitisePiece(beginningOf(piece), separators)
-  }
-  return joined
+/** `phrase` with each of its values sanitised; the program's own words stay as they are. */
+export function cleanPhrase(phrase: Phrase): Clean {
+  let original = ''
+  for (const part of phrase) original += typeof part === 'string' ? part : part.value
+  return cleaned(sanitisePhrase(phrase), original)
 }
 
-/** As much of `value` as a line could ever show: sanitising more of it would be work for nothing. */
-export function beginningOf(value: string): string {
-  return value.length <= MAX_LINE_BYTES
-    ? value
-    : value.slice(0, MAX_LINE_BYTES).replace(/[\ud800-\udbff]$/, '')
+/** As much of a phrase as a line could show. */
+function sanitisePhrase(phrase: Phrase): string {
+  let text = ''
+  for (const part of phrase) {
+    if (text.length > MAX_LINE_BYTES) break
+    if (typeof part === 'string') text += part
+    else if (part.parsed === null) text += sanitisePiece(beginningOf(part.value), part.separators)
+    else text += sanitisePhrase(part.parsed)
+  }
+  return text
 }
 
 /** Bytes of unknown encoding (a process name) as a piece: what is not UTF-8 becomes `?` and is kept raw. */

@@ -5,8 +5,9 @@ import { describe, expect, it } from 'vitest'
 import { validateLine } from '../../../test/support/record-schema.ts'
 import { DaemonRecords } from '../../daemon/own-records.ts'
 import { type Clean, cleaned, cleanPiece, ownText } from './clean.ts'
+import { sha256 } from './digest.ts'
 import { renderJson } from './json.ts'
-import { type AuditRecord, noExtras, sha256 } from './record.ts'
+import { type AuditRecord, noExtras } from './record.ts'
 import { renderText } from './text.ts'
 
 const context = {
@@ -116,8 +117,7 @@ describe.each(renderings)('a %s line', (_, render) => {
           reason: value,
           fanout: { status: 'local_only', workersOk: 1e15, workersErr: 1e15, workersExpected: 1e15 },
           requestSha256: '01b05e701e311c2e',
-          leaseId: value,
-          metricDetailReason: value,
+          fields: { leaseId: value, metricDetailReason: value },
           clientGone: true,
           detail,
         },

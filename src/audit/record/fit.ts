@@ -2,9 +2,10 @@
 // (`raw`), and how a line is made to fit. A line over the limit loses the originals and then the ends of its longest
 // values, each named with its full length and hash, so that two different inputs still differ.
 
-import type { Clean } from './clean.ts'
+import type { Clean, Truncation } from './clean.ts'
+import { sha256 } from './digest.ts'
 import { MAX_LINE_BYTES, MAX_REASON_CHARACTERS } from './limits.ts'
-import { type AuditRecord, sha256, type Truncation } from './record.ts'
+import { type AuditRecord, noFields, requestFields } from './record.ts'
 
 /** A record as it is laid out: values that were cut are named in `truncated`. */
 export type Laid = {
@@ -77,10 +78,25 @@ export function* slotsOf(record: AuditRecord): Generator<Slot> {
       put: (to, comm) => ({ ...to, actor: { ...to.actor, comm } }),
     }
   }
-  for (const [name, key] of extraSlots) {
-    const value = extras[key]
+  const { reason, fields } = extras
+  if (reason !== null) {
+    yield {
+      name: 'reason',
+      value: reason,
+      put: (to, item) => ({ ...to, extras: { ...to.extras, reason: item } }),
+    }
+  }
+  for (const [name, key] of requestFields) {
+    const value = fields[key]
     if (value === null) continue
-    yield { name, value, put: (to, item) => ({ ...to, extras: { ...to.extras, [key]: item } }) }
+    yield {
+      name,
+      value,
+      put: (to, item) => ({
+        ...to,
+        extras: { ...to.extras, fields: { ...to.extras.fields, [key]: item } },
+      }),
+    }
   }
   for (const [key, value] of Object.entries(extras.detail ?? {})) {
     if (typeof value !== 'object') continue
@@ -95,11 +111,25 @@ export function* slotsOf(record: AuditRecord): Generator<Slot> {
   }
 }
 
-const extraSlots = [
-  ['reason', 'reason'],
-  ['lease_id', 'leaseId'],
-  ['metric_detail_reason', 'metricDetailReason'],
-] as const
+/** Whether every value is shown as it came: sanitising changed none, and none is too long. */
+export function isUnchanged({ target, clusterId, backendId, actor, extras }: AuditRecord): boolean {
+  const { reason, fields, detail } = extras
+  if (!isWhole(target) || !isWhole(clusterId) || !isWhole(backendId)) return false
+  if (!isWhole(actor.user) || !isWhole(actor.comm) || !isWhole(reason)) return false
+  if (reason !== null && reason.text.length > MAX_REASON_CHARACTERS) return false
+  if (fields !== noFields) for (const [, key] of requestFields) if (!isWhole(fields[key])) return false
+  if (detail !== null) {
+    for (const key of Object.keys(detail)) {
+      const value = detail[key]
+      if (typeof value === 'object' && !isWhole(value)) return false
+    }
+  }
+  return true
+}
+
+function isWhole(value: Clean | null): boolean {
+  return value === null || (value.raw === null && value.whole === undefined)
+}
 
 /** Originals of the values that sanitising changed, base64, by name; null when there are none. */
 export function rawOf(record: AuditRecord): ReadonlyMap<string, string> | null {

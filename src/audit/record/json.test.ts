@@ -2,11 +2,14 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { hostileRecord as anyRecord, nearlyPlainRecord } from '../../../test/support/hostile-record.ts'
 import { validateLine } from '../../../test/support/record-schema.ts'
 import { DaemonRecords } from '../../daemon/own-records.ts'
 import { type Clean, cleanBytes, cleanPiece } from './clean.ts'
-import { renderJson } from './json.ts'
+import { rawOf } from './fit.ts'
+import { renderJson, renderJsonInto } from './json.ts'
 import { type AuditRecord, errorCodes, noExtras } from './record.ts'
+import { formatTimestamp } from './timestamp.ts'
 
 const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }
 const actor = {
@@ -41,8 +44,7 @@ const full: AuditRecord = {
     reason: cleanPiece('0: a, 1: b'),
     fanout: { status: 'partial', workersOk: 1, workersErr: 1, workersExpected: null },
     requestSha256: '01b05e701e311c2e',
-    leaseId: cleanPiece('top'),
-    metricDetailReason: cleanPiece('é\u202e'),
+    fields: { leaseId: cleanPiece('top'), metricDetailReason: cleanPiece('é\u202e') },
     clientGone: true,
     detail: { headers: 2, from_memory: false, path: cleanPiece('/x') },
   },
@@ -140,8 +142,7 @@ const hostileRecord = fc
     user: fc.option(piece),
     comm: fc.option(fc.uint8Array({ maxLength: 15 }).map((bytes) => cleanBytes(Buffer.from(bytes)))),
     reason: fc.option(piece),
-    leaseId: fc.option(piece),
-    metricDetailReason: fc.option(piece),
+    fields: fc.record({ leaseId: fc.option(piece), metricDetailReason: fc.option(piece) }),
     path: piece,
   })
   .map(({ target, clusterId, backendId, user, comm, path, ...extras }): AuditRecord => {
@@ -235,5 +236,104 @@ describe('the schema', () => {
     ],
   ])('refuses %s', (_, text, message) => {
     expect(() => validateLine(text)).toThrow(message)
+  })
+})
+
+/** A line's object as the schema has it, put together without the renderer. */
+function objectOf(record: AuditRecord): object {
+  const { actor: who, extras } = record
+  const raw = rawOf(record)
+  const { fanout, detail } = extras
+  return {
+    ts: formatTimestamp(record.ts),
+    host: context.host,
+    boot_generation: record.bootGeneration,
+    session_ulid: record.sessionUlid,
+    request_ulid: record.requestUlid,
+    actor: {
+      uid: who.uid,
+      gid: who.gid,
+      pid: who.pid,
+      user: textOf(who.user),
+      comm: textOf(who.comm),
+      role: who.role,
+      binding: who.binding,
+    },
+    client_id: record.clientId,
+    connect_ts: formatTimestamp(record.connectTs),
+    socket: context.socket,
+    verb: record.verb,
+    target: record.target.text,
+    result: record.result,
+    cluster_id: textOf(record.clusterId),
+    backend_id: textOf(record.backendId),
+    sozu_version: record.sozuVersion,
+    build_git_sha: record.buildGitSha,
+    extras: {
+      elapsed_ms: extras.elapsedMs,
+      error_code: extras.errorCode,
+      reason: textOf(extras.reason),
+      fanout:
+        fanout === null
+          ? null
+          : {
+              status: fanout.status,
+              workers_ok: fanout.workersOk,
+              workers_err: fanout.workersErr,
+              workers_expected: fanout.workersExpected,
+            },
+      request_sha256: extras.requestSha256,
+      lease_id: textOf(extras.fields.leaseId),
+      metric_detail_reason: textOf(extras.fields.metricDetailReason),
+      client_gone: extras.clientGone,
+      raw: raw === null ? null : Object.fromEntries(raw),
+      truncated: null,
+      detail:
+        detail === null
+          ? null
+          : Object.fromEntries(
+              Object.entries(detail).map(([key, value]) => [
+                key,
+                typeof value === 'object' ? value.text : value,
+              ]),
+            ),
+    },
+    stage: record.stage,
+    schema: 1,
+    auditd_version: context.auditdVersion,
+  }
+}
+
+function textOf(value: Clean | null): string | null {
+  return value === null ? null : value.text
+}
+
+describe('the renderer', () => {
+  it('gives the bytes of JSON.stringify, whatever the values hold', () => {
+    let compared = 0
+    fc.assert(
+      fc.property(fc.oneof(nearlyPlainRecord, anyRecord), (record) => {
+        const line = renderJson(record, context)
+        if (line.includes('"truncated":{')) return
+        compared += 1
+        const expected = JSON.stringify(objectOf(record)).replace(
+          /[^\x20-\x7e]/g,
+          (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+        )
+        expect(line).toBe(`${expected}\n`)
+      }),
+      { numRuns: 20_000 },
+    )
+    expect(compared).toBeGreaterThan(15_000)
+  })
+
+  it('writes into a buffer at an offset, or nothing where the line does not fit', () => {
+    const line = renderJson(base, context)
+    const buffer = Buffer.alloc(line.length + 7, '.')
+    expect(renderJsonInto(buffer, 3, base, context)).toBe(line.length)
+    expect(buffer.toString()).toBe(`...${line}....`)
+    buffer.fill('.')
+    expect(renderJsonInto(buffer, 8, base, context)).toBe(0)
+    expect(buffer.toString()).toMatch(/^\.+$/)
   })
 })

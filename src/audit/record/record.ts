@@ -1,9 +1,11 @@
-// The one value that is rendered. Everything in it is already sanitised (see sanitise.ts); text.ts and json.ts only lay
-// it out. A field the record does not have is null, never a default.
-import { hash } from 'node:crypto'
+// The one value that is rendered. Everything in it is sanitised already (clean.ts); text.ts and json.ts lay it out. A field
+// without a value is null, never a default. build.ts makes records, nothing else does.
+import type { Fanout } from '../../sozu/outcome.ts'
+import type { RequestFields } from '../../sozu/verb-rows.ts'
 import type { Clean } from './clean.ts'
 
-export type Stage = 'attempt' | 'completion' | 'access' | 'refusal' | 'daemon'
+export const stages = ['attempt', 'completion', 'access', 'refusal', 'daemon'] as const
+export type Stage = (typeof stages)[number]
 
 export const errorCodes = [
   'dispatch_error',
@@ -36,22 +38,18 @@ export type RecordActor = {
   readonly binding: 'pidfd' | 'start_time' | null
 }
 
-export type Fanout = {
-  readonly status: 'ok' | 'partial' | 'timeout' | 'local_only'
-  readonly workersOk: number | null
-  readonly workersErr: number | null
-  readonly workersExpected: number | null
-}
-
 /** Scalars that only some verbs have. Strings are client-supplied or Sōzu's, hence `Clean`. */
 export type Detail = Readonly<Record<string, Clean | number | boolean>>
 
-export type Truncation = {
-  /** Length of the whole original value, in bytes of UTF-8. */
-  readonly length: number
-  /** SHA-256 of the whole original value, 64 hex digits. */
-  readonly sha256: string
-}
+/** Fields that only some requests have, by their names in lines. */
+export const requestFields = [
+  ['lease_id', 'leaseId'],
+  ['metric_detail_reason', 'metricDetailReason'],
+] as const satisfies readonly (readonly [string, keyof RequestFields])[]
+
+export type RecordedFields = { readonly [Name in keyof RequestFields]: Clean | null }
+
+export const noFields: RecordedFields = { leaseId: null, metricDetailReason: null }
 
 export type Extras = {
   readonly elapsedMs: number | null
@@ -60,8 +58,7 @@ export type Extras = {
   readonly fanout: Fanout | null
   /** First 16 hex digits of SHA-256 over the payload bytes as received. */
   readonly requestSha256: string | null
-  readonly leaseId: Clean | null
-  readonly metricDetailReason: Clean | null
+  readonly fields: RecordedFields
   readonly clientGone: boolean | null
   readonly detail: Detail | null
 }
@@ -72,8 +69,7 @@ export const noExtras: Extras = {
   reason: null,
   fanout: null,
   requestSha256: null,
-  leaseId: null,
-  metricDetailReason: null,
+  fields: noFields,
   clientGone: null,
   detail: null,
 }
@@ -94,7 +90,8 @@ export type AuditRecord = {
   readonly result: 'ok' | 'err'
   readonly clusterId: Clean | null
   readonly backendId: Clean | null
-  readonly bootGeneration: number
+  /** Null in a line of another release that did not know it. */
+  readonly bootGeneration: number | null
   readonly sozuVersion: string | null
   readonly buildGitSha: string | null
   readonly extras: Extras
@@ -110,30 +107,3 @@ export type LineContext = {
 
 /** Version of the record format; a consumer may rely on it. */
 export const RECORD_SCHEMA = 1
-
-/** The last second formatted, since lines come by the thousand in one, and the last time, since two files have it. */
-let lastSecond = { second: -1, text: '' }
-let lastTime = { usec: 0n, text: '1970-01-01T00:00:00.000000Z' }
-
-/** UTC RFC 3339 with six digits, from microseconds since the epoch; truncated, never rounded. */
-export function formatTimestamp(usec: bigint): string {
-  if (usec === lastTime.usec) return lastTime.text
-  // Exact: a double holds microseconds until the year 2255.
-  const exact = usec < 0n ? 0 : Number(usec)
-  const second = Math.floor(exact / 1_000_000)
-  if (second !== lastSecond.second)
-    lastSecond = { second, text: new Date(second * 1000).toISOString().slice(0, 20) }
-  const text = `${lastSecond.text}${String(exact - second * 1_000_000).padStart(6, '0')}Z`
-  lastTime = { usec, text }
-  return text
-}
-
-/** First 16 hex digits of SHA-256 over a request's payload. */
-export function requestSha256(payload: Uint8Array): string {
-  return hash('sha256', payload).slice(0, 16)
-}
-
-/** SHA-256 as 64 hex digits. */
-export function sha256(bytes: Uint8Array | string): string {
-  return hash('sha256', bytes)
-}

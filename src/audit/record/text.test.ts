@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { DaemonRecords } from '../../daemon/own-records.ts'
 import { type Clean, cleanBytes, cleaned, cleanPiece, ownText } from './clean.ts'
 import { type AuditRecord, noExtras } from './record.ts'
-import { renderText } from './text.ts'
+import { renderText, renderTextInto } from './text.ts'
 
 const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }
 const ulid = '01JX3T8M6N0V2K5W7Y9ZABCDEF'
@@ -77,8 +77,7 @@ describe('a clean record', () => {
           reason: cleaned('0: OK, 1: some worker text', '0: OK, 1: some worker text'),
           elapsedMs: 8,
           fanout: { status: 'partial', workersOk: 1, workersErr: 1, workersExpected: 2 },
-          leaseId: cleanPiece('top'),
-          metricDetailReason: cleanPiece('debugging'),
+          fields: { leaseId: cleanPiece('top'), metricDetailReason: cleanPiece('debugging') },
           clientGone: false,
           detail: { headers: 2, from_memory: true, path: cleanPiece('/x') },
         },
@@ -158,8 +157,7 @@ const hostileRecord = fc
         return cleaned(parts.join(', '), texts.map((text, worker) => `${worker}: ${text}`).join(', '))
       }),
     ),
-    leaseId: optionalPiece,
-    metricDetailReason: optionalPiece,
+    fields: fc.record({ leaseId: optionalPiece, metricDetailReason: optionalPiece }),
     path: piece,
   })
   .map(({ target, clusterId, backendId, user, comm, path, ...extras }): AuditRecord => {
@@ -191,8 +189,8 @@ describe('a hostile record', () => {
           ...['ts', 'verb', 'actor_uid', 'actor_gid', 'actor_pid', 'actor_role', 'actor_user', 'actor_comm'],
           ...['client_id', 'connect_ts', 'socket', 'target', 'result'],
           ...optional('reason', extras.reason),
-          ...optional('lease_id', extras.leaseId),
-          ...optional('metric_detail_reason', extras.metricDetailReason),
+          ...optional('lease_id', extras.fields.leaseId),
+          ...optional('metric_detail_reason', extras.fields.metricDetailReason),
           ...[
             'sozu_version',
             'build_git_sha',
@@ -234,7 +232,7 @@ describe('a hostile record', () => {
           { ...one, actor: { ...one.actor, user: other.actor.user } },
           { ...one, actor: { ...one.actor, comm: other.actor.comm } },
           { ...one, extras: { ...one.extras, reason: other.extras.reason } },
-          { ...one, extras: { ...one.extras, leaseId: other.extras.leaseId } },
+          { ...one, extras: { ...one.extras, fields: other.extras.fields } },
           { ...one, extras: { ...one.extras, detail: other.extras.detail } },
         ][which]
         const rival = near ?? other
@@ -282,3 +280,16 @@ describe('a hostile record', () => {
 function bare({ target, clusterId, backendId }: AuditRecord): object {
   return { target, clusterId, backendId }
 }
+
+describe('the renderer', () => {
+  it('writes into a buffer at an offset, or nothing where the line does not fit', () => {
+    const record = { ...base, target: cleanPiece('cluster:é') }
+    const line = Buffer.from(renderText(record, context))
+    const buffer = Buffer.alloc(line.length + 7, '.')
+    expect(renderTextInto(buffer, 3, record, context)).toBe(line.length)
+    expect(buffer.toString()).toBe(`...${line}....`)
+    buffer.fill('.')
+    expect(renderTextInto(buffer, 8, record, context)).toBe(0)
+    expect(buffer.toString()).toMatch(/^\.+$/)
+  })
+})

@@ -1,111 +1,192 @@
-// AuditRecord → one text line, in the layout of Sōzu's own audit log with our columns appended:
+// AuditRecord ↔ one text line, in the layout of Sōzu's own audit log with our columns appended:
 //
 //   [session_ulid request_ulid cluster_id|- backend_id|-] TAB AUDIT TAB Command(key=value, key=value, …)
 //
-// A line always splits the same way: at tabs, then at `, `, then at the first `=`. Values are sanitised before they get
-// here; what this file adds is that no value holds `, ` and that the four slots of the head hold neither bracket nor space.
-
-import { type Clean, sanitiseSlot, sanitiseText } from './clean.ts'
-import { fitLine, type Laid, slotsOf } from './fit.ts'
-import { plainTextLine } from './plain-line.ts'
-import { type AuditRecord, formatTimestamp, type LineContext } from './record.ts'
+// A line always splits the same way: at tabs, then at `, `, then at the first `=`. Values are sanitised before they get here;
+// rendering adds that no value holds `, ` and that the four slots of the head hold neither bracket nor space.
+import { type Clean, sanitiseSlot, sanitiseText, type Truncation } from './clean.ts'
+import { fitLine, isUnchanged, slotsOf } from './fit.ts'
+import { MAX_LINE_BYTES } from './limits.ts'
+import { type ParsedLine, parseFields } from './line-fields.ts'
+import { type AuditRecord, type Extras, type LineContext, noFields, requestFields } from './record.ts'
+import { flat, keptBySession } from './session-parts.ts'
+import { textFields } from './text-columns.ts'
+import { formatTimestamp } from './timestamp.ts'
 
 /** One line ending in LF, at most 8,000 bytes. */
 export function renderText(record: AuditRecord, context: LineContext): string {
-  return plainTextLine(record, context) ?? fullTextLine(record, context)
+  if (isUnchanged(record)) {
+    const line = layOut(record, context, noTruncation)
+    if (line.length <= MAX_LINE_BYTES && Buffer.byteLength(line) <= MAX_LINE_BYTES) return line
+  }
+  return fitLine(record, (laid) => layOut(laid.record, context, laid.truncated))
 }
 
-/** The line of any record, however hostile its values. */
-export function fullTextLine(record: AuditRecord, context: LineContext): string {
-  return fitLine(record, (laid) => layOut(laid, context))
+/**
+ * Renders into `buffer` from `offset` on.
+ * @returns bytes written; 0 when the line does not fit, and nothing is written
+ */
+export function renderTextInto(
+  buffer: Buffer,
+  offset: number,
+  record: AuditRecord,
+  context: LineContext,
+): number {
+  const line = renderText(record, context)
+  return Buffer.byteLength(line) > buffer.length - offset ? 0 : buffer.write(line, offset, 'utf8')
 }
 
-function layOut(laid: Laid, context: LineContext): string {
-  const { record } = laid
-  const head = [record.sessionUlid, record.requestUlid, slot(record.clusterId), slot(record.backendId)].join(
-    ' ',
+const noTruncation: ReadonlyMap<string, Truncation> = new Map()
+
+type TextParts = {
+  /** From the `[` to the request. */
+  readonly head: string
+  /** From `actor_uid` to `target`. */
+  readonly actor: string
+  /** From `sozu_version` to `actor_binding`. */
+  readonly version: string
+  readonly end: string
+}
+
+const partsOf = keptBySession((record, context): TextParts => {
+  const { actor, connectTs, clientId, sessionUlid, bootGeneration, sozuVersion, buildGitSha } = record
+  const { uid, gid, pid, user, comm, role, binding } = actor
+  return {
+    head: flat(`[${sessionUlid} `),
+    actor: flat(
+      `, actor_uid=${uid ?? 'unknown'}, actor_gid=${gid ?? 'unknown'}, actor_pid=${pid ?? 'unknown'}, ` +
+        `actor_role=${role}, actor_user=${column(user?.text ?? 'unknown')}, ` +
+        `actor_comm=${column(comm?.text ?? 'unknown')}, client_id=${clientId ?? '-'}, ` +
+        `connect_ts=${formatTimestamp(connectTs)}, socket=${column(context.socket)}, target=`,
+    ),
+    version: flat(
+      `, sozu_version=${column(sozuVersion ?? 'unknown')}, build_git_sha=${column(buildGitSha ?? 'unknown')}, ` +
+        `boot_generation=${bootGeneration ?? 'unknown'}, actor_binding=${binding ?? 'none'}`,
+    ),
+    end: flat(`, host=${column(context.host)}, auditd_version=${column(context.auditdVersion)})\n`),
+  }
+})
+
+function layOut(
+  record: AuditRecord,
+  context: LineContext,
+  truncated: ReadonlyMap<string, Truncation>,
+): string {
+  const parts = partsOf(record, context)
+  return (
+    `${parts.head}${record.requestUlid} ${slot(record.clusterId)} ${slot(record.backendId)}]\tAUDIT\t` +
+    `Command(ts=${formatTimestamp(record.ts)}, verb=${column(record.verb)}${parts.actor}` +
+    `${column(record.target.text)}, result=${record.result}${extrasOf(record.extras)}${parts.version}` +
+    `${goneOf(record.extras)}${detailOf(record.extras)}${originalsOf(record, truncated)}, ` +
+    `stage=${record.stage}${parts.end}`
   )
-  const columns = columnsOf(laid, context)
-    .map(([key, value]) => `${key}=${column(value)}`)
-    .join(', ')
-  return `[${head}]\tAUDIT\tCommand(${columns})\n`
 }
 
-type Column = readonly [key: string, value: string | number | boolean]
-
-function columnsOf({ record, truncated }: Laid, context: LineContext): Column[] {
-  const { actor, extras } = record
-  const columns: Column[] = [
-    ['ts', formatTimestamp(record.ts)],
-    ['verb', record.verb],
-    ['actor_uid', actor.uid ?? 'unknown'],
-    ['actor_gid', actor.gid ?? 'unknown'],
-    ['actor_pid', actor.pid ?? 'unknown'],
-    ['actor_role', actor.role],
-    ['actor_user', actor.user?.text ?? 'unknown'],
-    ['actor_comm', actor.comm?.text ?? 'unknown'],
-    ['client_id', record.clientId ?? '-'],
-    ['connect_ts', formatTimestamp(record.connectTs)],
-    ['socket', context.socket],
-    ['target', record.target.text],
-    ['result', record.result],
-  ]
-  const add = (key: string, value: string | number | boolean | null | undefined): void => {
-    if (value !== null && value !== undefined) columns.push([key, value])
+function extrasOf({ errorCode, reason, elapsedMs, fanout, requestSha256, fields }: Extras): string {
+  let columns = ''
+  if (errorCode !== null) columns += `, error_code=${errorCode}`
+  if (reason !== null) columns += `, reason=${column(reason.text)}`
+  if (elapsedMs !== null) columns += `, elapsed_ms=${elapsedMs}`
+  if (fanout !== null) {
+    const { status, workersOk, workersErr, workersExpected } = fanout
+    columns += `, fanout=${status}, workers=${workersOk ?? '?'}/${workersErr ?? '?'}/${workersExpected ?? '?'}`
   }
-  add('error_code', extras.errorCode)
-  add('reason', extras.reason?.text)
-  add('elapsed_ms', extras.elapsedMs)
-  if (extras.fanout !== null) {
-    const { status, workersOk, workersErr, workersExpected } = extras.fanout
-    add('fanout', status)
-    add('workers', `${workersOk ?? '?'}/${workersErr ?? '?'}/${workersExpected ?? '?'}`)
+  if (requestSha256 !== null) columns += `, request_sha256=${requestSha256}`
+  if (fields === noFields) return columns
+  for (const [name, key] of requestFields) {
+    const value = fields[key]
+    if (value !== null) columns += `, ${name}=${column(value.text)}`
   }
-  add('request_sha256', extras.requestSha256)
-  add('lease_id', extras.leaseId?.text)
-  add('metric_detail_reason', extras.metricDetailReason?.text)
-  add('sozu_version', record.sozuVersion ?? 'unknown')
-  add('build_git_sha', record.buildGitSha ?? 'unknown')
-  add('boot_generation', record.bootGeneration)
-  add('actor_binding', actor.binding ?? 'none')
-  add('client_gone', extras.clientGone)
-  for (const [key, value] of Object.entries(extras.detail ?? {})) {
-    add(`detail.${key}`, typeof value === 'object' ? value.text : value)
-  }
-  for (const [name, original] of textRawOf({ record, truncated })) add(`raw.${name}`, original)
-  for (const [name, { length, sha256 }] of truncated) add(`truncated.${name}`, `${length}:${sha256}`)
-  add('stage', record.stage)
-  add('host', context.host)
-  add('auditd_version', context.auditdVersion)
   return columns
 }
 
-function slot(value: Clean | null): string {
-  return value === null ? '-' : sanitiseSlot(value.text) || '?'
+function goneOf({ clientGone }: Extras): string {
+  return clientGone === null ? '' : `, client_gone=${clientGone}`
 }
 
-function column(value: string | number | boolean): string {
-  return typeof value === 'string' ? sanitiseText(value).replaceAll(', ', '; ') : String(value)
+function detailOf({ detail }: Extras): string {
+  if (detail === null) return ''
+  let columns = ''
+  for (const key of Object.keys(detail)) {
+    const value = detail[key]
+    columns += `, detail.${key}=${typeof value === 'object' ? column(value.text) : value}`
+  }
+  return columns
 }
 
 /**
  * Originals this rendering changed: those of the record, the ids whose head slot had to change, the values that look like
  * our own word for "not known", and those whose `, ` became a `; ` that could be taken for one of their own.
  */
-function textRawOf({ record, truncated }: Laid): ReadonlyMap<string, string> {
-  const raw = new Map<string, string>()
+function originalsOf(record: AuditRecord, truncated: ReadonlyMap<string, Truncation>): string {
+  if (truncated.size === 0 && isUnchanged(record) && !isAnyAmbiguous(record)) return ''
+  let columns = ''
   for (const { name, value } of slotsOf(record)) {
-    if (value.raw !== null) raw.set(name, value.raw.toString('base64'))
+    if (value.raw !== null) columns += `, raw.${name}=${value.raw.toString('base64')}`
     else if (!truncated.has(name) && isAmbiguous(name, value.text)) {
-      raw.set(name, Buffer.from(value.text, 'utf8').toString('base64'))
+      columns += `, raw.${name}=${Buffer.from(value.text, 'utf8').toString('base64')}`
     }
   }
-  return raw
+  for (const [name, { length, sha256 }] of truncated) columns += `, truncated.${name}=${length}:${sha256}`
+  return columns
+}
+
+/** Cheap and never too small: what it clears, no slot of `slotsOf` finds ambiguous. */
+function isAnyAmbiguous({ target, clusterId, backendId, actor, extras }: AuditRecord): boolean {
+  const { reason, fields, detail } = extras
+  if (clusterId !== null && isAmbiguous('cluster_id', clusterId.text)) return true
+  if (backendId !== null && isAmbiguous('backend_id', backendId.text)) return true
+  if (actor.user?.text === 'unknown' || actor.comm?.text === 'unknown' || fields !== noFields) return true
+  if (isJoined(target.text) || (reason !== null && isJoined(reason.text))) return true
+  if (detail === null) return false
+  for (const key of Object.keys(detail)) {
+    const value = detail[key]
+    if (typeof value === 'object' && isJoined(value.text)) return true
+  }
+  return false
 }
 
 function isAmbiguous(name: string, text: string): boolean {
   if (name === 'cluster_id' || name === 'backend_id')
-    return text === '-' || sanitiseSlot(text) !== text || text === ''
+    return text === '-' || text === '' || (!plainSlot.test(text) && sanitiseSlot(text) !== text)
   if (name === 'user' || name === 'comm') return text === 'unknown'
+  return isJoined(text)
+}
+
+function isJoined(text: string): boolean {
   return text.includes(', ') && text.includes('; ')
+}
+
+const plainSlot = /^[\w.:/@+-]+$/
+const plainColumn = /^[\w.:/@+ ;=-]*$/
+
+function slot(value: Clean | null): string {
+  if (value === null) return '-'
+  return plainSlot.test(value.text) ? value.text : sanitiseSlot(value.text) || '?'
+}
+
+function column(text: string): string {
+  return plainColumn.test(text) ? text : sanitiseText(text).replaceAll(', ', '; ')
+}
+
+const layout = /^\[(\S+) (\S+) (\S+) (\S+)\]\tAUDIT\tCommand\(([^\t\n]*)\)\n$/
+
+/**
+ * What this form does not tell, the record says as the line shows it: whether a `; ` of a value without original was a `, `,
+ * whether a number or a truth value in `detail` was a text, how an id that was cut went on, whether a version is called
+ * `unknown`.
+ * @param line with its LF
+ */
+export function parseText(line: string): ParsedLine {
+  const match = layout.exec(line)
+  if (match === null) return { kind: 'unreadable', reason: 'not laid out as a line' }
+  const [, session_ulid = '', request_ulid = '', cluster_id = '', backend_id = '', columns = ''] = match
+  const values = new Map<string, string>()
+  for (const part of columns.split(', ')) {
+    const at = part.indexOf('=')
+    if (at < 0) return { kind: 'unreadable', reason: 'a column has no value' }
+    if (values.has(part.slice(0, at))) return { kind: 'unreadable', reason: 'a column is there twice' }
+    values.set(part.slice(0, at), part.slice(at + 1))
+  }
+  return parseFields(textFields({ session_ulid, request_ulid, cluster_id, backend_id }, values))
 }

@@ -16,7 +16,7 @@ import {
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { newestPredecessor, openTrusted } from './files.ts'
+import { newestRotatedFile, openTrusted } from './files.ts'
 
 const isRoot = process.geteuid?.() === 0
 let directory = ''
@@ -40,7 +40,7 @@ function inOrder(of = file): string[] {
   const read = new Set<string>()
   const names: string[] = []
   for (;;) {
-    const next = newestPredecessor(of, read)
+    const next = newestRotatedFile(of, read)
     if (next === null) return names
     names.push(next.name)
     const { fd, identity } = openTrusted(next.path)
@@ -121,21 +121,21 @@ describe('the files an audit file was', () => {
     make('audit.log.1')
     make('audit.log.2')
     const read = new Set<string>()
-    const first = newestPredecessor(file, read)
+    const first = newestRotatedFile(file, read)
     expect(first?.name).toBe('audit.log.1')
     const { fd, identity } = openTrusted(first?.path ?? '')
     closeSync(fd)
     read.add(identity)
     renameSync(path.join(directory, 'audit.log.2'), path.join(directory, 'audit.log.3'))
     renameSync(path.join(directory, 'audit.log.1'), path.join(directory, 'audit.log.2'))
-    expect(newestPredecessor(file, read)?.name).toBe('audit.log.3')
+    expect(newestRotatedFile(file, read)?.name).toBe('audit.log.3')
   })
 
   it('say how they are compressed', () => {
     for (const [index, compression] of [null, 'gz', 'xz', 'zst', 'bz2'].entries()) {
       make(`audit.log.${index + 1}${compression === null ? '' : `.${compression}`}`)
-      expect(newestPredecessor(file, new Set())?.compression).toBe(compression)
-      rmSync(path.join(directory, newestPredecessor(file, new Set())?.name ?? ''))
+      expect(newestRotatedFile(file, new Set())?.compression).toBe(compression)
+      rmSync(path.join(directory, newestRotatedFile(file, new Set())?.name ?? ''))
     }
   })
 })

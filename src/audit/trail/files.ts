@@ -1,4 +1,4 @@
-// The files an audit file was before it was rotated away, newest first: what logrotate makes of its name (`name.1`,
+// Rotated files of an audit file, newest first: the names logrotate gives (`name.1`,
 // `name-20261122`, `name-20261122-1700000000`, each also as `.gz`, or in front of the extension), and other renames
 // (`name.old`). Within one way of naming the names say which is newer; between two ways the time of the last write does.
 // Names alone decide what is looked at; whether it may be read is told when it is opened, by who owns it.
@@ -6,10 +6,10 @@ import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync } fro
 import path from 'node:path'
 import { errnoOf } from '../../errors.ts'
 
-export type Predecessor = {
+export type RotatedFile = {
   readonly name: string
   readonly path: string
-  /** How it is compressed, null when it is not; only `gz` can be read. */
+  /** How it is compressed, null when it is not; `gz` and `zst` can be read. */
   readonly compression: string | null
 }
 
@@ -38,11 +38,11 @@ export function openTrusted(file: string): OpenedFile {
 }
 
 /**
- * The newest predecessor of the audit file at `file` that has not been read, or null when there is none. The directory is
+ * The newest rotated file of the audit file at `file` that has not been read, or null when there is none. The directory is
  * looked at anew each time: a rotation meanwhile renames what is still to come.
  * @param read identities of the files already read
  */
-export function newestPredecessor(file: string, read: ReadonlySet<string>): Predecessor | null {
+export function newestRotatedFile(file: string, read: ReadonlySet<string>): RotatedFile | null {
   const newest = new Map<string, Candidate>()
   for (const candidate of candidatesOf(file)) {
     if (read.has(candidate.identity)) continue
@@ -55,7 +55,7 @@ export function newestPredecessor(file: string, read: ReadonlySet<string>): Pred
 
 /** A name as a place in one way of naming: of numbers the smaller is newer, of dates the later. */
 type Place = { readonly scheme: string; readonly position: string; readonly compression: string | null }
-type Candidate = Predecessor & Place & { readonly modifiedMs: number; readonly identity: string }
+type Candidate = RotatedFile & Place & { readonly modifiedMs: number; readonly identity: string }
 
 function* candidatesOf(file: string): Generator<Candidate> {
   const directory = path.dirname(file)

@@ -1,10 +1,10 @@
-// The two forms lines have, as the search after a crash needs them: reading, and a glance that spares reading most lines. Of
-// a line that can be read a glance says what reading would say. It relies on what no value can hold, whoever chose it: in
-// JSON a quotation mark that is not escaped, in text a tab, a `, `, or, in the head, a bracket. So the stage that comes last is the line's own, and
-// so is the first request ulid; a line that begins twice is not judged.
-import { readJson } from '../record/read-json.ts'
-import { readText } from '../record/read-text.ts'
-import type { AuditRecord } from '../record/record.ts'
+// The two forms of lines, as recovery needs them: parsing, and a glance that spares parsing most lines. Of a line that can be
+// parsed a glance says what parsing would say. It relies on characters that no value can hold, whoever chose it: in JSON an
+// unescaped quotation mark, in text a tab, a `, `, or, in the head, a bracket. So the last stage is the line's own, and so is
+// the first request ulid. A glance does not judge a line that begins twice.
+import { parseJson } from '../record/json.ts'
+import type { ParsedLine } from '../record/line-fields.ts'
+import { parseText } from '../record/text.ts'
 
 /**
  * What a line is to the search: an attempt, what ends one, one that tells nothing about either (`other`), or one that must be
@@ -17,8 +17,10 @@ export type Glance = {
 }
 
 export type LineForm = {
-  /** The record of a line, LF included; null for what is not exactly one of ours. */
-  readonly read: (line: string) => AuditRecord | null
+  /** @param line with its LF */
+  readonly parse: (line: string) => ParsedLine
+  /** Whether a line that cannot be read says of itself that it is an attempt, or begins as a line and has another schema. */
+  readonly looksLikeAttempt: (line: string) => boolean
   /** @param line its bytes as characters 0 to 255, LF included */
   readonly glance: (line: string) => Glance
 }
@@ -29,13 +31,16 @@ const OTHER: Glance = { kind: 'other', ulidAt: 0 }
 const jsonStart = '{"ts":"'
 const jsonUlid = ',"request_ulid":"'
 const jsonStage = ',"stage":"'
+const jsonSchemas = ['","schema":1,', '","schema":2,']
 
 export const jsonForm: LineForm = {
-  read: readJson,
+  parse: parseJson,
+  looksLikeAttempt: (line) =>
+    line.startsWith(jsonStart) && (/"stage":"attempt"/.test(line) || /"schema":(?![12]\b)\d/.test(line)),
   glance(line) {
     if (!line.startsWith(jsonStart) || !line.endsWith('"}\n')) return UNSURE
     const stage = line.lastIndexOf(jsonStage)
-    const kind = stage < 0 ? 'unsure' : kindAt(line, stage + jsonStage.length, '","schema":1,')
+    const kind = stage < 0 ? 'unsure' : kindAt(line, stage + jsonStage.length, jsonSchemas)
     if (kind === 'unsure') return UNSURE
     if (kind === 'other') return OTHER
     const ulid = line.indexOf(jsonUlid)
@@ -50,11 +55,12 @@ const textMiddle = ']\tAUDIT\tCommand('
 const textStage = ', stage='
 
 export const textForm: LineForm = {
-  read: readText,
+  parse: parseText,
+  looksLikeAttempt: (line) => /^\[[0-9A-Z]{26} [0-9A-Z]{26} .*\bstage=attempt\b/.test(line),
   glance(line) {
     if (!line.startsWith('[') || !line.endsWith(')\n')) return UNSURE
     const stage = line.lastIndexOf(textStage)
-    const kind = stage < 0 ? 'unsure' : kindAt(line, stage + textStage.length, ', host=')
+    const kind = stage < 0 ? 'unsure' : kindAt(line, stage + textStage.length, [', host='])
     if (kind === 'unsure') return UNSURE
     if (kind === 'other') return OTHER
     const tab = line.indexOf('\t')
@@ -70,11 +76,15 @@ const kinds = [
   ['completion', 'outcome'],
   ['refusal', 'outcome'],
   ['access', 'other'],
+  ['content', 'other'],
+  ['state', 'other'],
+  ['control', 'other'],
 ] as const
 
-function kindAt(line: string, at: number, next: string): Glance['kind'] {
+function kindAt(line: string, at: number, followers: readonly string[]): Glance['kind'] {
   for (const [stage, kind] of kinds) {
-    if (line.startsWith(stage, at) && line.startsWith(next, at + stage.length)) return kind
+    if (!line.startsWith(stage, at)) continue
+    if (followers.some((next) => line.startsWith(next, at + stage.length))) return kind
   }
   return 'unsure'
 }

@@ -1,22 +1,26 @@
-// Lines of a file in either direction without holding more of it than a chunk: plain files from the end, gzip files, which
-// have no end to start from, from the beginning. Only whole lines are given, as characters 0 to 255, LF included; what
-// is longer than any line of ours, or has no LF, is passed over. Files are read synchronously, so that a hanging disk holds
-// up the calling thread and nobody else's.
+// Lines of a file in either direction without holding more of it than a chunk: plain files from the end, compressed files, which
+// have no end to start from, from the beginning. Only whole lines are given, as characters 0 to 255, LF included; a line that
+// is longer than any of ours, or has no LF, is passed over. Plain and gzip files are read synchronously, so that a hanging disk
+// holds up the calling thread and no other.
 import { readSync } from 'node:fs'
 import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 import { MAX_LINE_BYTES } from '../record/limits.ts'
+import { zstdStream } from './zstd.ts'
 
 const CHUNK_BYTES = 256 * 1024
 
-/** Bytes that may still be looked at; of a gzip file those that come out count. */
-export type Budget = { bytes: number }
+/** Bytes that may still be looked at; of a compressed file those that come out count. */
+export type ReadAllowance = { bytes: number }
 
-/** `done`: the last line was given; `stopped`: `take` said so; `limit`: the budget is used up. */
+/** `done`: the last line was given; `stopped`: `handle` said so; `limit`: the allowance is used up. */
 export type Scan = 'done' | 'stopped' | 'limit'
 
-/** @returns true when it has seen enough */
-export type TakeLine = (line: string) => boolean
+/**
+ * @param offset bytes of the file, uncompressed, before the line
+ * @returns true when it has seen enough
+ */
+export type HandleLine = (line: string, offset: number) => boolean
 
 /**
  * Gives the lines that end before `end`, the last one first.
@@ -25,18 +29,18 @@ export type TakeLine = (line: string) => boolean
 export function scanBackward(
   fd: number,
   end: number,
-  budget: Budget,
-  take: TakeLine,
+  allowance: ReadAllowance,
+  handle: HandleLine,
   chunkBytes: number = CHUNK_BYTES,
 ): Scan {
   const buffer = Buffer.allocUnsafe(Math.min(chunkBytes, end))
   // The beginning of the line that the former chunk began in the middle of; null when it is to be passed over.
   let rest: string | null = null
   for (let at = end; at > 0; ) {
-    if (budget.bytes <= 0) return 'limit'
+    if (allowance.bytes <= 0) return 'limit'
     const length = Math.min(buffer.length, at)
     at -= length
-    budget.bytes -= length
+    allowance.bytes -= length
     readFully(fd, buffer.subarray(0, length), at)
     const chunk = buffer.toString('latin1', 0, length)
     const ends = endsOfLines(chunk)
@@ -46,14 +50,15 @@ export function scanBackward(
       continue
     }
     const last = prepended(chunk.slice(ends.at(-1)), rest)
-    if (last !== null && last !== '' && take(last)) return 'stopped'
+    if (last !== null && last !== '' && handle(last, at + (ends.at(-1) ?? 0))) return 'stopped'
     for (let index = ends.length - 1; index > 0; index -= 1) {
       const [start, lineEnd] = [ends[index - 1] ?? 0, ends[index] ?? 0]
-      if (lineEnd - start <= MAX_LINE_BYTES && take(chunk.slice(start, lineEnd))) return 'stopped'
+      if (lineEnd - start > MAX_LINE_BYTES) continue
+      if (handle(chunk.slice(start, lineEnd), at + start)) return 'stopped'
     }
     rest = prepended(chunk.slice(0, first), '')
   }
-  return rest !== null && rest !== '' && take(rest) ? 'stopped' : 'done'
+  return rest !== null && rest !== '' && handle(rest, 0) ? 'stopped' : 'done'
 }
 
 /** Offsets right behind each LF. Found forwards, which is several times as fast as backwards. */
@@ -82,33 +87,53 @@ function readFully(fd: number, buffer: Buffer, position: number): void {
  */
 export async function scanGzip(
   fd: number,
-  budget: Budget,
-  take: TakeLine,
+  allowance: ReadAllowance,
+  handle: HandleLine,
   chunkBytes: number = CHUNK_BYTES,
 ): Promise<Scan> {
   const source = Readable.from(chunksOf(fd))
   const inflated = source.pipe(createGunzip({ chunkSize: chunkBytes }))
   source.once('error', (error) => inflated.destroy(error))
-  let rest: string | null = ''
   try {
-    for await (const piece of inflated as AsyncIterable<Buffer>) {
-      budget.bytes -= piece.length
-      const chunk = piece.toString('latin1')
-      let start = 0
-      for (let lf = chunk.indexOf('\n'); lf >= 0; lf = chunk.indexOf('\n', start)) {
-        const line = joined(rest, chunk, start, lf + 1)
-        rest = ''
-        start = lf + 1
-        if (line !== null && take(line)) return 'stopped'
-      }
-      rest = joined(rest, chunk, start, chunk.length)
-      if (budget.bytes <= 0) return 'limit'
-    }
-    return 'done'
+    return await scanForward(inflated, allowance, handle)
   } finally {
     // Before the descriptor is closed: its number may be another file's next.
     source.destroy()
   }
+}
+
+/**
+ * The same of a zstd file.
+ * @throws what `zstdStream` throws
+ */
+export async function scanZstd(fd: number, allowance: ReadAllowance, handle: HandleLine): Promise<Scan> {
+  const { inflated, ended } = zstdStream(fd, () => Readable.from(chunksOf(fd)))
+  const scan = await scanForward(inflated, allowance, handle)
+  // A scan that stopped early need not hear how the rest ended.
+  if (scan === 'done') await ended
+  return scan
+}
+
+async function scanForward(inflated: Readable, allowance: ReadAllowance, handle: HandleLine): Promise<Scan> {
+  let rest: string | null = ''
+  let at = 0
+  let lineStart = 0
+  for await (const piece of inflated as AsyncIterable<Buffer>) {
+    allowance.bytes -= piece.length
+    const chunk = piece.toString('latin1')
+    let start = 0
+    for (let lf = chunk.indexOf('\n'); lf >= 0; lf = chunk.indexOf('\n', start)) {
+      const line = joined(rest, chunk, start, lf + 1)
+      rest = ''
+      start = lf + 1
+      if (line !== null && handle(line, lineStart)) return 'stopped'
+      lineStart = at + start
+    }
+    rest = joined(rest, chunk, start, chunk.length)
+    at += chunk.length
+    if (allowance.bytes <= 0) return 'limit'
+  }
+  return 'done'
 }
 
 function* chunksOf(fd: number): Generator<Buffer> {

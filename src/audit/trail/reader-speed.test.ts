@@ -5,7 +5,7 @@ import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { AuditHistory } from '../../../test/support/audit-history.ts'
 import { jsonForm, textForm } from './line-form.ts'
-import { readUnfinished } from './reader.ts'
+import { findOpenAttempts } from './reader.ts'
 
 const forms = { text: textForm, json: jsonForm }
 const BYTES = 30_000_000
@@ -33,9 +33,9 @@ describe.each(['text', 'json'] as const)('a search through %s lines', (form) => 
     let best = Number.POSITIVE_INFINITY
     for (let run = 0; run < 5; run += 1) {
       const started = process.cpuUsage()
-      const { unfinished, incomplete } = await readUnfinished(file, statSync(file).size, forms[form])
+      const { openAttempts, incomplete } = await findOpenAttempts(file, statSync(file).size, forms[form])
       const { user, system } = process.cpuUsage(started)
-      expect([unfinished.length, incomplete]).toEqual([1, null])
+      expect([openAttempts.length, incomplete]).toEqual([1, null])
       best = Math.min(best, (user + system) / 1000)
     }
     expect(best).toBeLessThan((LIMIT_MS * statSync(file).size) / BYTES)

@@ -21,7 +21,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { AuditHistory, type Step, steps } from '../../../test/support/audit-history.ts'
 import { lookAlikes } from '../../../test/support/hostile-record.ts'
 import { jsonForm, textForm } from './line-form.ts'
-import { readUnfinished, type Unfinished } from './reader.ts'
+import { type FoundAttempts, findOpenAttempts } from './reader.ts'
 import { isMarkLine } from './recovery.ts'
 
 const NOBODY = 65_534
@@ -36,8 +36,8 @@ beforeEach(() => {
 
 afterEach(() => rmSync(directory, { recursive: true }))
 
-const found = ({ unfinished }: Unfinished): string[] =>
-  unfinished.map(({ requestUlid }) => requestUlid).sort()
+const found = ({ openAttempts }: FoundAttempts): string[] =>
+  openAttempts.map(({ requestUlid }) => requestUlid).sort()
 /** The last whole line before `end`, as the thread of the file finds it. */
 function lastLineOf(end: number): string | null {
   const content = readFileSync(file, 'latin1').slice(0, end)
@@ -79,7 +79,7 @@ describe.each(['text', 'json'] as const)('a history of %s lines', (form) => {
             const { size } = history
             const last = lastLineOf(size)
             if (away) history.moveAway('number')
-            const result = await readUnfinished(file, size, forms[form])
+            const result = await findOpenAttempts(file, size, forms[form])
             expect({ found: found(result), incomplete: result.incomplete }).toEqual(expected)
             if (last === null || !isMarkLine(forms[form], last)) return
             // Whoever sees this line need not look any further.
@@ -98,25 +98,25 @@ describe.each(['text', 'json'] as const)('a history of %s lines', (form) => {
 describe('the attempts found', () => {
   it('are those of before the last rotation too, in the order of their time', async () => {
     const history = live(attempt, attempt, rotate, attempt, rotate, rotate, attempt, completion)
-    const result = await readUnfinished(file, history.size, jsonForm)
-    expect(result.unfinished.map(({ requestUlid }) => requestUlid)).toEqual(history.unfinished)
+    const result = await findOpenAttempts(file, history.size, jsonForm)
+    expect(result.openAttempts.map(({ requestUlid }) => requestUlid)).toEqual(history.unfinished)
     expect(history.unfinished).toHaveLength(3)
   })
 
   it('are none where there is no file, an empty one, or an empty one before it', async () => {
-    expect(await readUnfinished(file, 0, jsonForm)).toEqual({ unfinished: [], incomplete: null })
+    expect(await findOpenAttempts(file, 0, jsonForm)).toEqual({ openAttempts: [], incomplete: null })
     writeFileSync(file, '')
     writeFileSync(`${file}.1`, '')
-    expect(await readUnfinished(file, 0, jsonForm)).toEqual({ unfinished: [], incomplete: null })
+    expect(await findOpenAttempts(file, 0, jsonForm)).toEqual({ openAttempts: [], incomplete: null })
     const away = path.join(directory, 'none', 'audit.log')
-    expect(await readUnfinished(away, 0, jsonForm)).toEqual({ unfinished: [], incomplete: null })
+    expect(await findOpenAttempts(away, 0, jsonForm)).toEqual({ openAttempts: [], incomplete: null })
   })
 
   it('are not those of lines after the given end', async () => {
     const history = live(attempt)
     const { size } = history
     history.take(attempt)
-    expect((await readUnfinished(file, size, jsonForm)).unfinished).toHaveLength(1)
+    expect((await findOpenAttempts(file, size, jsonForm)).openAttempts).toHaveLength(1)
   })
 })
 
@@ -131,7 +131,7 @@ describe('what is read', () => {
       history.take(last)
       const { size } = history
       expect(size > sizeOfMuch).toBe(last !== rotate)
-      expect(await readUnfinished(file, size, jsonForm, 1)).toEqual({ unfinished: [], incomplete: null })
+      expect(await findOpenAttempts(file, size, jsonForm, 1)).toEqual({ openAttempts: [], incomplete: null })
     }
   })
 
@@ -139,14 +139,14 @@ describe('what is read', () => {
     const history = live(attempt)
     much()
     history.take(attempt)
-    const result = await readUnfinished(file, history.size, jsonForm, 1_000_000)
+    const result = await findOpenAttempts(file, history.size, jsonForm, 1_000_000)
     expect(found(result)).toEqual(history.unfinished.slice(1))
     expect(result.incomplete).toBe(`too much to read: the search ended in ${file}`)
     writeFileSync(`${file}.1.gz`, gzipSync(readFileSync(file)))
     writeFileSync(file, '')
-    const compressed = await readUnfinished(file, 0, jsonForm, 1_000_000)
+    const compressed = await findOpenAttempts(file, 0, jsonForm, 1_000_000)
     expect(compressed).toEqual({
-      unfinished: [],
+      openAttempts: [],
       incomplete: `too much to read: the search ended in ${file}.1.gz`,
     })
   })
@@ -164,8 +164,8 @@ describe('what is read', () => {
       )
       appendFileSync(file, block1000.join(''))
     }
-    const result = await readUnfinished(file, history.size, jsonForm)
-    expect(result.unfinished).toHaveLength(50_000)
+    const result = await findOpenAttempts(file, history.size, jsonForm)
+    expect(result.openAttempts).toHaveLength(50_000)
     expect(result.incomplete).toBe(`too many attempts without outcome: the search ended in ${file}`)
   })
 })
@@ -177,7 +177,7 @@ describe('what cannot be looked at', () => {
   }
 
   async function expectHalf(history: AuditHistory, incomplete: unknown): Promise<void> {
-    const result = await readUnfinished(file, history.size, jsonForm)
+    const result = await findOpenAttempts(file, history.size, jsonForm)
     expect(found(result)).toEqual(history.unfinished.slice(1))
     expect(result.incomplete).toEqual(incomplete)
   }
@@ -214,13 +214,48 @@ describe('what cannot be looked at', () => {
     await expectHalf(history, `cannot read ${file}.1.xz: it is compressed (xz)`)
   })
 
-  it('is said: an attempt of another release', async () => {
+  it('is said: an attempt of a later schema, with file, position and reason', async () => {
     const history = live(attempt, attempt)
     const [first = ''] = history.unfinished
     const lines = readFileSync(file, 'utf8').split('\n')
-    const changed = lines.map((line) => (line.includes(first) ? line.replace('"pidfd"', '"other"') : line))
+    const at = Buffer.byteLength(
+      `${lines
+        .slice(
+          0,
+          lines.findIndex((line) => line.includes(first)),
+        )
+        .join('\n')}\n`,
+    )
+    const changed = lines.map((line) =>
+      line.includes(first) ? line.replace('"schema":1', '"schema":3') : line,
+    )
     writeFileSync(file, changed.join('\n'))
-    await expectHalf(history, '1 lines look like attempts without outcome and cannot be read')
+    await expectHalf(
+      history,
+      `1 line looks like an attempt and cannot be read: ${file} at byte ${at} (schema 3 is not known)`,
+    )
+  })
+
+  it('is said: more unreadable attempts than are worth naming, as a number', async () => {
+    live(attempt, attempt, attempt, attempt, attempt)
+    writeFileSync(file, readFileSync(file, 'utf8').replaceAll('"role":"', '"role":"x'))
+    const { incomplete } = await findOpenAttempts(file, statSync(file).size, jsonForm)
+    expect(incomplete).toMatch(/; 5 lines look like .*: (\S+ at byte \d+ \([^)]*\)(, )?){3} and 2 more$/)
+  })
+
+  it('is nothing of an attempt with keys that this release does not know, or without some that it does', async () => {
+    const history = live(attempt, rotate, attempt)
+    for (const each of [file, `${file}.1`]) {
+      const lines = readFileSync(each, 'utf8')
+      writeFileSync(
+        each,
+        lines
+          .replaceAll('"auditd_version":"', '"seq":7,"prev":{"a":[1]},"auditd_version":"')
+          .replaceAll(',"backend_id":null', ''),
+      )
+    }
+    const result = await findOpenAttempts(file, statSync(file).size, jsonForm)
+    expect([found(result), result.incomplete]).toEqual([history.unfinished, null])
   })
 
   it('is nothing that lies before a mark', async () => {
@@ -228,8 +263,8 @@ describe('what cannot be looked at', () => {
     history.take({ does: 'restart' })
     history.take(attempt)
     rmSync(`${file}.1`)
-    expect(await readUnfinished(file, history.size, jsonForm)).toMatchObject({
-      unfinished: [expect.anything()],
+    expect(await findOpenAttempts(file, history.size, jsonForm)).toMatchObject({
+      openAttempts: [expect.anything()],
       incomplete: null,
     })
   })
@@ -242,7 +277,7 @@ describe('what cannot be looked at', () => {
     chmodSync(directory, 0o300)
     if (user === 0) process.seteuid?.(NOBODY)
     try {
-      expect((await readUnfinished(file, size, jsonForm)).incomplete).toBe(
+      expect((await findOpenAttempts(file, size, jsonForm)).incomplete).toBe(
         `cannot look beside ${file}: EACCES`,
       )
     } finally {
@@ -258,7 +293,7 @@ describe('a line that is longer than any of ours', () => {
     const hidden = readFileSync(file, 'utf8').split('\n').at(-2) ?? ''
     const completed = `${'y'.repeat(9000)}${hidden.replace('"stage":"attempt"', '"stage":"completion"')}`
     appendFileSync(file, `${'x'.repeat(2_000_000)}\n${completed}\n`)
-    const result = await readUnfinished(file, statSync(file).size, jsonForm)
+    const result = await findOpenAttempts(file, statSync(file).size, jsonForm)
     expect(found(result)).toEqual(history.unfinished)
   })
 })

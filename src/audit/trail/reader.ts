@@ -1,19 +1,19 @@
-// Finds, in an audit file and what it was before rotations, the attempts that a run which did not end in order left without an
-// outcome. Reads backwards from the end and stops at the first mark (audit/unfinished.ts), which after an ordinary end is
-// the last line. Older lines cannot be judged without the newer ones, so the search ends at what it cannot read, and says
-// so: what it does find is unfinished for certain, and nothing is left out silently.
+// Finds the attempts that an earlier run left open, in an audit file and its rotated files. Reads backwards from the end and
+// stops at the first mark (recovery.ts), which after an ordinary end is the last line. Older lines cannot be judged without the
+// newer ones, so the search ends at a file it cannot read, and says so: an attempt it finds is open for certain, and nothing is
+// left out silently.
 import { closeSync } from 'node:fs'
 import { errnoOf } from '../../errors.ts'
 import type { AuditRecord } from '../record/record.ts'
-import { newestPredecessor, type OpenedFile, openTrusted } from './files.ts'
+import { newestRotatedFile, type OpenedFile, openTrusted } from './files.ts'
 import type { LineForm } from './line-form.ts'
-import { type Budget, type Scan, scanBackward, scanGzip } from './lines.ts'
-import { UnfinishedSearch } from './recovery.ts'
+import { type HandleLine, type ReadAllowance, type Scan, scanBackward, scanGzip, scanZstd } from './lines.ts'
+import { type RecoveryResult, RecoverySearch } from './recovery.ts'
 
-export type Unfinished = {
+export type FoundAttempts = {
   /** Attempts without completion or refusal, in the order of their time. */
-  readonly unfinished: readonly AuditRecord[]
-  /** What was not looked at and might hold more of them, in words; null when nothing was left out. */
+  readonly openAttempts: readonly AuditRecord[]
+  /** Which files and lines could not be read and may hold more of them, in words; null when nothing was left out. */
   readonly incomplete: string | null
 }
 
@@ -24,34 +24,45 @@ const MAX_RACES = 20
 
 /**
  * Never throws for what it finds in the files or cannot open: that is `incomplete`. Plain files are read synchronously (meant
- * for a worker thread); only inflating `.gz` files is not, since node:zlib has no synchronous stream.
+ * for a worker thread); only inflating is not, since node:zlib has no synchronous stream.
  * @param file the audit file's path; it need not exist
  * @param end offset the search starts from, backwards; what follows the last LF before it is a torn line and not looked at
  */
-export async function readUnfinished(
+export async function findOpenAttempts(
   file: string,
   end: number,
   form: LineForm,
   maxBytes: number = MAX_BYTES,
-): Promise<Unfinished> {
-  const search = new UnfinishedSearch(form)
+): Promise<FoundAttempts> {
+  const search = new RecoverySearch(form)
   const gap = await searchFiles(file, end, search, { bytes: maxBytes }).catch(
     // The directory cannot be listed.
     (error: unknown) => `cannot look beside ${file}: ${errnoOf(error)}`,
   )
-  const { unfinished, unreadable } = search.result()
-  const notRead =
-    unreadable === 0 ? null : `${unreadable} lines look like attempts without outcome and cannot be read`
-  const incomplete = [gap, notRead].filter((part) => part !== null).join('; ')
-  return { unfinished, incomplete: incomplete === '' ? null : incomplete }
+  const { openAttempts, unreadable } = search.result()
+  const incomplete = [gap, namesOf(unreadable)].filter((part) => part !== null).join('; ')
+  return { openAttempts, incomplete: incomplete === '' ? null : incomplete }
+}
+
+/** Unreadable lines named in full; the others are counted. */
+const MAX_NAMED = 3
+
+function namesOf({ count, first }: RecoveryResult['unreadable']): string | null {
+  if (count === 0) return null
+  const named = first
+    .slice(0, MAX_NAMED)
+    .map(({ file, offset, reason }) => `${file} at byte ${offset} (${reason})`)
+  const rest = count - named.length
+  const more = rest === 0 ? '' : ` and ${rest} more`
+  return `${count} ${count === 1 ? 'line looks' : 'lines look'} like an attempt and cannot be read: ${named.join(', ')}${more}`
 }
 
 /** @returns what ended the search other than a mark or the beginning of everything, in words */
 async function searchFiles(
   file: string,
   end: number,
-  search: UnfinishedSearch,
-  budget: Budget,
+  search: RecoverySearch,
+  allowance: ReadAllowance,
 ): Promise<string | null> {
   const read = new Set<string>()
   let oldest: string | null = null
@@ -62,7 +73,8 @@ async function searchFiles(
       const opened = openTrusted(path)
       try {
         read.add(opened.identity)
-        const scan = await scanFile(opened, path === file ? end : opened.size, compression, search, budget)
+        const from = path === file ? end : opened.size
+        const scan = await scanFile(opened, path, from, compression, search, allowance)
         if (scan === 'marked') return null
         if (search.full) return `too many attempts without outcome: the search ended in ${path}`
         if (scan === 'limit') return `too much to read: the search ended in ${path}`
@@ -75,7 +87,7 @@ async function searchFiles(
       // ENOENT: there is none yet, or it was renamed since the directory was listed; the next look says to what.
       races += 1
     }
-    const next = newestPredecessor(file, read)
+    const next = newestRotatedFile(file, read)
     if (next === null) return oldest === null ? null : `no file from before the first line of ${oldest}`
     path = next.path
     compression = next.compression
@@ -85,29 +97,39 @@ async function searchFiles(
 
 async function scanFile(
   { fd, size }: OpenedFile,
+  file: string,
   end: number,
   compression: string | null,
-  search: UnfinishedSearch,
-  budget: Budget,
+  search: RecoverySearch,
+  allowance: ReadAllowance,
 ): Promise<Scan | 'marked'> {
   if (compression === null) {
     let marked = false
-    const scan = scanBackward(fd, Math.min(end, size), budget, (line) => {
-      marked = search.take(line)
+    const scan = scanBackward(fd, Math.min(end, size), allowance, (line, offset) => {
+      marked = search.handle(line, { file, offset })
       return marked || search.full
     })
     return marked ? 'marked' : scan
   }
-  if (compression !== 'gz') throw new Error(`it is compressed (${compression})`)
-  return scanGzipFile(fd, search, budget)
+  const scanners = new Map([
+    ['gz', scanGzip],
+    ['zst', scanZstd],
+  ])
+  const scan = scanners.get(compression)
+  if (scan === undefined) throw new Error(`it is compressed (${compression})`)
+  return scanCompressed((handle) => scan(fd, allowance, handle), file, search)
 }
 
-/** Judges a gzip file as a whole: before its last line is known, none of its attempts is. */
-async function scanGzipFile(fd: number, search: UnfinishedSearch, budget: Budget): Promise<Scan | 'marked'> {
+/** Judges a compressed file as a whole: before its last line is known, none of its attempts is. */
+async function scanCompressed(
+  scanLines: (handle: HandleLine) => Promise<Scan>,
+  file: string,
+  search: RecoverySearch,
+): Promise<Scan | 'marked'> {
   const part = search.forward()
   let marked = false
-  const scan = await scanGzip(fd, budget, (line) => {
-    if (part.take(line)) {
+  const scan = await scanLines((line, offset) => {
+    if (part.handle(line, { file, offset })) {
       marked = true
       part.forget()
     }

@@ -3,12 +3,13 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { hostileContext, hostileRecord, hostileText } from '../../../test/support/hostile-record.ts'
+import { outcomeUnknownRecord } from '../record/build.ts'
 import { cleanPiece, ownText, sanitiseText } from '../record/clean.ts'
 import { renderJson } from '../record/json.ts'
 import { type AuditRecord, type Detail, noExtras, type Stage } from '../record/record.ts'
 import { renderText } from '../record/text.ts'
 import { jsonForm, textForm } from './line-form.ts'
-import { outcomeUnknown, UnfinishedSearch } from './recovery.ts'
+import { type LinePlace, RecoverySearch } from './recovery.ts'
 
 const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }
 const ulidOf = (index: number): string => `01JX3T8M70PQRSTVWX${String(index).padStart(8, '0')}`
@@ -51,6 +52,9 @@ const forms = [
   ['text', textForm, renderText, (value: string) => sanitiseText(value).replaceAll(', ', '; ')],
   ['json', jsonForm, renderJson, (value: string) => JSON.stringify(value).slice(1, -1)],
 ] as const
+const place: LinePlace = { file: '/var/log/audit', offset: 0 }
+const handle = (search: RecoverySearch, line: string): boolean => search.handle(line, place)
+const nothingUnreadable = { count: 0, first: [] }
 const asBytes = (line: string): string => Buffer.from(line, 'utf8').toString('latin1')
 const kindOf = {
   attempt: 'attempt',
@@ -107,9 +111,9 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
     asBytes(render(recordOf(...parts), context))
   /** @param lines oldest first */
   const found = (lines: readonly string[]): string[] => {
-    const search = new UnfinishedSearch(form)
-    for (const line of lines.toReversed()) if (search.take(line)) break
-    return search.result().unfinished.map(({ requestUlid }) => requestUlid)
+    const search = new RecoverySearch(form)
+    for (const line of lines.toReversed()) if (handle(search, line)) break
+    return search.result().openAttempts.map(({ requestUlid }) => requestUlid)
   }
 
   it('gives the attempts that have neither completion nor refusal, oldest first', () => {
@@ -129,10 +133,10 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
   })
 
   it('gives them as they were written', () => {
-    const search = new UnfinishedSearch(form)
+    const search = new RecoverySearch(form)
     const record = { ...recordOf('attempt', 1), target: cleanPiece('cluster:a\nb, é') }
-    search.take(asBytes(render(record, context)))
-    expect(search.result()).toEqual({ unfinished: [record], unreadable: 0 })
+    handle(search, asBytes(render(record, context)))
+    expect(search.result()).toEqual({ openAttempts: [record], unreadable: nothingUnreadable })
   })
 
   it('counts a line that was written twice once, and an outcome for both', () => {
@@ -172,33 +176,69 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
     expect(found(lines)).toEqual([ulidOf(1)])
   })
 
-  it('names attempts it cannot read, and passes over everything else that is no line', () => {
-    const search = new UnfinishedSearch(form)
-    const newer = lineOf('attempt', 1).replace('my_app', 'my_app\u0000')
-    for (const line of [newer, 'garbage\n', '\n', '{}\n', '[]\n', lineOf('attempt', 2).slice(9)]) {
-      expect(search.take(line)).toBe(false)
+  it.each([
+    ['whose verb is none', (line: string) => line.replace('cluster_added', 'CLUSTER'), /verb/],
+    ['without a target', (line: string) => line.replace(/(.)target(.)/, '$1tarjet$2'), /target/],
+    [
+      'whose session is no ulid',
+      (line: string) => line.replace('01JX3T8M6N0', '91JX3T8M6N0'),
+      /session_ulid/,
+    ],
+    ['that is not UTF-8', (line: string) => line.replace('my_app', 'my\u00e9app'), /UTF-8/],
+  ])('names an attempt %s: file, position and reason', (_name, damage, reason) => {
+    const search = new RecoverySearch(form)
+    search.handle(damage(lineOf('attempt', 1)), { file: '/var/log/audit', offset: 4711 })
+    expect(search.result()).toEqual({
+      openAttempts: [],
+      unreadable: {
+        count: 1,
+        first: [{ file: '/var/log/audit', offset: 4711, reason: expect.stringMatching(reason) }],
+      },
+    })
+  })
+
+  it('passes over everything that is no line', () => {
+    const search = new RecoverySearch(form)
+    for (const line of ['garbage\n', '\n', '{}\n', '[]\n', lineOf('attempt', 2).slice(9)]) {
+      expect(handle(search, line)).toBe(false)
     }
-    expect(search.result()).toEqual({ unfinished: [], unreadable: 1 })
+    expect(search.result()).toEqual({ openAttempts: [], unreadable: nothingUnreadable })
+  })
+
+  it('names twenty unreadable lines and counts the others, wherever they were found', () => {
+    const search = new RecoverySearch(form)
+    const part = search.forward()
+    for (let index = 0; index < 30; index += 1) {
+      const line = lineOf('attempt', index).replace('cluster_added', 'CLUSTER')
+      search.handle(line, { ...place, offset: index })
+      part.handle(line.replaceAll('8M70P', '8M71P'), { ...place, offset: index })
+    }
+    expect(part.result().unreadable.first).toHaveLength(20)
+    search.adopt(part)
+    const { count, first } = search.result().unreadable
+    expect([count >= 60, first.length]).toEqual([true, 20])
+  })
+
+  it('reads an attempt with keys that were appended later', () => {
+    const line = lineOf('attempt', 1).replace(
+      /("?\}?\)?)\n$/,
+      form === textForm ? ', seq=7)\n' : '","seq":7}\n',
+    )
+    expect(found([line.replace('0.1.0"","', '0.1.0","')])).toEqual([ulidOf(1)])
   })
 
   it('reads what a glance is not sure of', () => {
     const unsure = { ...form, glance: () => ({ kind: 'unsure', ulidAt: 0 }) as const }
-    const search = new UnfinishedSearch(unsure)
+    const search = new RecoverySearch(unsure)
     const stages = ['completion', 'refusal', 'access'] as const
-    for (const [index, stage] of stages.entries()) search.take(lineOf(stage, index))
-    for (let index = 0; index < 4; index += 1) expect(search.take(lineOf('attempt', index))).toBe(false)
+    for (const [index, stage] of stages.entries()) handle(search, lineOf(stage, index))
+    for (let index = 0; index < 4; index += 1) expect(handle(search, lineOf('attempt', index))).toBe(false)
     for (const stage of ['access', 'completion', 'attempt'] as const) {
-      expect(search.take(lineOf(stage, 0, 'audit_started', { in_flight: 0 }))).toBe(false)
+      expect(handle(search, lineOf(stage, 0, 'audit_started', { in_flight: 0 }))).toBe(false)
     }
-    expect(search.take(lineOf('daemon', 9, 'audit_started'))).toBe(true)
-    const { unfinished } = search.result()
-    expect(unfinished.map(({ requestUlid }) => requestUlid)).toEqual([ulidOf(2), ulidOf(3)])
-  })
-
-  it('takes no line that is not UTF-8', () => {
-    const search = new UnfinishedSearch(form)
-    search.take(lineOf('attempt', 1).replace('my_app', 'my\u00e9app'))
-    expect(search.result()).toEqual({ unfinished: [], unreadable: 1 })
+    expect(handle(search, lineOf('daemon', 9, 'audit_started'))).toBe(true)
+    const { openAttempts } = search.result()
+    expect(openAttempts.map(({ requestUlid }) => requestUlid)).toEqual([ulidOf(2), ulidOf(3)])
   })
 
   it('finds the same in lines that come oldest first', () => {
@@ -209,13 +249,13 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
           steps.map(([stage, index]) =>
             stage === 'mark' ? lineOf('daemon', 99, 'audit_started') : lineOf(stage, index),
           )
-        const search = new UnfinishedSearch(form)
+        const search = new RecoverySearch(form)
         let marked = rendered(newer)
           .toReversed()
-          .some((line) => search.take(line))
+          .some((line) => handle(search, line))
         if (!marked) {
           const part = search.forward()
-          for (const line of rendered(older)) if (part.take(line)) part.forget()
+          for (const line of rendered(older)) if (handle(part, line)) part.forget()
           search.adopt(part)
           marked = older.some(([stage]) => stage === 'mark')
         }
@@ -230,7 +270,7 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
             .filter(([stage, index]) => stage === 'attempt' && !ended.has(index))
             .map(([, index]) => ulidOf(index)),
         )
-        expect(new Set(search.result().unfinished.map(({ requestUlid }) => requestUlid))).toEqual(expected)
+        expect(new Set(search.result().openAttempts.map(({ requestUlid }) => requestUlid))).toEqual(expected)
       }),
       { numRuns: 200 },
     )
@@ -240,7 +280,7 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
 describe('the completion of an attempt that has none', () => {
   const detail = { headers: 2, late: true, path: cleanPiece('/a b') }
   const attempt = { ...recordOf('attempt', 1, 'cluster_added', detail) }
-  const completion = outcomeUnknown(attempt, 1_781_082_999_000_000n)
+  const completion = outcomeUnknownRecord(attempt, 1_781_082_999_000_000n)
 
   it('says which request it was, when it was found, and that nobody knows', () => {
     const { ts, stage, result, extras, ...same } = completion
@@ -257,10 +297,10 @@ describe('the completion of an attempt that has none', () => {
 
   it('is a line in both forms, and ends the attempt', () => {
     for (const [, form, render] of forms) {
-      const search = new UnfinishedSearch(form)
-      search.take(asBytes(render(completion, context)))
-      search.take(asBytes(render(attempt, context)))
-      expect(search.result()).toEqual({ unfinished: [], unreadable: 0 })
+      const search = new RecoverySearch(form)
+      handle(search, asBytes(render(completion, context)))
+      handle(search, asBytes(render(attempt, context)))
+      expect(search.result()).toEqual({ openAttempts: [], unreadable: nothingUnreadable })
     }
   })
 
@@ -268,10 +308,11 @@ describe('the completion of an attempt that has none', () => {
     fc.assert(
       fc.property(hostileRecord, (record) => {
         for (const [, form, render] of forms) {
-          const read = form.read(render({ ...record, stage: 'attempt' }, context))
-          const line = render(outcomeUnknown(read ?? record, 1n), context)
+          const read = form.parse(render({ ...record, stage: 'attempt' }, context))
+          if (read.kind !== 'record') throw new Error(JSON.stringify(read))
+          const line = render(outcomeUnknownRecord(read.record, 1n), context)
           expect(Buffer.byteLength(line)).toBeLessThanOrEqual(8000)
-          expect(form.read(line)?.requestUlid).toBe(record.requestUlid)
+          expect(form.parse(line)).toMatchObject({ record: { requestUlid: record.requestUlid } })
         }
       }),
     )

@@ -1,81 +1,111 @@
-// Attempts without an outcome: which requests had been written down, perhaps forwarded, and nobody knows what came of them,
-// since the daemon ended in between. What is unfinished is what is in the lines after the last mark before which nothing
-// is: attempts less completions and refusals, by request ulid, in whatever order they lie. Marks, all `stage=daemon`:
-//   audit_started                     a run says so after it has completed what the runs before it left
-//   audit_log_opened, audit_stopped   with `in_flight` 0, the number of attempts that have no outcome at that line
+// Recovery: which requests have an attempt and neither completion nor refusal, since the daemon ended in between. Those are the
+// attempts in the lines after the last mark, less completions and refusals, by request ulid, in whatever order lines stand.
+// Marks, all `stage=daemon`:
+//   audit_started                     a run says so after it has completed the open attempts of the runs before it
+//   audit_log_opened, audit_stopped   with `in_flight` 0, the number of open attempts at that line
 // Without `in_flight` (older releases) or with another number these two tell nothing, and the search goes on.
 import { isUtf8 } from 'node:buffer'
-import { ownText } from '../record/clean.ts'
-import { type AuditRecord, type Detail, noExtras } from '../record/record.ts'
+import type { ParsedLine } from '../record/line-fields.ts'
+import type { AuditRecord } from '../record/record.ts'
 import type { LineForm } from './line-form.ts'
 import { ULID_LENGTH, UlidSet } from './ulid-set.ts'
 
-/** Attempts without an outcome that are held at most: more than that is a file somebody has taken outcomes out of. */
+/** Open attempts held at most: a file with more is one from which somebody has taken outcomes. */
 const MAX_OPEN = 50_000
+/** Unreadable lines named at most; the others are counted. */
+const MAX_NAMED = 20
 
-export class UnfinishedSearch {
+/** Where a line stands. */
+export type LinePlace = {
+  readonly file: string
+  /** Bytes of the file, uncompressed, before the line. */
+  readonly offset: number
+}
+
+/** A line that looks like an attempt and cannot be read. */
+export type UnreadableLine = LinePlace & { readonly reason: string }
+
+export type RecoveryResult = {
+  /** In the order of the attempts' time. */
+  readonly openAttempts: readonly AuditRecord[]
+  readonly unreadable: { readonly count: number; readonly first: readonly UnreadableLine[] }
+}
+
+type OpenLine = LinePlace & { readonly line: Buffer }
+
+export class RecoverySearch {
   readonly #form: LineForm
   /** Requests with an outcome. They stay, though their attempt was seen: a line that was written late is there twice. */
   readonly #finished: UlidSet
-  /** Attempts without one as their lines' bytes: read at the end, since in lines that come oldest first most go again. */
-  readonly #open = new Map<string, Buffer>()
+  /** Attempts without one as their lines' bytes: parsed at the end, since in lines that come oldest first most go again. */
+  readonly #open = new Map<string, OpenLine>()
+  readonly #unreadable: { count: number; first: UnreadableLine[] } = { count: 0, first: [] }
 
   constructor(form: LineForm, finished = new UlidSet()) {
     this.#form = form
     this.#finished = finished
   }
 
-  /** Whether so many attempts without an outcome were found that the search should end. */
+  /** Whether so many open attempts were found that the search should end. */
   get full(): boolean {
     return this.#open.size >= MAX_OPEN
   }
 
   /**
-   * Takes the next line, newest first.
+   * Handles the next line, newest first.
    * @param line its bytes as characters 0 to 255, LF included
-   * @returns whether that was a mark: nothing before it is unfinished
+   * @returns whether that was a mark: no attempt before it is open
    */
-  take(line: string): boolean {
+  handle(line: string, place: LinePlace): boolean {
     const { kind, ulidAt } = this.#form.glance(line)
-    if (kind === 'unsure') return this.#takeUnsure(line)
+    if (kind === 'unsure') return this.#handleUnsure(line, place)
     if (kind === 'outcome') this.#finish(line, ulidAt)
-    if (kind === 'attempt' && !this.#finished.has(line, ulidAt)) this.#begin(line, ulidAt)
+    if (kind === 'attempt' && !this.#finished.has(line, ulidAt)) this.#begin(line, ulidAt, place)
     return false
   }
 
-  /** A search through lines that come oldest first: at a mark, it is to forget what it has found. */
-  forward(): UnfinishedSearch {
-    return new UnfinishedSearch(this.#form, this.#finished)
+  /** A search through lines that come oldest first: at a mark, it is to forget its findings. */
+  forward(): RecoverySearch {
+    return new RecoverySearch(this.#form, this.#finished)
   }
 
   forget(): void {
     this.#open.clear()
+    this.#unreadable.count = 0
+    this.#unreadable.first = []
   }
 
-  /** Takes over what a search made by `forward` has found. */
-  adopt(other: UnfinishedSearch): void {
+  /** Takes over the findings of a search made by `forward`. */
+  adopt(other: RecoverySearch): void {
     for (const [ulid, line] of other.#open) this.#open.set(ulid, line)
+    for (const line of other.#unreadable.first) this.#note(line)
+    this.#unreadable.count += other.#unreadable.count - other.#unreadable.first.length
   }
 
-  /**
-   * What was found, in the order of the attempts' time.
-   * @returns in `unreadable` the lines that look like attempts and are of another release, or damaged
-   */
-  result(): { unfinished: AuditRecord[]; unreadable: number } {
-    const lines = [...this.#open].filter(([ulid]) => !this.#finished.has(ulid, 0))
-    const read = lines.map(([, line]) => readLine(this.#form, line))
-    const unfinished = read.filter((record) => record !== null)
-    unfinished.sort((a, b) => (a.ts < b.ts ? -1 : a.ts > b.ts ? 1 : 0))
-    return { unfinished, unreadable: read.length - unfinished.length }
+  result(): RecoveryResult {
+    const openAttempts: AuditRecord[] = []
+    for (const [ulid, { line, file, offset }] of this.#open) {
+      if (this.#finished.has(ulid, 0)) continue
+      const parsed = parse(this.#form, line)
+      if (parsed.kind === 'record') openAttempts.push(parsed.record)
+      if (parsed.kind === 'unreadable') this.#note({ file, offset, reason: parsed.reason })
+    }
+    openAttempts.sort((a, b) => (a.ts < b.ts ? -1 : a.ts > b.ts ? 1 : 0))
+    return { openAttempts, unreadable: this.#unreadable }
   }
 
-  #takeUnsure(line: string): boolean {
-    const record = readLine(this.#form, Buffer.from(line, 'latin1'))
-    if (record === null) return false
-    const { stage, requestUlid } = record
+  #handleUnsure(line: string, place: LinePlace): boolean {
+    const parsed = parse(this.#form, Buffer.from(line, 'latin1'))
+    if (parsed.kind === 'unreadable' && this.#form.looksLikeAttempt(line)) {
+      this.#note({ ...place, reason: parsed.reason })
+    }
+    if (parsed.kind !== 'record') return false
+    const { stage, requestUlid } = parsed.record
     if (stage === 'completion' || stage === 'refusal') this.#finish(requestUlid, 0)
-    if (stage === 'attempt') this.#begin(line, line.indexOf(requestUlid))
-    return isMark(record)
+    if (stage === 'attempt' && !this.#finished.has(requestUlid, 0)) {
+      this.#open.set(requestUlid, { ...place, line: Buffer.from(line, 'latin1') })
+    }
+    return isMark(parsed.record)
   }
 
   #finish(line: string, ulidAt: number): void {
@@ -83,59 +113,34 @@ export class UnfinishedSearch {
     if (this.#open.size > 0) this.#open.delete(line.slice(ulidAt, ulidAt + ULID_LENGTH))
   }
 
-  #begin(line: string, ulidAt: number): void {
-    // Copies: what is cut out of a string keeps all of it in memory.
+  #begin(line: string, ulidAt: number, place: LinePlace): void {
+    // Copies: a part of a string keeps all of it in memory.
     const bytes = Buffer.from(line, 'latin1')
-    this.#open.set(bytes.toString('latin1', ulidAt, ulidAt + ULID_LENGTH), bytes)
+    this.#open.set(bytes.toString('latin1', ulidAt, ulidAt + ULID_LENGTH), { ...place, line: bytes })
+  }
+
+  #note(line: UnreadableLine): void {
+    this.#unreadable.count += 1
+    if (this.#unreadable.first.length < MAX_NAMED) this.#unreadable.first.push(line)
   }
 }
 
 /**
- * Whether nothing in this line or before it is unfinished.
+ * Whether no attempt in this line or before it is open.
  * @param line its bytes as characters 0 to 255, LF included
  */
 export function isMarkLine(form: LineForm, line: string): boolean {
-  const record = form.glance(line).kind === 'unsure' ? readLine(form, Buffer.from(line, 'latin1')) : null
-  return record !== null && isMark(record)
+  if (form.glance(line).kind !== 'unsure') return false
+  const parsed = parse(form, Buffer.from(line, 'latin1'))
+  return parsed.kind === 'record' && isMark(parsed.record)
 }
 
-function readLine(form: LineForm, line: Buffer): AuditRecord | null {
-  return isUtf8(line) ? form.read(line.toString('utf8')) : null
+function parse(form: LineForm, line: Buffer): ParsedLine {
+  return isUtf8(line) ? form.parse(line.toString('utf8')) : { kind: 'unreadable', reason: 'not UTF-8' }
 }
 
 function isMark({ stage, verb, extras }: AuditRecord): boolean {
   if (stage !== 'daemon') return false
   if (verb === 'audit_started') return true
   return (verb === 'audit_log_opened' || verb === 'audit_stopped') && extras.detail?.['in_flight'] === 0
-}
-
-const REASON =
-  'sozu-auditd ended before the answer to this request was recorded; whether Sōzu executed it is unknown'
-
-/**
- * The completion of an attempt that has none: everything that says which request it was is the attempt's.
- * @param now microseconds since the epoch
- */
-export function outcomeUnknown(attempt: AuditRecord, now: bigint): AuditRecord {
-  const { requestSha256, leaseId, metricDetailReason, detail } = attempt.extras
-  return {
-    ...attempt,
-    ts: now,
-    stage: 'completion',
-    result: 'err',
-    extras: {
-      ...noExtras,
-      errorCode: 'outcome_unknown',
-      reason: ownText(REASON),
-      requestSha256,
-      leaseId,
-      metricDetailReason,
-      // `late` was said of the attempt.
-      detail: { ...withoutLate(detail), found_at_start: true },
-    },
-  }
-}
-
-function withoutLate(detail: Detail | null): Detail {
-  return Object.fromEntries(Object.entries(detail ?? {}).filter(([key]) => key !== 'late'))
 }

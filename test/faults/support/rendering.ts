@@ -1,18 +1,26 @@
 // From bytes to lines without processes, through the daemon's own functions: a frame is decoded, named, put into a record
 // with whoever asked and whatever Sōzu said, and rendered twice. What comes out is bytes, as a file would hold them.
 
-import { ownText, sanitiseText } from '../../../src/audit/record/clean.ts'
+import {
+  admittedRecord,
+  completionRecord,
+  type RecordOrigin,
+  recordedOperation,
+  refusalRecord,
+  unnamedRequest,
+} from '../../../src/audit/record/build.ts'
+import { requestSha256 } from '../../../src/audit/record/digest.ts'
 import { renderJson } from '../../../src/audit/record/json.ts'
-import { type AuditRecord, noExtras, requestSha256 } from '../../../src/audit/record/record.ts'
+import type { AuditRecord } from '../../../src/audit/record/record.ts'
 import { renderText } from '../../../src/audit/record/text.ts'
 import { ProtocolError } from '../../../src/errors.ts'
 import type { Actor } from '../../../src/peer/actor.ts'
 import { decodeRequest } from '../../../src/protocol/message.ts'
 import type { Schema } from '../../../src/protocol/schema.ts'
 import { recordActor } from '../../../src/proxy/identity.ts'
-import { unnamed } from '../../../src/proxy/request-records.ts'
-import { type Operation, type OperationContext, operationOf } from '../../../src/sozu/operation.ts'
+import { operationOf } from '../../../src/sozu/operation.ts'
 import { outcomeOf } from '../../../src/sozu/outcome.ts'
+import type { OperationContext } from '../../../src/sozu/verb-rows.ts'
 
 export type Lines = { readonly text: Buffer; readonly json: Buffer }
 
@@ -48,8 +56,13 @@ export function linesOf(schema: Schema, frame: Buffer, { actor, context, said }:
   const request = decodeRequest(schema, frame)
   const operation = operationOf(request, { ...nothingKnown, ...context })
   if (operation === null) throw new Error(`${request.kind} has no row`)
-  const record = admission(operation, { ...sender, ...actor }, requestSha256(request.payload))
-  return rendered(said === undefined ? record : completion(record, operation, said))
+  const recorded = recordedOperation(operation)
+  const origin = originOf({ ...sender, ...actor })
+  const sha256 = requestSha256(request.payload)
+  if (said === undefined) return rendered(admittedRecord(origin, recorded, sha256))
+  const outcome = outcomeOf(operation, said, said.progress ?? null)
+  const known = { elapsedMs: 3, requestSha256: sha256, clientGone: false }
+  return rendered(completionRecord(origin, recorded, outcome, known))
 }
 
 /** Why a frame is refused, and the lines that say so; null when it is not. */
@@ -68,50 +81,26 @@ export function refusalOf(
 }
 
 function refusal(frame: Buffer, { code, message }: ProtocolError): AuditRecord {
-  const record = admission(unnamed(`frame:${frame.length}`), sender, requestSha256(frame.subarray(8)))
-  const errorCode = code === 'malformed_response' ? 'malformed_request' : code
-  const extras = { ...record.extras, errorCode, reason: ownText(sanitiseText(message)) }
-  return { ...record, stage: 'refusal', result: 'err', extras }
+  return refusalRecord(originOf(sender), {
+    subject: unnamedRequest(`frame:${frame.length}`),
+    errorCode: code === 'malformed_response' ? 'malformed_request' : code,
+    why: message,
+    requestSha256: requestSha256(frame.subarray(8)),
+  })
 }
 
-function admission(operation: Operation, actor: Actor, sha256: string): AuditRecord {
-  const { leaseId, metricDetailReason, detail } = operation
+function originOf(actor: Actor): RecordOrigin {
   return {
     ts: TS,
-    stage: operation.access === 'mutates' ? 'attempt' : 'access',
     sessionUlid: '01JX3T8M6N0V2K5W7Y9ZABCDEF',
     requestUlid: '01JX3T8M70PQRSTVWXYZ012345',
     actor: recordActor(actor),
     clientId: 7,
     connectTs: TS,
-    verb: operation.verb,
-    target: operation.target,
-    result: 'ok',
-    clusterId: operation.clusterId,
-    backendId: operation.backendId,
     bootGeneration: 0,
     sozuVersion: '2.1.0',
     buildGitSha: null,
-    extras: { ...noExtras, requestSha256: sha256, leaseId, metricDetailReason, detail },
   }
-}
-
-function completion(record: AuditRecord, operation: Operation, said: Said): AuditRecord {
-  const { target, result, errorCode, reason, fanout, detail } = outcomeOf(
-    operation,
-    said,
-    said.progress ?? null,
-  )
-  const extras = {
-    ...record.extras,
-    elapsedMs: 3,
-    errorCode,
-    reason,
-    fanout,
-    clientGone: false,
-    detail: { ...record.extras.detail, ...detail },
-  }
-  return { ...record, stage: 'completion', result, target: target ?? record.target, extras }
 }
 
 function rendered(record: AuditRecord): Lines {

@@ -1,42 +1,12 @@
-// One text line → the record it was rendered from, as far as this form tells. What it does not tell renders the same again:
-// - whether a `; ` of a value without original was a `, `;
-// - whether a number or a truth value in `detail` was one or a text that looks like it;
-// - what an id that was cut looked like before its head slot was made free of brackets and spaces;
-// - whether a version called `unknown` is one.
+// Columns of a text line → plain fields, the opposite of what text.ts lays out.
 import { isUtf8 } from 'node:buffer'
 import { sanitisePiece, sanitiseSlot } from './clean.ts'
-import { type LineFields, lineFields, recordOf, rendersTo } from './read-record.ts'
-import { type AuditRecord, RECORD_SCHEMA } from './record.ts'
-import { renderText } from './text.ts'
+import { RECORD_SCHEMA, requestFields } from './record.ts'
 
-const layout = /^\[(\S+) (\S+) (\S+) (\S+)\]\tAUDIT\tCommand\(([^\t\n]*)\)\n$/
+type Head = { session_ulid: string; request_ulid: string; cluster_id: string; backend_id: string }
 
-/**
- * The record of one line.
- * @param line with its LF
- * @returns null for whatever `renderText` would not have written to the byte: a torn line, another release's, anything else
- */
-export function readText(line: string): AuditRecord | null {
-  const match = layout.exec(line)
-  if (match === null) return null
-  const [, session = '', request = '', cluster = '', backend = '', columns = ''] = match
-  const values = new Map<string, string>()
-  for (const column of columns.split(', ')) {
-    const at = column.indexOf('=')
-    if (at < 0 || values.has(column.slice(0, at))) return null
-    values.set(column.slice(0, at), column.slice(at + 1))
-  }
-  const head = { session_ulid: session, request_ulid: request, cluster_id: cluster, backend_id: backend }
-  const fields = lineFields.safeParse(fieldsOf(head, values))
-  if (!fields.success) return null
-  const { record, context } = recordOf(fields.data)
-  return rendersTo(line, () => renderText(record, context)) ? record : null
-}
-
-type Head = Pick<LineFields, 'session_ulid' | 'request_ulid'> & { cluster_id: string; backend_id: string }
-
-/** What the schema then looks at: keys in JSON's words, each value in JSON's type or, where it has none, as it stands. */
-function fieldsOf(head: Head, values: ReadonlyMap<string, string>): object {
+/** Fields by JSON's names, each in JSON's type or, where it has none of them, as it stands: line-fields.ts checks them. */
+export function textFields(head: Head, values: ReadonlyMap<string, string>): object {
   const raw = group(values, 'raw.')
   const truncated = group(values, 'truncated.')
   const isTold = (name: string): boolean => raw.has(name) || truncated.has(name)
@@ -52,10 +22,9 @@ function fieldsOf(head: Head, values: ReadonlyMap<string, string>): object {
     const name = `detail.${key}`
     return [key, isTold(name) ? restored(name, shown, raw) : scalar(shown)]
   })
-  const fields = {
+  return {
     ts: values.get('ts'),
-    host: values.get('host'),
-    boot_generation: number(values.get('boot_generation')),
+    boot_generation: known(values.get('boot_generation')),
     session_ulid: head.session_ulid,
     request_ulid: head.request_ulid,
     actor: {
@@ -69,7 +38,6 @@ function fieldsOf(head: Head, values: ReadonlyMap<string, string>): object {
     },
     client_id: values.get('client_id') === '-' ? null : number(values.get('client_id')),
     connect_ts: values.get('connect_ts'),
-    socket: values.get('socket'),
     verb: values.get('verb'),
     target: column('target'),
     result: values.get('result'),
@@ -83,18 +51,16 @@ function fieldsOf(head: Head, values: ReadonlyMap<string, string>): object {
       reason: column('reason'),
       fanout: fanoutOf(values),
       request_sha256: values.get('request_sha256') ?? null,
-      lease_id: column('lease_id'),
-      metric_detail_reason: column('metric_detail_reason'),
-      client_gone: values.has('client_gone') ? values.get('client_gone') === 'true' : null,
+      ...Object.fromEntries(requestFields.map(([name]) => [name, column(name)])),
+      client_gone: values.has('client_gone') ? scalar(values.get('client_gone') ?? '') : null,
       truncated: truncated.size === 0 ? null : Object.fromEntries([...truncated].map(wholeOf)),
       detail: detail.length === 0 ? null : Object.fromEntries(detail),
       raw: raw.size === 0 ? null : Object.fromEntries(raw),
     },
     stage: values.get('stage'),
+    // The form has no column for it.
     schema: RECORD_SCHEMA,
-    auditd_version: values.get('auditd_version'),
   }
-  return fields
 }
 
 /** The columns whose key begins with `prefix`, by the rest of it. */

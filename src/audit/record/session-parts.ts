@@ -1,0 +1,43 @@
+// What is the same in every line of a session, rendered once and again when one of its facts changes.
+import type { AuditRecord, LineContext, RecordActor } from './record.ts'
+
+type SessionFacts = Pick<
+  AuditRecord,
+  'connectTs' | 'clientId' | 'sessionUlid' | 'bootGeneration' | 'sozuVersion' | 'buildGitSha'
+>
+
+/** @returns `render` with its last result kept for each actor, for as long as actor, facts and context stay the same */
+export function keptBySession<Parts>(
+  render: (record: AuditRecord, context: LineContext) => Parts,
+): (record: AuditRecord, context: LineContext) => Parts {
+  type Kept = { readonly facts: SessionFacts; readonly context: LineContext; readonly parts: Parts }
+  const kept = new WeakMap<RecordActor, Kept>()
+  return (record, context) => {
+    const known = kept.get(record.actor)
+    if (known !== undefined && known.context === context && hasFacts(record, known.facts)) return known.parts
+    const { connectTs, clientId, sessionUlid, bootGeneration, sozuVersion, buildGitSha } = record
+    const facts = { connectTs, clientId, sessionUlid, bootGeneration, sozuVersion, buildGitSha }
+    const parts = render(record, context)
+    kept.set(record.actor, { facts, context, parts })
+    return parts
+  }
+}
+
+/**
+ * The same text in one piece: V8 copies a text that was put together with `+` piece by piece, every time, which was a tenth of
+ * the cost of a request.
+ */
+export function flat(text: string): string {
+  return Buffer.from(text, 'utf8').toString('utf8')
+}
+
+function hasFacts(record: SessionFacts, facts: SessionFacts): boolean {
+  return (
+    record.connectTs === facts.connectTs &&
+    record.clientId === facts.clientId &&
+    record.sessionUlid === facts.sessionUlid &&
+    record.bootGeneration === facts.bootGeneration &&
+    record.sozuVersion === facts.sozuVersion &&
+    record.buildGitSha === facts.buildGitSha
+  )
+}

@@ -1,0 +1,65 @@
+// Reading zstd: by Node's own where it has it (22.15 and later), else by the program `zstd`. Memory stays bounded either way:
+// whoever writes the file chooses its window, and both refuse windows above 128 MiB.
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import type { Readable, Transform } from 'node:stream'
+import * as zlib from 'node:zlib'
+
+export type Inflating = {
+  readonly inflated: Readable
+  /** Rejects when the file is damaged or unfinished. */
+  readonly ended: Promise<void>
+}
+
+type Capabilities = {
+  /** Node's own, which Node 20 lacks. */
+  readonly createDecompress: (() => Transform) | undefined
+  readonly program: string
+}
+
+const own: Capabilities = {
+  createDecompress: (zlib as unknown as Record<string, (() => Transform) | undefined>)[
+    'createZstdDecompress'
+  ],
+  program: 'zstd',
+}
+
+/**
+ * @param fd the file, at its beginning
+ * @param chunks its bytes, for Node's own
+ * @returns a stream that fails with the error of a read, or an Error that names the package when nothing here reads zstd
+ */
+export function zstdStream(fd: number, chunks: () => Readable, can: Capabilities = own): Inflating {
+  if (can.createDecompress !== undefined) {
+    const source = chunks()
+    const inflated = source.pipe(can.createDecompress())
+    source.once('error', (error) => inflated.destroy(error))
+    inflated.once('close', () => source.destroy())
+    return { inflated, ended: Promise.resolve() }
+  }
+  // No shell, and nothing of the file's name: the program gets the open descriptor.
+  const child = spawn(can.program, ['-d', '-c', '-q', '--memory=128MB'], {
+    stdio: [fd, 'pipe', 'pipe'],
+  }) as ChildProcessByStdio<null, Readable, Readable>
+  let said = ''
+  child.stderr.on('data', (bytes: Buffer) => {
+    if (said.length < 200) said += bytes.toString('latin1')
+  })
+  child.stdout.once('close', () => child.kill())
+  child.once('error', (cause: NodeJS.ErrnoException) => {
+    child.stdout.destroy(
+      cause.code === 'ENOENT'
+        ? new Error('it is compressed (zst); install the package "zstd", or Node.js 22.15 or later', {
+            cause,
+          })
+        : cause,
+    )
+  })
+  const ended = once(child, 'close').then(([status]) => {
+    if (status !== 0) throw new Error(`zstd ended with status ${status}: ${said.trim()}`)
+  })
+  ended.catch(() => {
+    // A scan that stops early does not wait for it; any other awaits `ended` itself.
+  })
+  return { inflated: child.stdout, ended }
+}
