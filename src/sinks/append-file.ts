@@ -248,7 +248,8 @@ export class AppendFile {
 
   #sync(file: OpenFile): void {
     try {
-      syncData(file)
+      if (file.unsynced) fdatasyncSync(file.fd)
+      file.unsynced = false
     } catch (error) {
       // EIO, ENOSPC, EDQUOT: the kernel has dropped, or may drop, what it had taken.
       this.#poisoned = file.expected.ino
@@ -296,9 +297,4 @@ export class AppendFile {
       throw new JournalError(code, `${doing} ${this.#options.path}: ${errnoOf(error)}`, { cause: error })
     }
   }
-}
-
-function syncData(file: OpenFile): void {
-  if (file.unsynced) fdatasyncSync(file.fd)
-  file.unsynced = false
 }

@@ -7,6 +7,8 @@ import type { Line } from './sink.ts'
 const MAX_LINES = 10_000
 /** Beyond this many lines refusals are dropped: a flood of requests must not push out the completion of one that ran. */
 const MAX_BEFORE_REFUSALS = 8000
+/** Records that are written and not synced at most. */
+const MAX_UNCONFIRMED = 500
 /** Lines that are flushed in one write. */
 const BATCH_LINES = 500
 
@@ -43,8 +45,9 @@ export class Backlog {
     return this.#lines.slice(0, BATCH_LINES)
   }
 
-  flushed(batch: readonly Line[]): void {
-    this.#lines.splice(0, batch.length)
+  /** @returns how many lines that were */
+  flushed(batch: readonly Line[]): number {
+    return this.#lines.splice(0, batch.length).length
   }
 
   /** How many lines were dropped since this was last called. */
@@ -54,8 +57,9 @@ export class Backlog {
     return dropped
   }
 
-  get unconfirmed(): number {
-    return this.#unconfirmed.length
+  /** Whether so many records are unconfirmed that the next write must sync. */
+  get isSyncDue(): boolean {
+    return this.#unconfirmed.length >= MAX_UNCONFIRMED
   }
 
   /** Remembers records that were written and not synced, in case the next sync fails. */

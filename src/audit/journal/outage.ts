@@ -1,6 +1,6 @@
 // Whether a sink is out of order: since when and why, which reasons the operational log has already, and when the sink is
 // tried again. It never touches the sink: the sink queue does, when a retry is due.
-import type { JournalError } from '../../errors.ts'
+import { JournalError } from '../../errors.ts'
 
 /** Why a sink takes no lines, for as long as it does not. */
 export type OutageState = {
@@ -97,4 +97,9 @@ export class Outage {
 /** A sink that missed its deadline and one that still has not returned have one and the same reason. */
 function reasonOf(why: JournalError | null): string {
   return why === null || why.code === 'sink_timeout' ? 'sink_timeout' : why.message
+}
+
+/** The error of a sink whose disk has no room beyond the reserve. */
+export function sinkFull(name: string): JournalError {
+  return new JournalError('sink_full', `sink ${name}: the disk is full but for what is kept back`)
 }

@@ -5,7 +5,7 @@ import { JournalError } from '../../errors.ts'
 import type { AuditRecord } from '../record/record.ts'
 import { Backlog } from './backlog.ts'
 import { type Entry, isAdmission, mayUseReserve } from './entry.ts'
-import { Outage, type OutageState } from './outage.ts'
+import { Outage, type OutageState, sinkFull } from './outage.ts'
 import type { Line, RecoveryReport, Sink, WriteOptions } from './sink.ts'
 import { SinkAccess } from './sink-access.ts'
 
@@ -31,8 +31,6 @@ export type SinkQueueOptions = {
   readonly onRecovered: (recovery: SinkRecovery) => void
 }
 
-/** Records written and not yet synced that are kept at most, in case the sync fails. */
-const MAX_UNCONFIRMED = 500
 const OPTIONAL_BATCH_DELAY_MS = 2
 const NO_SYNC: WriteOptions = { sync: false, mayUseReserve: false, onWritten: nothing }
 /** At the start nobody waits for an answer yet. */
@@ -163,7 +161,7 @@ export class SinkQueue {
     if (this.#outage.state?.full === true) return this.#commitToReserve(batch)
     if (this.#outage.state !== null) return this.#denyAll(batch)
     const { durable } = this.#options
-    const sync = durable && (this.#backlog.unconfirmed >= MAX_UNCONFIRMED || batch.some(isAdmission))
+    const sync = durable && (this.#backlog.isSyncDue || batch.some(isAdmission))
     const lines = this.#render(batch)
     let written = false
     const onWritten = (): void => {
@@ -185,7 +183,7 @@ export class SinkQueue {
     )
     if (result === null) return
     if (result === 'full') {
-      this.#fail({ error: full(this.sink.name), full: true, unacknowledged: [] })
+      this.#fail({ error: sinkFull(this.sink.name), full: true, unacknowledged: [] })
       return this.#commitToReserve(batch)
     }
     if (sync) this.#backlog.synced()
@@ -267,7 +265,11 @@ export class SinkQueue {
         await this.#access.recover()
       }
       // What happens while this runs goes to the backlog as well: the sink is out until the last of it is written.
-      while (!this.#backlog.isEmpty) flushed += await this.#flushBatch()
+      while (!this.#backlog.isEmpty) {
+        const { batch } = this.#backlog
+        await this.#writeUnlessFull(batch)
+        flushed += this.#backlog.flushed(batch)
+      }
     } catch (error) {
       // JournalError: still out of order.
       if (!(error instanceof JournalError)) throw error
@@ -287,21 +289,10 @@ export class SinkQueue {
     this.#options.onStillOut(why, this.#outage.isNews(why))
   }
 
-  async #flushBatch(): Promise<number> {
-    const { batch } = this.#backlog
-    await this.#writeUnlessFull(batch)
-    this.#backlog.flushed(batch)
-    return batch.length
-  }
-
   async #writeUnlessFull(lines: readonly Line[]): Promise<void> {
     const result = await this.#access.append(lines, { ...NO_SYNC, sync: this.#options.durable })
-    if (result === 'full') throw full(this.sink.name)
+    if (result === 'full') throw sinkFull(this.sink.name)
   }
-}
-
-function full(name: string): JournalError {
-  return new JournalError('sink_full', `sink ${name}: the disk is full but for what is kept back`)
 }
 
 function nothing(): void {
