@@ -147,7 +147,7 @@ export class Journal {
     await Promise.all(this.#queues.map((queue) => queue.close()))
     if (this.#sweeping !== null) clearTimeout(this.#sweeping)
     for (const { sink, pending, written } of this.#queues) {
-      this.#options.log.debug({ sink: sink.name, ...written }, 'audit_lines_counted')
+      this.#options.log.info({ sink: sink.name, ...written }, 'audit_lines_counted')
       if (pending > 0)
         this.#options.log.error({ sink: sink.name, lines: pending }, 'ended with audit lines never written')
     }

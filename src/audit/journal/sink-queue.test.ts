@@ -212,7 +212,53 @@ describe('an outage', () => {
   })
 })
 
+describe('a backlog', () => {
+  it.each([
+    [true, ['write 1', 'sync']],
+    [false, ['write 1']],
+  ])('is on stable storage where records are: %s', async (durable, calls) => {
+    const sink = new MemorySink('text')
+    const harness = await openQueue(sink, { durable })
+    sink.trouble = { write: fail }
+    harness.push('completion', 'a')
+    await harness.queue.flush()
+    sink.trouble = {}
+    await inOrder(harness)
+    expect(sink.calls.slice(sink.calls.lastIndexOf('open') + 1)).toEqual(calls)
+  })
+})
+
 describe('a full sink', () => {
+  it('that fails when it is asked for room is opened anew', async () => {
+    const sink = new MemorySink('text')
+    const harness = await openQueue(sink)
+    sink.full = true
+    harness.push('completion', 'a')
+    await harness.queue.flush()
+    sink.full = false
+    sink.trouble = { write: fail }
+    await vi.waitFor(() => expect(sink.calls.filter((call) => call === 'open').length).toBeGreaterThan(1))
+    sink.trouble = {}
+    await inOrder(harness)
+    expect([sink.lines, sink.breaches]).toEqual([['completion a'], []])
+  })
+
+  it('whose sync fails later has what went into the reserve written again', async () => {
+    const sink = new MemorySink('text')
+    const harness = await openQueue(sink)
+    sink.full = true
+    harness.push('completion', 'in the reserve')
+    await harness.queue.flush()
+    sink.full = false
+    await inOrder(harness)
+    sink.trouble = { sync: fail }
+    harness.push('attempt', 'b')
+    await harness.queue.flush()
+    sink.trouble = {}
+    await inOrder(harness)
+    expect(sink.lines.at(-1)).toBe('completion in the reserve late')
+  })
+
   it('takes from the reserve what has happened, no refusals, and is in order once an empty write finds room', async () => {
     const sink = new MemorySink('text')
     const harness = await openQueue(sink)
