@@ -1,7 +1,7 @@
 // A coloured mirror of the text lines for people at a terminal. It is never required and never waited for: a terminal that
 // does not take its lines loses them, the files do not. Colour is put round the rendered line, so removing the ANSI
 // sequences gives the file's line back.
-import type { Line, OpenResult, Sink } from '../audit/journal/sink.ts'
+import type { LineBatch, OpenResult, Sink } from '../audit/journal/sink.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
 
 const RESET = '\u001b[0m'
@@ -54,10 +54,9 @@ export class ConsoleSink implements Sink {
     return { torn: false, syncFailed: false, firstRecord: null, readBack: null }
   }
 
-  async write(lines: readonly Line[]): Promise<'written'> {
+  async write({ text }: LineBatch): Promise<'written'> {
     const { stream } = this.#options
-    if (!this.#gone && lines.length > 0 && stream.writableLength < MAX_WAITING_BYTES)
-      stream.write(lines.map(({ text }) => text).join(''))
+    if (!this.#gone && text !== '' && stream.writableLength < MAX_WAITING_BYTES) stream.write(text)
     return 'written'
   }
 

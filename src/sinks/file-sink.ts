@@ -4,7 +4,7 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import type {
-  Line,
+  LineBatch,
   OpenResult,
   RecoveredAttempts,
   Sink,
@@ -103,30 +103,31 @@ export class FileSink implements Sink {
   }
 
   async write(
-    lines: readonly Line[],
+    { text, lines }: LineBatch,
     { sync, mayUseReserve, onWritten }: WriteOptions,
   ): Promise<WriteResult> {
     if (lines.length === 0) return this.#check()
-    let text = ''
-    for (const line of lines) text += line.text
-    const change = this.#openAttempts.changeBy(lines)
-    const command = { do: 'write', text, sync, mayUseReserve, openAttempts: change.count } as const
+    const openAttempts = this.#openAttempts.begin(lines)
+    const command = { do: 'write', text, sync, mayUseReserve, openAttempts } as const
     const result = (await this.#send(command, onWritten).catch((error: unknown) => {
-      this.#openAttempts.assumeWritten(lines)
+      this.#openAttempts.fail(lines)
       throw error
     })) as FileWriteResult
     switch (result.end) {
       case 'full':
+        this.#openAttempts.rollBack()
         this.#full = true
         return 'full'
       case 'moved':
-        if (result.why === null) return 'moved'
-        // The lines may be in the file that was tampered with.
-        this.#openAttempts.assumeWritten(lines)
-        this.#options.onTampering(this.name, result.why, null)
+        if (result.why === null) this.#openAttempts.rollBack()
+        else {
+          // The lines may be in the file that was tampered with.
+          this.#openAttempts.fail(lines)
+          this.#options.onTampering(this.name, result.why, null)
+        }
         return 'moved'
       case 'written':
-        this.#openAttempts.apply(change)
+        this.#openAttempts.commit()
         if (result.noticed !== null) this.#options.onTampering(this.name, result.noticed, null)
         return 'written'
     }

@@ -9,7 +9,10 @@ const completion = (ulid: string) => journalLine('completion', ulid)
 
 function written(...batches: readonly (readonly Line[])[]): OpenAttempts {
   const attempts = new OpenAttempts()
-  for (const lines of batches) attempts.apply(attempts.changeBy(lines))
+  for (const lines of batches) {
+    attempts.begin(lines)
+    attempts.commit()
+  }
   return attempts
 }
 
@@ -33,24 +36,45 @@ describe('open attempts', () => {
     expect(written([attempt('a'), completion('a'), attempt('a')]).count).toBe(1)
   })
 
-  it('are counted beforehand, and do not change before the lines are written', () => {
+  it('are counted beforehand, and lose none before the lines are written', () => {
     const attempts = written([attempt('a'), attempt('b')])
-    const change = attempts.changeBy([completion('a'), attempt('b'), attempt('c'), attempt('d')])
-    expect([change.count, attempts.count]).toEqual([3, 2])
-    attempts.apply(change)
-    expect(attempts.count).toBe(3)
+    expect(attempts.begin([completion('a'), completion('b'), attempt('c')])).toBe(1)
+    expect(attempts.count).toBe(2)
+    attempts.commit()
+    expect(attempts.count).toBe(1)
+    expect(attempts.begin([attempt('c'), attempt('d')])).toBe(2)
+    expect(attempts.count).toBe(2)
+  })
+
+  it('are what they were when nothing of the lines was written', () => {
+    const attempts = written([attempt('a'), attempt('b')])
+    const lines = [
+      completion('a'),
+      attempt('a'),
+      completion('a'),
+      attempt('c'),
+      completion('c'),
+      attempt('d'),
+    ]
+    attempts.begin(lines)
+    attempts.rollBack()
+    expect(attempts.count).toBe(2)
+    expect(attempts.begin([completion('a'), completion('b')])).toBe(0)
   })
 
   it('have those of a write that failed, but lose none by its completions', () => {
     const attempts = written([attempt('a')])
-    attempts.assumeWritten([attempt('b'), completion('a')])
+    const lines = [attempt('b'), completion('b'), completion('a')]
+    attempts.begin(lines)
+    attempts.fail(lines)
     expect(attempts.count).toBe(2)
   })
 
   it('are what the file holds once it was read', () => {
     const attempts = written([attempt('a')])
     attempts.reset(['b', 'c'])
-    attempts.apply(attempts.changeBy([completion('b')]))
+    attempts.begin([completion('b')])
+    attempts.commit()
     expect(attempts.count).toBe(1)
   })
 })

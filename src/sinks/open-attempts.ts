@@ -2,42 +2,48 @@
 // same one closes it, in the order of the lines. This is the only place that says so.
 import type { Line } from '../audit/journal/sink.ts'
 
-/** What lines that are about to be written do to the open attempts. */
-export type AttemptChange = {
-  /** Whether each request ulid among the lines is open after the last of them. */
-  readonly open: ReadonlyMap<string, boolean>
-  /** How many attempts are open once the lines are written. */
-  readonly count: number
-}
-
 export class OpenAttempts {
+  /** Open once the lines that are being written now, if any, are written. */
   readonly #ulids = new Set<string>()
+  /** Ulids that these lines opened or closed, in the order of the lines. */
+  #changed: string[] = []
+  #countBefore = 0
 
+  /** While lines are being written, the greater of the numbers before and after them. */
   get count(): number {
-    return this.#ulids.size
+    return this.#changed.length === 0 ? this.#ulids.size : Math.max(this.#ulids.size, this.#countBefore)
   }
 
-  changeBy(lines: readonly Line[]): AttemptChange {
-    const open = new Map<string, boolean>()
+  /**
+   * Lines are about to be written: one of `commit`, `rollBack` and `fail` says what came of it.
+   * @returns how many attempts are open once they are written
+   */
+  begin(lines: readonly Line[]): number {
+    const ulids = this.#ulids
+    this.#countBefore = ulids.size
     for (const { stage, requestUlid } of lines) {
-      if (stage === 'attempt') open.set(requestUlid, true)
-      else if (stage === 'completion' || stage === 'refusal') open.set(requestUlid, false)
+      const before = ulids.size
+      if (stage === 'attempt') ulids.add(requestUlid)
+      else if (stage === 'completion' || stage === 'refusal') ulids.delete(requestUlid)
+      if (ulids.size !== before) this.#changed.push(requestUlid)
     }
-    let { count } = this
-    for (const [ulid, isOpen] of open) count += Number(isOpen) - Number(this.#ulids.has(ulid))
-    return { open, count }
+    return ulids.size
   }
 
   /** The lines were written. */
-  apply({ open }: AttemptChange): void {
-    for (const [ulid, isOpen] of open) {
-      if (isOpen) this.#ulids.add(ulid)
-      else this.#ulids.delete(ulid)
-    }
+  commit(): void {
+    this.#changed = []
   }
 
-  /** The write of the lines failed: an attempt among them may be in the file all the same, until its refusal is. */
-  assumeWritten(lines: readonly Line[]): void {
+  /** Nothing of the lines was written. */
+  rollBack(): void {
+    for (const ulid of this.#changed.reverse()) if (!this.#ulids.delete(ulid)) this.#ulids.add(ulid)
+    this.#changed = []
+  }
+
+  /** The write failed: an attempt among the lines may be in the file all the same, until its refusal is. */
+  fail(lines: readonly Line[]): void {
+    this.rollBack()
     for (const { stage, requestUlid } of lines) if (stage === 'attempt') this.#ulids.add(requestUlid)
   }
 

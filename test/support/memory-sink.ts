@@ -1,6 +1,6 @@
 // A sink that keeps its lines in memory and fails when told to. It holds the journal to the contract of `Sink`: never called
 // again before the last call settled, never used after a failure without being opened. Breaches are kept in `breaches`.
-import type { Line, OpenResult, Sink, WriteOptions, WriteResult } from '../../src/audit/journal/sink.ts'
+import type { LineBatch, OpenResult, Sink, WriteOptions, WriteResult } from '../../src/audit/journal/sink.ts'
 import type { AuditRecord } from '../../src/audit/record/record.ts'
 import { JournalError } from '../../src/errors.ts'
 
@@ -63,10 +63,11 @@ export class MemorySink implements Sink {
   }
 
   async write(
-    batch: readonly Line[],
+    { text, lines: batch }: LineBatch,
     { sync, mayUseReserve, onWritten }: WriteOptions,
   ): Promise<WriteResult> {
-    const lines = batch.map(({ text }) => text.slice(0, -1))
+    if (text !== batch.map((line) => line.text).join('')) this.breaches.push(`another text: ${text}`)
+    const lines = batch.map((line) => line.text.slice(0, -1))
     if (this.moves > 0) {
       this.moves -= 1
       this.calls.push(`moved ${lines.length}`)

@@ -2,7 +2,7 @@
 // file may hold, and no more. A write that failed counts with as much of it as the file took.
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
-import type { Line, OpenResult, Sink, WriteOptions, WriteResult } from '../../src/audit/journal/sink.ts'
+import type { LineBatch, OpenResult, Sink, WriteOptions, WriteResult } from '../../src/audit/journal/sink.ts'
 import type { AuditRecord } from '../../src/audit/record/record.ts'
 
 export class RecordingSink implements Sink {
@@ -66,12 +66,12 @@ export class RecordingSink implements Sink {
     return result
   }
 
-  async write(lines: readonly Line[], options: WriteOptions): Promise<WriteResult> {
-    const text = lines.map((line) => line.text).join('')
-    this.#failed = text
-    const result = await this.#sink.write(lines, options)
+  async write(batch: LineBatch, options: WriteOptions): Promise<WriteResult> {
+    this.#failed = batch.text
+    const result = await this.#sink.write(batch, options)
     this.#failed = ''
-    if (result === 'written') this.#given.set(this.#inode, `${this.#given.get(this.#inode) ?? ''}${text}`)
+    if (result === 'written')
+      this.#given.set(this.#inode, `${this.#given.get(this.#inode) ?? ''}${batch.text}`)
     return result
   }
 

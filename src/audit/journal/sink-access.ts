@@ -4,7 +4,7 @@
 import { JournalError } from '../../errors.ts'
 import type { AuditRecord } from '../record/record.ts'
 import { SinkOperation } from './operation.ts'
-import type { Line, OpenResult, RecoveryReport, Sink, WriteOptions, WriteResult } from './sink.ts'
+import type { Line, LineBatch, OpenResult, RecoveryReport, Sink, WriteOptions, WriteResult } from './sink.ts'
 
 export type SinkAccessOptions = {
   readonly deadlineMs: number
@@ -93,7 +93,7 @@ export class SinkAccess {
       if (opened.firstRecord === null) return
       const first = this.render(opened.firstRecord(this.#openAttempts))
       const line = opened.torn ? { ...first, text: `\n${first.text}` } : first
-      if ((await this.#write([line], OWN_LINES)) === 'written') return
+      if ((await this.#write(batchOf([line]), OWN_LINES)) === 'written') return
     }
     throw new JournalError('sink_open_failed', this.#takenAway)
   }
@@ -115,8 +115,9 @@ export class SinkAccess {
   }
 
   async #append(lines: readonly Line[], options: WriteOptions): Promise<'written' | 'full'> {
+    const batch = batchOf(lines)
     for (let moves = 0; moves < MAX_MOVES; moves += 1) {
-      const result = await this.#write(lines, options)
+      const result = await this.#write(batch, options)
       if (result !== 'moved') return result
       await this.#open()
       // What no sync had confirmed is in the backlog now, and must be written before these lines.
@@ -126,19 +127,19 @@ export class SinkAccess {
     throw new JournalError('sink_write_failed', this.#takenAway)
   }
 
-  async #write(lines: readonly Line[], options: WriteOptions): Promise<WriteResult> {
+  async #write(batch: LineBatch, options: WriteOptions): Promise<WriteResult> {
     let counted = false
     const count = (): void => {
       if (counted) return
       counted = true
-      this.#lines += lines.length
-      for (const { text } of lines) this.#bytes += Buffer.byteLength(text)
+      this.#lines += batch.lines.length
+      this.#bytes += Buffer.byteLength(batch.text)
     }
     const onWritten = (): void => {
       count()
       options.onWritten()
     }
-    const result = await this.#sink.write(lines, { ...options, onWritten })
+    const result = await this.#sink.write(batch, { ...options, onWritten })
     if (result === 'written') count()
     return result
   }
@@ -151,6 +152,12 @@ export class SinkAccess {
   get #takenAway(): string {
     return `sink ${this.#sink.name}: its file is taken away again and again`
   }
+}
+
+function batchOf(lines: readonly Line[]): LineBatch {
+  let text = ''
+  for (const line of lines) text += line.text
+  return { text, lines }
 }
 
 function nothing(): void {

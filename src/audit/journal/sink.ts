@@ -5,6 +5,9 @@ import type { AuditRecord, Stage } from '../record/record.ts'
 /** A rendered record. `text` ends in LF; the first one of a file may begin with an LF as well, which ends a torn line. */
 export type Line = { readonly text: string; readonly stage: Stage; readonly requestUlid: string }
 
+/** Lines that are written at once. `text` is all of theirs in a row: the bytes that go into the sink. */
+export type LineBatch = { readonly text: string; readonly lines: readonly Line[] }
+
 export type WriteOptions = {
   /** Whether the lines must be on stable storage. */
   readonly sync: boolean
@@ -64,10 +67,10 @@ export interface Sink {
    */
   open(): Promise<OpenResult>
   /**
-   * Appends lines in their order. Without lines it asks whether the sink would take some: a full one has to have room again.
+   * Appends lines. Without lines it asks whether the sink would take some: a full one has to have room again.
    * @throws JournalError `sink_write_failed`
    */
-  write(lines: readonly Line[], options: WriteOptions): Promise<WriteResult>
+  write(batch: LineBatch, options: WriteOptions): Promise<WriteResult>
   /** Syncs what was written and lets go. @throws JournalError `sink_write_failed` */
   close(): Promise<void>
 }
