@@ -4,7 +4,8 @@ import { readFileSync, statSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { hostname } from 'node:os'
 import path from 'node:path'
-import { type FinishReport, Journal, type Sink } from '../audit/journal/journal.ts'
+import { Journal } from '../audit/journal/journal.ts'
+import type { RecoveryReport, Sink } from '../audit/journal/sink.ts'
 import { outcomeUnknownRecord } from '../audit/record/build.ts'
 import { cleanPiece, ownText, sanitiseText } from '../audit/record/clean.ts'
 import { sha256 } from '../audit/record/digest.ts'
@@ -39,7 +40,7 @@ import { Listener } from '../proxy/listener.ts'
 import { SessionTable } from '../proxy/sessions.ts'
 import type { Tampering } from '../sinks/append-file.ts'
 import { ConsoleSink } from '../sinks/console.ts'
-import { FileSink, type Opened } from '../sinks/file-sink.ts'
+import { FileSink, type OpenedFileFacts } from '../sinks/file-sink.ts'
 import { missingFields } from '../sozu/operation.ts'
 import { Sozu } from '../upstream/instance.ts'
 import { DaemonRecords } from './own-records.ts'
@@ -226,13 +227,13 @@ export class Daemon {
     await this.#sessions.untilIdle(TICK_MS / 2)
     if (this.#ticking !== null) clearInterval(this.#ticking)
     await this.#reportSuppressed(true)
-    this.#journal.tellRefused()
+    this.#journal.reportRefused()
     // An optional file may be a little behind: what is on its way to it is not in flight. One that hangs is not waited for.
     const late = new Promise((resolve) => setTimeout(resolve, TICK_MS / 2))
     await Promise.race([this.#journal.flush(), late])
     await this.#note(
       this.#records.create('audit_stopped', `signal:${signal}`, {
-        detail: { sessions_cut: cut, in_flight: this.#journal.standing },
+        detail: { sessions_cut: cut, in_flight: this.#journal.openAttempts },
       }),
     )
     await this.#journal.close()
@@ -241,7 +242,7 @@ export class Daemon {
   }
 
   /** Says what an earlier run left unfinished. @returns the same for `audit_started`, where there was anything */
-  #reportUnfinished(sink: string, { finished, incomplete }: FinishReport): Detail {
+  #reportUnfinished(sink: string, { finished, incomplete }: RecoveryReport): Detail {
     if (finished === 0 && incomplete === null) return {}
     this.#log.warn(
       { sink, outcome_unknown: finished, not_looked_at: incomplete },
@@ -362,7 +363,7 @@ export class Daemon {
       groupId,
       reserveBytes: this.#config.reserveBytes,
       lowSpaceBytes: this.#config.lowSpaceBytes,
-      opened: (report: Opened) => this.#records.opened(report),
+      opened: (report: OpenedFileFacts) => this.#records.opened(report),
       outcomeUnknown: (attempt: AuditRecord) => outcomeUnknownRecord(attempt, clockRealtime()),
       onTampering: (sink: string, what: Tampering, movedAside: string | null) =>
         this.#noteTampering(sink, what, movedAside),

@@ -74,7 +74,7 @@ describe('the record that opens a file', () => {
     tornBytes: 0,
     narrowedFrom: null,
     movedAside: null,
-    inFlight: null,
+    openAttempts: null,
   }
 
   it('says whether the file is new', () => {
@@ -93,7 +93,7 @@ describe('the record that opens a file', () => {
       tornBytes: 12,
       narrowedFrom: 0o100666 & 0o777,
       movedAside: '/var/log/a.log.moved-1',
-      inFlight: 3,
+      openAttempts: 3,
     })
     const text = renderJson(record, line)
     validateLine(text)

@@ -41,10 +41,10 @@ export class DaemonRecords {
     readonly tornBytes: number
     readonly narrowedFrom: number | null
     readonly movedAside: string | null
-    readonly inFlight: number | null
+    readonly openAttempts: number | null
   }): AuditRecord {
     const detail: Record<string, Detail[string]> = { fresh: report.fresh }
-    if (report.inFlight !== null) detail['in_flight'] = report.inFlight
+    if (report.openAttempts !== null) detail['in_flight'] = report.openAttempts
     if (report.tornBytes > 0) detail['torn_bytes'] = report.tornBytes
     if (report.narrowedFrom !== null) detail['narrowed_from'] = ownText(report.narrowedFrom.toString(8))
     if (report.movedAside !== null) detail['moved_aside'] = cleanPiece(report.movedAside)

@@ -1,25 +1,22 @@
-// An append-only audit file: only whole lines, 0640 at most, a regular file with one name, locked, and always the file that
-// stands at its path. A descriptor on which anything failed is never used again: after a failed fdatasync the kernel may
-// call the next one a success although the bytes are gone. Every call blocks; the thread it runs on must be nobody else's.
+// An append-only audit file: 0640 at most, a regular file with one name, locked, and always the file that stands at its path.
+// It writes the bytes it is given and no other. A descriptor on which anything failed is never used again: after a failed
+// fdatasync the kernel may call the next one a success although the bytes are gone. Every call blocks its thread.
 import {
   closeSync,
-  fchmodSync,
-  fchownSync,
   fdatasyncSync,
   fstatSync,
   lstatSync,
   renameSync,
   rmSync,
-  type Stats,
   statfsSync,
   writeSync,
 } from 'node:fs'
 import path from 'node:path'
 import { errnoOf, JournalError } from '../errors.ts'
-import { closeQuietly, isUnfit, lockPath, openByRules } from './open-file.ts'
+import { closeQuietly, type ExpectedStats, isUnfit, lockPath, openByRules, repair } from './open-file.ts'
 import { Reserve } from './reserve.ts'
 
-/** What somebody did to the file or its path behind our back. */
+/** What somebody else did to the file or its path. */
 export type Tampering =
   | 'deleted'
   | 'replaced'
@@ -29,92 +26,92 @@ export type Tampering =
   | 'owner_changed'
   | 'linked'
 
-/** What opening found. */
-export type Found = {
+/** What opening a file found. */
+export type FileOpenResult = {
   readonly path: string
   /** The file did not exist, or was empty. */
   readonly fresh: boolean
   /** Its size in bytes when it was found. */
   readonly size: number
-  /** Bytes of a last line without LF, which was closed. */
+  /** Bytes behind the last LF, 64 KiB at most: whoever writes next must end that line first. */
   readonly tornBytes: number
   /** Its last whole line, as characters 0 to 255, LF included; null when there is none, or none that can be one of ours. */
   readonly lastLine: string | null
   /** Permission bits before they were narrowed, or null. */
   readonly narrowedFrom: number | null
-  /** Where what stood at the path was moved, because it was not fit to be written, or null. */
+  /** Where the file that stood at the path was moved, because it was not fit to be written, or null. */
   readonly movedAside: string | null
   /** It was moved because a sync had failed on it, not because somebody had put it there. */
-  readonly distrusted: boolean
-  /** A sync has failed since the file was last opened, on it or on what it was before a rotation. */
+  readonly poisoned: boolean
+  /** A sync has failed since the last opening, on the file or on the one that was rotated away. */
   readonly syncFailed: boolean
 }
 
 /**
  * How a write ended. `moved`: another file is due, and nothing of this write may be counted on; `why` is null after a
  * rotation, which leaves the old file whole under another name. `full`: nothing was written, since it would take the
- * space kept back.
+ * reserve.
  */
-export type Written =
+export type FileWriteResult =
   | { readonly end: 'written'; readonly noticed: Tampering | null }
   | { readonly end: 'full' }
   | { readonly end: 'moved'; readonly why: Tampering | null }
 
-export type AuditFileOptions = {
+export type AppendFileOptions = {
   readonly path: string
   /** Group the file is given, as a number; null leaves it. */
   readonly groupId: number | null
-  /** Space kept back for what has happened already when the disk is full; 0 keeps none. */
+  /** Space kept for records of what has happened already when the disk is full; 0 keeps none. */
   readonly reserveBytes: number
 }
 
-export type WriteOptions = {
+export type FileWriteOptions = {
   /** Whether the lines must be on stable storage. */
   readonly sync: boolean
-  /** Whether the space kept back may be used. */
+  /** Whether the reserve may be used. */
   readonly mayUseReserve: boolean
-  /** Requests whose outcome is still to come: for each, a line's space is kept back as well. */
-  readonly inFlight: number
+  /** Attempts without completion once this is written: for each, a line's space is reserved as well. */
+  readonly openAttempts: number
   /** Called between write and sync. */
   readonly onWritten: () => void
 }
 
-/** An open file, and what it must look like as long as nobody but us touches it. */
 type OpenFile = {
   readonly fd: number
-  expected: Pick<Stats, 'dev' | 'ino' | 'mode' | 'uid' | 'gid' | 'nlink' | 'size'>
+  expected: ExpectedStats
   unsynced: boolean
 }
 
-/** Room that must be there, beside what is kept back, before a full disk counts as one no more. */
+/** Room that must be there beside the reserve before a full disk no longer counts as full. */
 const MAX_BATCH_BYTES = 65_536
 
-export class AuditFile {
-  readonly #options: AuditFileOptions
+export class AppendFile {
+  readonly #options: AppendFileOptions
   readonly #reserve: Reserve
   #lockFd: number | null = null
   #file: OpenFile | null = null
-  #syncFailed = false
-  /** Inode of a file on which a sync failed: what shares a block with the lost bytes may be lost whatever later syncs say. */
-  #distrusted: number | null = null
-  /** Whether the open file has anything that a sync confirmed, or that was there before us. */
-  #vouched = false
+  /** A sync failed, and no opening has reported it yet. */
+  #syncFailedUnreported = false
+  /** Inode of a file on which a sync failed: lines that share a block with the lost bytes may be lost whatever later syncs say. */
+  #poisoned: number | null = null
+  /** Whether the open file has bytes that a sync confirmed, or that were there when it was opened. */
+  #hasSyncedData = false
 
-  constructor(options: AuditFileOptions) {
+  constructor(options: AppendFileOptions) {
     this.#options = options
     this.#reserve = new Reserve(options.path, options.reserveBytes)
   }
 
   /**
    * Opens the file at the path, abandoning what was open before.
-   * @param again the file was open before: what stands at its path now and is not fit is moved aside, never written to
+   * @param again the file was open before: if the one at the path now is not fit, it is moved aside and never written to
    * @throws JournalError `sink_open_failed`, `sink_locked`
    */
-  open(again: boolean): Found {
+  open(again: boolean): FileOpenResult {
     this.#letGo()
     return this.#guard('sink_open_failed', () => {
       try {
-        return this.#open(this.#leaveDistrusted(), true)
+        return this.#open(this.#leavePoisoned(), true)
       } catch (error) {
         if (!again) this.#unlock()
         if (!again || !isUnfit(error)) throw error
@@ -127,18 +124,19 @@ export class AuditFile {
    * Appends lines, each ending in LF.
    * @throws JournalError `sink_write_failed`; the descriptor is then never used again
    */
-  write(lines: string, { sync, mayUseReserve, inFlight, onWritten }: WriteOptions): Written {
+  write(text: string, { sync, mayUseReserve, openAttempts, onWritten }: FileWriteOptions): FileWriteResult {
     return this.#guard('sink_write_failed', () => {
       const file = this.#opened()
       const before = this.#look(file)
       if (before !== 'same') {
-        // What was written to the old file and not synced yet must not be forgotten with its descriptor.
+        // Lines in the old file that are not synced yet must not be lost with its descriptor.
         this.#sync(file)
         return { end: 'moved', why: before === 'rotated' ? null : before }
       }
-      const noticed = repair(file)
-      const bytes = Buffer.from(lines, 'utf8')
-      if (!this.#reserve.keep(file.fd, file.expected.size, bytes.length, inFlight)) {
+      const repaired = repair(file.fd, file.expected)
+      if (repaired !== null) file.expected = repaired.expected
+      const bytes = Buffer.from(text, 'utf8')
+      if (!this.#reserve.keep(file.fd, file.expected.size, bytes.length, openAttempts)) {
         if (!mayUseReserve) return { end: 'full' }
         this.#reserve.release()
       }
@@ -151,12 +149,12 @@ export class AuditFile {
       }
       // A rotation in between leaves these lines where they are, in the file that was rotated away.
       return after === 'same' || after === 'rotated'
-        ? { end: 'written', noticed }
+        ? { end: 'written', noticed: repaired?.noticed ?? null }
         : { end: 'moved', why: after }
     })
   }
 
-  /** Whether there is room again for more than what is kept back. @throws JournalError `sink_write_failed` */
+  /** Whether there is room again beyond the reserve. @throws JournalError `sink_write_failed` */
   hasRoom(): boolean {
     return this.#guard('sink_write_failed', () => {
       const { fd, expected } = this.#opened()
@@ -172,7 +170,7 @@ export class AuditFile {
     })
   }
 
-  /** Syncs what was written, gives back the space kept, and lets go of the file. @throws JournalError `sink_write_failed` */
+  /** Syncs the file, gives the reserve back, and lets go of the file. @throws JournalError `sink_write_failed` */
   close(): void {
     this.#guard('sink_write_failed', () => {
       if (this.#file !== null) this.#sync(this.#file)
@@ -186,17 +184,26 @@ export class AuditFile {
     this.#lockFd = null
   }
 
-  #open(movedAside: string | null, distrusted: boolean): Found {
+  #open(movedAside: string | null, poisoned: boolean): FileOpenResult {
     const { path: file, groupId } = this.#options
     this.#lockFd ??= lockPath(file)
-    const { fd, stats, foundSize, tornBytes, lastLine, narrowedFrom } = openByRules(file, groupId)
-    this.#file = { fd, expected: stats, unsynced: tornBytes > 0 }
-    this.#vouched = foundSize > 0
+    const { fd, stats, tornBytes, lastLine, narrowedFrom } = openByRules(file, groupId)
+    this.#file = { fd, expected: stats, unsynced: false }
+    this.#hasSyncedData = stats.size > 0
     this.#reserve.renew()
-    const found = { path: file, fresh: foundSize === 0, size: foundSize, tornBytes, lastLine, narrowedFrom }
-    const syncFailed = this.#syncFailed
-    this.#syncFailed = false
-    return { ...found, movedAside, distrusted: distrusted && movedAside !== null, syncFailed }
+    const syncFailed = this.#syncFailedUnreported
+    this.#syncFailedUnreported = false
+    return {
+      path: file,
+      fresh: stats.size === 0,
+      size: stats.size,
+      tornBytes,
+      lastLine,
+      narrowedFrom,
+      movedAside,
+      poisoned: poisoned && movedAside !== null,
+      syncFailed,
+    }
   }
 
   /** Rotation, deletion, replacement and truncation are invisible to a writer that never looks. */
@@ -220,7 +227,7 @@ export class AuditFile {
     }
   }
 
-  /** A ballast file says nothing about the space beside it: what it holds finishes the line that did not fit. */
+  /** A ballast file says nothing about the space beside it: its space takes the rest of a line that did not fit. */
   #writeSome(fd: number, bytes: Buffer): number {
     try {
       return writeSync(fd, bytes)
@@ -231,7 +238,7 @@ export class AuditFile {
     }
   }
 
-  /** Renames what stands at the path, so that nothing that may be evidence is lost. */
+  /** Renames the file at the path instead of removing it: it may be evidence. */
   #moveAside(): string {
     const { path: file } = this.#options
     const aside = `${file}.moved-${Date.now()}`
@@ -241,22 +248,23 @@ export class AuditFile {
 
   #sync(file: OpenFile): void {
     try {
-      syncData(file)
+      if (file.unsynced) fdatasyncSync(file.fd)
+      file.unsynced = false
     } catch (error) {
       // EIO, ENOSPC, EDQUOT: the kernel has dropped, or may drop, what it had taken.
-      this.#distrusted = file.expected.ino
-      this.#syncFailed = true
+      this.#poisoned = file.expected.ino
+      this.#syncFailedUnreported = true
       throw error
     }
-    this.#vouched = true
+    this.#hasSyncedData = true
   }
 
   /** A file on which a sync failed is never written again: moved aside, or removed when no sync ever confirmed any of it. */
-  #leaveDistrusted(): string | null {
+  #leavePoisoned(): string | null {
     const present = lstatSync(this.#options.path, { throwIfNoEntry: false })
-    if (present === undefined || present.ino !== this.#distrusted) return null
-    this.#distrusted = null
-    if (this.#vouched) return this.#moveAside()
+    if (present === undefined || present.ino !== this.#poisoned) return null
+    this.#poisoned = null
+    if (this.#hasSyncedData) return this.#moveAside()
     rmSync(this.#options.path)
     return null
   }
@@ -266,13 +274,13 @@ export class AuditFile {
     return this.#file
   }
 
-  /** Lets go of a file that is in order: the space kept beyond its end is given back. */
+  /** Lets go of a file that is in order, and gives its reserve back. */
   #letGo(): void {
     if (this.#file !== null) this.#reserve.giveBack(this.#file.fd, this.#file.expected.size)
     this.#abandon()
   }
 
-  /** Gives the descriptor up; what it says on closing no longer matters, since nothing on it counts from here on. */
+  /** Gives the descriptor up; an error on closing no longer matters, since nothing on it counts from here on. */
   #abandon(): void {
     const file = this.#file
     this.#file = null
@@ -289,23 +297,4 @@ export class AuditFile {
       throw new JournalError(code, `${doing} ${this.#options.path}: ${errnoOf(error)}`, { cause: error })
     }
   }
-}
-
-function syncData(file: OpenFile): void {
-  if (file.unsynced) fdatasyncSync(file.fd)
-  file.unsynced = false
-}
-
-/** Mode, owner and names, as they must be; what was changed is put right, and named. */
-function repair(file: OpenFile): Tampering | null {
-  const { fd, expected } = file
-  const { mode, uid, gid, nlink } = fstatSync(fd)
-  const owned = uid === expected.uid && gid === expected.gid
-  if (owned && mode === expected.mode && nlink === expected.nlink) return null
-  if (!owned) fchownSync(fd, expected.uid, expected.gid)
-  // Only ever narrowed: what an operator took away is not given back.
-  if (mode !== expected.mode) fchmodSync(fd, mode & expected.mode & 0o7777)
-  file.expected = { ...fstatSync(fd), size: expected.size }
-  if (nlink !== expected.nlink) return 'linked'
-  return mode === expected.mode ? 'owner_changed' : 'mode_changed'
 }

@@ -1,7 +1,7 @@
 // A coloured mirror of the text lines for people at a terminal. It is never required and never waited for: a terminal that
-// does not take its lines loses them, the files do not. Colour is put round what was rendered, so removing the ANSI
+// does not take its lines loses them, the files do not. Colour is put round the rendered line, so removing the ANSI
 // sequences gives the file's line back.
-import type { Sink } from '../audit/journal/journal.ts'
+import type { LineBatch, OpenResult, Sink } from '../audit/journal/sink.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
 
 const RESET = '\u001b[0m'
@@ -27,6 +27,8 @@ export class ConsoleSink implements Sink {
   readonly name = 'console'
   readonly required = false
   readonly bestEffort = true
+  /** Nothing is kept, so nothing is open. */
+  readonly openAttempts = 0
   readonly #options: ConsoleOptions
   #gone = false
 
@@ -48,13 +50,13 @@ export class ConsoleSink implements Sink {
   }
 
   /** The stream is the process's own; there is nothing to open. */
-  async open(): Promise<boolean> {
-    return true
+  async open(): Promise<OpenResult> {
+    return { torn: false, syncFailed: false, firstRecord: null, readBack: null }
   }
 
-  async write(lines: string): Promise<'written'> {
+  async write({ text }: LineBatch): Promise<'written'> {
     const { stream } = this.#options
-    if (!this.#gone && stream.writableLength < MAX_WAITING_BYTES) stream.write(lines)
+    if (!this.#gone && text !== '' && stream.writableLength < MAX_WAITING_BYTES) stream.write(text)
     return 'written'
   }
 

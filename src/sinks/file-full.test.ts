@@ -8,6 +8,7 @@ import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
 import { Journal } from '../audit/journal/journal.ts'
+import type { SinkAccess } from '../audit/journal/sink-access.ts'
 import { cleanPiece } from '../audit/record/clean.ts'
 import type { AuditRecord, Stage } from '../audit/record/record.ts'
 import { DaemonRecords } from '../daemon/own-records.ts'
@@ -24,18 +25,19 @@ const FILLING = 'x'.repeat(100)
 
 let directory = ''
 let sink: FileSink
+let access: SinkAccess
 
 beforeEach(() => {
   directory = mkdtempSync(path.join(tmpdir(), 'file-sink-'))
 })
 
 afterEach(async () => {
-  await sink.close()
+  await access.close()
   rmSync(directory, { recursive: true, force: true })
 })
 
 function sinkOf(file: string): FileSink {
-  ;({ sink } = createFileSink({
+  ;({ sink, access } = createFileSink({
     path: file,
     render: ({ stage, verb, target, extras }) => {
       const { late, torn_bytes: torn } = extras.detail ?? {}
@@ -118,10 +120,11 @@ describe('a file at the largest size it may have', () => {
 
   it('is continued after a short write until every byte is written or one is refused', async () => {
     const file = path.join(directory, 'audit.log')
-    await sinkOf(file).open()
+    sinkOf(file)
+    await access.open()
     limitFileSize(statSync(file).size + 10)
     try {
-      await expect(writeLines(sink, ['0123456789abcdef'])).rejects.toMatchObject({
+      await expect(writeLines(access, ['0123456789abcdef'])).rejects.toMatchObject({
         code: 'sink_write_failed',
         message: expect.stringContaining('EFBIG'),
       })
@@ -129,8 +132,8 @@ describe('a file at the largest size it may have', () => {
       limitFileSize(null)
     }
     expect(readFileSync(file, 'utf8')).toBe('audit_log_opened\n0123456789')
-    await sink.open()
-    await writeLines(sink, ['next'])
+    await access.open()
+    await writeLines(access, ['next'])
     expect(readFileSync(file, 'utf8')).toBe('audit_log_opened\n0123456789\naudit_log_opened torn=10\nnext\n')
   })
 })
@@ -145,7 +148,7 @@ describe.skipIf(!isRoot)('a file on a full disk (needs root)', () => {
   })
 
   afterEach(async () => {
-    await sink.close()
+    await access.close()
     execFileSync('umount', ['--lazy', mounted])
   })
 
@@ -158,9 +161,10 @@ describe.skipIf(!isRoot)('a file on a full disk (needs root)', () => {
   it('is not created, and not left half open, when there is no room for its first line', async () => {
     writeFileSync(path.join(mounted, 'ballast'), Buffer.alloc(statfsSync(mounted).bfree * 4096))
     const file = path.join(mounted, 'audit.log')
-    await expect(sinkOf(file).open()).rejects.toMatchObject({ message: expect.stringContaining('ENOSPC') })
+    sinkOf(file)
+    await expect(access.open()).rejects.toMatchObject({ message: expect.stringContaining('ENOSPC') })
     rmSync(path.join(mounted, 'ballast'))
-    await sink.open()
+    await access.open()
     expect(readFileSync(file, 'utf8')).toBe('audit_log_opened\n')
   })
 })

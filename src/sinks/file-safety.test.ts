@@ -17,9 +17,10 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
+import type { SinkAccess } from '../audit/journal/sink-access.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
 import { DaemonRecords } from '../daemon/own-records.ts'
-import type { FileSink, Opened } from './file-sink.ts'
+import type { OpenedFileFacts } from './file-sink.ts'
 
 const records = new DaemonRecords({
   actor: () => ({ uid: 0, gid: 0, pid: 1, user: null, comm: null, role: 'root', binding: null }),
@@ -31,8 +32,8 @@ const isRoot = process.geteuid?.() === 0
 
 let directory = ''
 let file = ''
-let sinks: FileSink[] = []
-let reports: Opened[] = []
+let sinks: SinkAccess[] = []
+let reports: OpenedFileFacts[] = []
 let tampering: string[] = []
 
 beforeEach(() => {
@@ -47,8 +48,8 @@ afterEach(async () => {
   rmSync(directory, { recursive: true })
 })
 
-function sinkOf(target = file, groupId: number | null = null): FileSink {
-  const { sink, told } = createFileSink({
+function sinkOf(target = file, groupId: number | null = null): SinkAccess {
+  const { access, reported } = createFileSink({
     path: target,
     groupId,
     render: ({ verb }) => `${verb}\n`,
@@ -57,9 +58,9 @@ function sinkOf(target = file, groupId: number | null = null): FileSink {
       return records.opened(report)
     },
   })
-  sinks.push(sink)
-  tampering = told.tampering
-  return sink
+  sinks.push(access)
+  tampering = reported.tampering
+  return access
 }
 
 const modeOf = (target = file): number => statSync(target).mode & 0o7777
@@ -129,7 +130,7 @@ describe('the group', () => {
 })
 
 describe('what is no ordinary file', () => {
-  const refused = async (sink: FileSink, message: RegExp): Promise<void> => {
+  const refused = async (sink: SinkAccess, message: RegExp): Promise<void> => {
     const started = performance.now()
     await expect(sink.open()).rejects.toMatchObject({
       code: 'sink_open_failed',

@@ -21,9 +21,10 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { AuditHistory } from '../../test/support/audit-history.ts'
 import { createFileSink, writeLines } from '../../test/support/file-sink.ts'
 import { Journal } from '../audit/journal/journal.ts'
+import type { SinkAccess } from '../audit/journal/sink-access.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
 import { DaemonRecords } from '../daemon/own-records.ts'
-import type { FileSink, Opened } from './file-sink.ts'
+import type { OpenedFileFacts } from './file-sink.ts'
 import { lockPathOf } from './open-file.ts'
 
 const records = new DaemonRecords({
@@ -41,7 +42,7 @@ const FOUND = 'audit_log_opened fresh=false torn=0'
 
 let directory = ''
 let file = ''
-let sinks: FileSink[] = []
+let sinks: SinkAccess[] = []
 let children: ChildProcess[] = []
 
 beforeEach(() => {
@@ -57,20 +58,20 @@ afterEach(async () => {
   rmSync(directory, { recursive: true })
 })
 
-function sinkOf(target = file): FileSink {
-  const opened = (report: Opened): AuditRecord => records.opened(report)
-  const { sink } = createFileSink({ path: target, render, opened })
-  sinks.push(sink)
-  return sink
+function sinkOf(target = file): SinkAccess {
+  const opened = (facts: OpenedFileFacts): AuditRecord => records.opened(facts)
+  const { access } = createFileSink({ path: target, render, opened })
+  sinks.push(access)
+  return access
 }
 
-async function openSink(target = file): Promise<FileSink> {
+async function openSink(target = file): Promise<SinkAccess> {
   const sink = sinkOf(target)
   await sink.open()
   return sink
 }
 
-const write = (sink: FileSink, ...lines: string[]) => writeLines(sink, lines)
+const write = (sink: SinkAccess, ...lines: string[]) => writeLines(sink, lines)
 const linesOf = (target = file): string[] => readFileSync(target, 'utf8').split('\n').slice(0, -1)
 
 describe('a file', () => {
@@ -121,21 +122,21 @@ describe('a file', () => {
   ])('that ends in %s has its last whole line found', async (_, content, line) => {
     writeFileSync(file, content)
     let lastLine: string | null | undefined
-    const { sink } = createFileSink({
+    const { access } = createFileSink({
       path: file,
       render,
-      opened: (report) => {
-        ;({ lastLine } = report)
-        return records.opened(report)
+      opened: (facts) => {
+        ;({ lastLine } = facts)
+        return records.opened(facts)
       },
     })
-    sinks.push(sink)
-    await sink.open()
+    sinks.push(access)
+    await access.open()
     expect(lastLine).toBe(line)
   })
 
   it("has ten thousand lines of a hundred clients whole, each client's in its order, all in the order of the calls", async () => {
-    const sink = sinkOf()
+    const { sink } = createFileSink({ path: file, render, opened: (facts) => records.opened(facts) })
     const journal = new Journal({
       sinks: [sink],
       durability: 'fdatasync',
@@ -234,13 +235,17 @@ describe('a path at which', () => {
   })
 
   it('somebody else added a line has it left alone, named, and what is torn closed', async () => {
-    const { sink, told } = createFileSink({ path: file, render, opened: (report) => records.opened(report) })
-    sinks.push(sink)
-    await sink.open()
+    const { access, reported } = createFileSink({
+      path: file,
+      render,
+      opened: (facts) => records.opened(facts),
+    })
+    sinks.push(access)
+    await access.open()
     appendFileSync(file, 'foreign')
-    await write(sink, 'after')
+    await write(access, 'after')
     expect(linesOf()).toEqual([FRESH, 'foreign', 'audit_log_opened fresh=false torn=7', 'after'])
-    expect(told.tampering).toEqual(['extended'])
+    expect(reported.tampering).toEqual(['extended'])
   })
 })
 
@@ -298,14 +303,14 @@ describe('a sink', () => {
   it('whose file is rotated away before the attempts of an earlier run have their completion says that they have none', async () => {
     const history = new AuditHistory(file, { form: 'json' })
     for (const target of ['a', 'b']) history.take({ does: 'attempt', target })
-    const inFlight: (number | null)[] = []
-    const { sink } = createFileSink({
+    const openAttempts: (number | null)[] = []
+    const { access } = createFileSink({
       path: file,
       form: 'json',
       render,
-      opened: (report) => {
-        inFlight.push(report.inFlight)
-        return records.opened(report)
+      opened: (facts) => {
+        openAttempts.push(facts.openAttempts)
+        return records.opened(facts)
       },
       outcomeUnknown: (attempt) => {
         // Between the look at the file and the next line in it.
@@ -313,11 +318,11 @@ describe('a sink', () => {
         return { ...attempt, stage: 'completion' }
       },
     })
-    sinks.push(sink)
-    await sink.open()
-    expect(await sink.finish(() => 0)).toEqual({ finished: 2, incomplete: null })
-    await sink.open()
-    expect(inFlight).toEqual([null, 2, 0])
+    sinks.push(access)
+    await access.open()
+    expect(await access.recover()).toEqual({ finished: 2, incomplete: null })
+    await access.open()
+    expect(openAttempts).toEqual([null, 2, 0])
   })
 
   it('and another one never write the same file', async () => {

@@ -1,57 +1,57 @@
-// The thread of one audit file: takes one order at a time, carries it out with calls that block, answers. Nothing else ever
+// The thread of one audit file: it handles one command at a time with calls that block, and posts the result. Nothing else
 // waits in this thread, so that a disk that hangs stops this file and nobody else; and nothing of the request path waits
 // in the pool that Node's own file system calls share.
 import { parentPort, workerData } from 'node:worker_threads'
 import { JournalError, type JournalErrorCode } from '../errors.ts'
 import {
-  AuditFile,
-  type AuditFileOptions,
-  type Found,
-  type WriteOptions,
-  type Written,
+  AppendFile,
+  type AppendFileOptions,
+  type FileOpenResult,
+  type FileWriteOptions,
+  type FileWriteResult,
 } from './append-file.ts'
 
-/** What the thread is told to do. */
-export type Order =
+export type Command =
   | { readonly do: 'open'; readonly again: boolean }
-  | ({ readonly do: 'write'; readonly lines: string } & Omit<WriteOptions, 'onWritten'>)
+  | ({ readonly do: 'write'; readonly text: string } & Omit<FileWriteOptions, 'onWritten'>)
   | { readonly do: 'room' }
   | { readonly do: 'free' }
   | { readonly do: 'close' }
 
-export type Answer = Found | Written | boolean | number | null
+/** Of `open`, `write`, `room` (whether there is room beyond the reserve), `free` (bytes) and `close`, in this order. */
+export type CommandResult = FileOpenResult | FileWriteResult | boolean | number | null
 
-/** What the thread says: an answer, an error, or that the lines of a write are written and now being synced. */
-export type Reply =
-  | { readonly answer: Answer }
+/** What the thread posts: a result, an error, or that the bytes of a write are written and now being synced. */
+export type ThreadMessage =
+  | { readonly result: CommandResult }
   | { readonly error: { readonly code: JournalErrorCode; readonly message: string } }
   | 'written'
 
 const port = parentPort
-if (port === null) throw new Error('file-writer is a thread of the daemon, not a program')
-const file = new AuditFile(workerData as AuditFileOptions)
+if (port === null) throw new Error('file-thread is a thread of the daemon, not a program')
+const file = new AppendFile(workerData as AppendFileOptions)
 const onWritten = (): void => port.postMessage('written')
 
-port.on('message', (order: Order) => {
-  let reply: Reply
+port.on('message', (command: Command) => {
+  let message: ThreadMessage
   try {
-    reply = { answer: carryOut(order) }
+    message = { result: handle(command) }
   } catch (error) {
     // JournalError: the file's trouble. Anything else is a bug, and ends the daemon through the thread's error event.
     if (!(error instanceof JournalError)) throw error
-    reply = { error: { code: error.code, message: error.message } }
+    message = { error: { code: error.code, message: error.message } }
   }
-  port.postMessage(reply)
+  port.postMessage(message)
 })
 
-function carryOut(order: Order): Answer {
-  switch (order.do) {
+function handle(command: Command): CommandResult {
+  switch (command.do) {
     case 'write': {
-      const { lines, sync, mayUseReserve, inFlight } = order
-      return file.write(lines, { sync, mayUseReserve, inFlight, onWritten })
+      const { text, sync, mayUseReserve, openAttempts } = command
+      return file.write(text, { sync, mayUseReserve, openAttempts, onWritten })
     }
     case 'open':
-      return file.open(order.again)
+      return file.open(command.again)
     case 'room':
       return file.hasRoom()
     case 'free':

@@ -1,6 +1,6 @@
 // The rules by which an audit file is opened: a regular file of our own or root's with one name, never through a link, 0640
-// at most, its last line whole, its name as durable as its lines. What stands at the path and is not such a file is refused
-// with an error that says whether another file would do.
+// at most, its name as durable as its lines. Anything else at the path is refused with an error that says whether another
+// file would do. Opening writes no byte.
 import {
   closeSync,
   constants,
@@ -12,7 +12,6 @@ import {
   openSync,
   readSync,
   type Stats,
-  writeSync,
 } from 'node:fs'
 import path from 'node:path'
 import { MAX_LINE_BYTES } from '../audit/record/limits.ts'
@@ -27,7 +26,8 @@ const FLAGS = constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW | con
 /**
  * Opens or creates the file.
  * @param groupId group it is given; null leaves it
- * @returns what it is now, and what it was when it was found
+ * @returns in `tornBytes` how many bytes follow its last LF, 64 KiB at most; in `lastLine` the line that ends there, as
+ * characters 0 to 255, LF included, or null; in `narrowedFrom` its permission bits before they were narrowed, or null
  * @throws JournalError when the rules forbid it, system errors as they come
  */
 export function openByRules(
@@ -36,7 +36,6 @@ export function openByRules(
 ): {
   readonly fd: number
   readonly stats: Stats
-  readonly foundSize: number
   readonly tornBytes: number
   readonly lastLine: string | null
   readonly narrowedFrom: number | null
@@ -50,15 +49,39 @@ export function openByRules(
     const narrowedFrom = narrow(fd, found, created)
     if (groupId !== null && found.gid !== groupId) fchownSync(fd, -1, groupId)
     const { tornBytes, lastLine } = endOf(fd, found.size)
-    // So that our first line starts on a line of its own.
-    if (tornBytes > 0) writeSync(fd, Buffer.from('\n'), 0, 1)
     // The new name must survive a power cut as well as the lines do: a file's entry lives in its directory.
     if (found.size === 0) syncDirectories(directory, firstMade)
-    return { fd, stats: fstatSync(fd), foundSize: found.size, tornBytes, lastLine, narrowedFrom }
+    return { fd, stats: fstatSync(fd), tornBytes, lastLine, narrowedFrom }
   } catch (error) {
     closeQuietly(fd)
     throw error
   }
+}
+
+/** How a file must look as long as nobody else touches it. */
+export type ExpectedStats = Pick<Stats, 'dev' | 'ino' | 'mode' | 'uid' | 'gid' | 'nlink' | 'size'>
+
+/**
+ * Puts mode and owner right where somebody changed them. The size is left to the caller.
+ * @returns what was changed, and how the file must look from here on; null when nothing was
+ * @throws system errors as they come
+ */
+export function repair(
+  fd: number,
+  expected: ExpectedStats,
+): {
+  readonly noticed: 'linked' | 'mode_changed' | 'owner_changed'
+  readonly expected: ExpectedStats
+} | null {
+  const { mode, uid, gid, nlink } = fstatSync(fd)
+  const owned = uid === expected.uid && gid === expected.gid
+  if (owned && mode === expected.mode && nlink === expected.nlink) return null
+  if (!owned) fchownSync(fd, expected.uid, expected.gid)
+  // Only ever narrowed: what an operator took away is not given back.
+  if (mode !== expected.mode) fchmodSync(fd, mode & expected.mode & 0o7777)
+  const noticed =
+    nlink !== expected.nlink ? 'linked' : mode === expected.mode ? 'owner_changed' : 'mode_changed'
+  return { noticed, expected: { ...fstatSync(fd), size: expected.size } }
 }
 
 /** The file whose lock keeps a second daemon from writing `file`. */
@@ -67,7 +90,7 @@ export function lockPathOf(file: string): string {
 }
 
 /**
- * One daemon for each path. The lock is on a file of its own, which nobody else may open: whoever may read the lines could
+ * One daemon for each path. The lock is on a file of its own, which nobody else may open: anybody who may read the lines could
  * lock the audit file itself, and keep us from it.
  * @returns the descriptor that holds the lock
  * @throws JournalError `sink_locked`
@@ -90,10 +113,10 @@ export function closeQuietly(fd: number): void {
   }
 }
 
-/** Another file would do: what stands at the path is what is wrong. */
+/** The file at the path is not fit; a new one would be. */
 class UnfitFile extends JournalError {}
 
-/** Whether `error` of opening says that what stands at the path is not fit, and a new file would be. */
+/** Whether `error` of opening says that the file at the path is not fit, and a new one would be. */
 export function isUnfit(error: unknown): boolean {
   // ELOOP: a symbolic link. EISDIR, ENXIO, EACCES: a directory, a FIFO or socket, a file we may not open.
   return error instanceof UnfitFile || ['ELOOP', 'EISDIR', 'ENXIO', 'EACCES'].includes(errnoOf(error))

@@ -1,6 +1,6 @@
-// Space kept back on the disk of an audit file, so that what has already happened can still be written down when the disk is
-// full. Where the file system can, it is allocated beyond the end of the file itself, and nobody else can take it; where it
-// cannot, a ballast file holds it, which is removed when it is needed.
+// Space reserved on the disk of an audit file, so that records of what has happened already can still be written when the
+// disk is full. Where the file system can, it is allocated beyond the end of the file itself, where nobody else can take it;
+// where it cannot, a ballast file holds it, which is removed when it is needed.
 import {
   closeSync,
   constants,
@@ -30,24 +30,24 @@ export class Reserve {
     this.#ballastPath = path.join(path.dirname(file), `.${path.basename(file)}.reserve`)
   }
 
-  /** Another file is open now; nothing is kept for it yet. */
+  /** Another file is open now; nothing is reserved for it yet. */
   renew(): void {
     this.#allocatedEnd = 0
   }
 
   /**
-   * Sees to it that at least half of the space is kept beyond what comes next, and a line for each request in flight. (A
-   * ballast file is as large as it is: what it holds is shared by all of them.)
+   * Reserves at least half of the space beyond `growth`, and a line for each open attempt. (A ballast file has a fixed size,
+   * which all of them share.)
    * @param size of the file now
    * @param growth bytes that are about to be written
-   * @param inFlight requests whose outcome will have to be written
+   * @param openAttempts requests whose completion will have to be written
    * @returns false when the disk has no room for that
    */
-  keep(fd: number, size: number, growth: number, inFlight: number): boolean {
+  keep(fd: number, size: number, growth: number, openAttempts: number): boolean {
     if (this.#bytes === 0) return true
     if (this.#allocatedEnd !== null) {
       const end = size + growth
-      const least = end + this.#bytes / 2 + inFlight * MAX_LINE_BYTES
+      const least = end + this.#bytes / 2 + openAttempts * MAX_LINE_BYTES
       if (least <= this.#allocatedEnd) return true
       // Allocating is dear and asked for rarely: as much again is there afterwards.
       const wanted = least + this.#bytes / 2
@@ -65,7 +65,7 @@ export class Reserve {
   }
 
   /**
-   * Lets the next write have what is kept. Space beyond the end of the file is found by itself.
+   * Lets the next write use the reserve. Space beyond the end of the file needs nothing for that.
    * @returns whether there is more space now than before
    */
   release(): boolean {
@@ -75,7 +75,7 @@ export class Reserve {
     return true
   }
 
-  /** Gives back what is kept beyond the end of a file that is let go, unless somebody else has written there. */
+  /** Frees the space beyond the end of a file that is let go, unless somebody else has written there. */
   giveBack(fd: number, size: number): void {
     if (this.#allocatedEnd === null || this.#allocatedEnd === 0) return
     try {
@@ -86,7 +86,7 @@ export class Reserve {
     }
   }
 
-  /** What a daemon that was killed has kept still serves: on a full disk there would be none otherwise. */
+  /** The ballast of a daemon that was killed is used again: on a full disk there would be none otherwise. */
   #findBallast(): boolean {
     const found = lstatSync(this.#ballastPath, { throwIfNoEntry: false })
     if (found === undefined || !found.isFile() || found.nlink !== 1 || found.uid !== process.geteuid?.())
@@ -94,7 +94,7 @@ export class Reserve {
     return found.blocks * 512 >= this.#bytes
   }
 
-  /** What two files have just released for their last lines is not room for a new ballast. */
+  /** The ballast that two files have just given up for their last lines is no room for a new one. */
   #hasPlenty(growth: number): boolean {
     const { bavail, bsize } = statfsSync(path.dirname(this.#ballastPath))
     return bavail * bsize > 2 * this.#bytes + growth

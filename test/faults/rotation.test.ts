@@ -56,6 +56,8 @@ describe('rotation at full load', () => {
     expect(differences(asked, json)).toEqual([])
     expect(twoStories(text, json)).toEqual([])
     expect(unrecorded(place.rig.standin.received(), json)).toEqual([])
+    // Neither file has a line that the journal did not count.
+    expect([place.counted('text'), place.counted('json')]).toEqual([text.length, json.length])
     // Only a disk that is slow by itself costs a request now and then.
     const refused = asked.filter(({ message }) => message.startsWith(UNRECORDED)).length
     expect(refused).toBeLessThan(asked.length / 100)
@@ -209,6 +211,12 @@ class Place {
       expect([name, opened]).toEqual([name, [0]])
       return entries
     })
+  }
+
+  /** How many lines the journal counted for the files of one format, by the operational log. */
+  counted(format: Format): unknown {
+    const { log } = this.rig.daemon
+    return log.find(({ msg, sink }) => msg === 'audit_lines_counted' && sink === format)?.['lines']
   }
 
   /** How many old files of each format there are, and how many of them are compressed; none that nobody expects. */

@@ -1,13 +1,19 @@
-// A file sink as the daemon has it, its thread the compiled one; whoever tests it names what differs.
+// A file sink as the daemon has it, its thread the compiled one, and the journal's way into it; a test names what differs.
+import type { Line } from '../../src/audit/journal/sink.ts'
+import { SinkAccess } from '../../src/audit/journal/sink-access.ts'
 import { FileSink, type FileSinkOptions } from '../../src/sinks/file-sink.ts'
 
-/** What happened to the sink's file, as it was told. */
-export type Told = { readonly tampering: string[]; readonly space: boolean[] }
+/** What the sink reported of its file. */
+export type Reported = { readonly tampering: string[]; readonly space: boolean[] }
 
 type Needed = Pick<FileSinkOptions, 'path' | 'render' | 'opened'>
 
-export function createFileSink(options: Needed & Partial<FileSinkOptions>): { sink: FileSink; told: Told } {
-  const told: Told = { tampering: [], space: [] }
+export function createFileSink(options: Needed & Partial<FileSinkOptions>): {
+  readonly sink: FileSink
+  readonly access: SinkAccess
+  readonly reported: Reported
+} {
+  const reported: Reported = { tampering: [], space: [] }
   const sink = new FileSink({
     name: 'text',
     required: true,
@@ -16,15 +22,24 @@ export function createFileSink(options: Needed & Partial<FileSinkOptions>): { si
     reserveBytes: 0,
     lowSpaceBytes: 0,
     outcomeUnknown: (attempt) => attempt,
-    onTampering: (_, what) => told.tampering.push(what),
-    onSpace: (_sink, _free, low) => told.space.push(low),
+    onTampering: (_, what) => reported.tampering.push(what),
+    onSpace: (_sink, _free, low) => reported.space.push(low),
     ...options,
   })
-  return { sink, told }
+  const access = new SinkAccess(sink, {
+    deadlineMs: 10_000,
+    pending: () => 0,
+    onSyncFailed: () => undefined,
+  })
+  return { sink, access, reported }
 }
 
 /** Writes lines, each without its LF, durably where asked for. */
-export function writeLines(sink: FileSink, lines: readonly string[], { sync = false } = {}): Promise<string> {
-  const text = lines.map((line) => `${line}\n`).join('')
-  return sink.write(text, { sync, mayUseReserve: false, inFlight: 0, onWritten: () => undefined })
+export function writeLines(
+  access: SinkAccess,
+  lines: readonly string[],
+  { sync = false } = {},
+): Promise<'written' | 'full'> {
+  const batch = lines.map((line): Line => ({ text: `${line}\n`, stage: 'daemon', requestUlid: '' }))
+  return access.append(batch, { sync, mayUseReserve: false, onWritten: () => undefined })
 }

@@ -1,6 +1,6 @@
 // A sink that keeps its lines in memory and fails when told to. It holds the journal to the contract of `Sink`: never called
 // again before the last call settled, never used after a failure without being opened. Breaches are kept in `breaches`.
-import type { Sink, WriteOptions } from '../../src/audit/journal/journal.ts'
+import type { LineBatch, OpenResult, Sink, WriteOptions, WriteResult } from '../../src/audit/journal/sink.ts'
 import type { AuditRecord } from '../../src/audit/record/record.ts'
 import { JournalError } from '../../src/errors.ts'
 
@@ -32,9 +32,12 @@ export class MemorySink implements Sink {
   readonly breaches: string[] = []
   /** How many lines a sync has confirmed. */
   synced = 0
-  /** A sync has failed that nobody was told of. */
-  doubtful = false
-  /** The disk is full, but for what is kept back. */
+  /** What the next opening finds; a sync that failed is reported once. */
+  found: OpenResult = { torn: false, syncFailed: false, firstRecord: null, readBack: null }
+  openAttempts = 0
+  /** So many writes from now on say that another file is due. */
+  moves = 0
+  /** The disk is full, but for the reserve. */
   full = false
   trouble: Partial<Record<Operation, Trouble>> = {}
   #busy: string | null = null
@@ -50,17 +53,26 @@ export class MemorySink implements Sink {
     return `${stage} ${target.text}${extras.detail?.['late'] === true ? ' late' : ''}\n`
   }
 
-  async open(): Promise<boolean> {
+  async open(): Promise<OpenResult> {
     await this.#operate('open', 'open', () => {
       this.#failed = false
     })
-    const counted = !this.doubtful
-    this.doubtful = false
-    return counted
+    const { found } = this
+    this.found = { ...found, syncFailed: false }
+    return found
   }
 
-  async write(text: string, { sync, mayUseReserve, onWritten }: WriteOptions): Promise<'written' | 'full'> {
-    const lines = text.split('\n').slice(0, -1)
+  async write(
+    { text, lines: batch }: LineBatch,
+    { sync, mayUseReserve, onWritten }: WriteOptions,
+  ): Promise<WriteResult> {
+    if (text !== batch.map((line) => line.text).join('')) this.breaches.push(`another text: ${text}`)
+    const lines = batch.map((line) => line.text.slice(0, -1))
+    if (this.moves > 0) {
+      this.moves -= 1
+      this.calls.push(`moved ${lines.length}`)
+      return 'moved'
+    }
     if (this.full && !mayUseReserve) {
       this.calls.push(`full ${lines.length}`)
       return 'full'
@@ -74,10 +86,6 @@ export class MemorySink implements Sink {
       this.synced = this.lines.length
     })
     return 'written'
-  }
-
-  async hasRoom(): Promise<boolean> {
-    return !this.full
   }
 
   close(): Promise<void> {

@@ -1,48 +1,79 @@
-// Lines a sink is owed: what has happened while it was out. Lines, not records: a line has a bounded length whatever a client
-// sent. What there is no room for is counted, to be named as lost.
-import type { Stage } from '../record/record.ts'
-
-export type OwedLine = { readonly line: string; readonly stage: Stage; readonly requestUlid: string }
+// Lines that a sink still has to get: what happened while it was out of order, and what it took before a sync failed. Lines,
+// not records: the length of a line is bounded whatever a client sent. Lines beyond the limit are dropped and counted.
+import { lateRecord } from '../record/build.ts'
+import type { AuditRecord } from '../record/record.ts'
+import type { Line } from './sink.ts'
 
 /** Lines that are kept at most. */
 const MAX_LINES = 10_000
-/** Refusals among them: whoever floods us with requests must not push out what came of one that ran. */
+/** Beyond this many lines refusals are dropped: a flood of requests must not push out the completion of one that ran. */
 const MAX_BEFORE_REFUSALS = 8000
-/** Lines that are paid back in one write. */
-const INSTALMENT_LINES = 500
+/** Records that are written and not synced at most. */
+const MAX_UNCONFIRMED = 500
+/** Lines that are flushed in one write. */
+const BATCH_LINES = 500
 
-export class Debt {
-  #lines: OwedLine[] = []
-  #lost = 0
+export class Backlog {
+  readonly #render: (record: AuditRecord) => Line
+  #lines: Line[] = []
+  #dropped = 0
+  /** Records that were written, and that no sync has confirmed yet. */
+  #unconfirmed: AuditRecord[] = []
 
-  /** Everything that happened and is not in the sink. */
-  get total(): number {
-    return this.#lines.length + this.#lost
+  constructor(render: (record: AuditRecord) => Line) {
+    this.#render = render
   }
 
-  get isPaid(): boolean {
+  /** Lines that are not in the sink, dropped ones included. */
+  get total(): number {
+    return this.#lines.length + this.#dropped
+  }
+
+  get isEmpty(): boolean {
     return this.#lines.length === 0
   }
 
-  add(owed: OwedLine): void {
-    if (this.#lines.length < (owed.stage === 'refusal' ? MAX_BEFORE_REFUSALS : MAX_LINES))
-      this.#lines.push(owed)
-    else this.#lost += 1
+  /** Keeps a record that is not in the sink, as a line that is marked as late. */
+  add(record: AuditRecord): void {
+    const line = this.#render(lateRecord(record))
+    const max = line.stage === 'refusal' ? MAX_BEFORE_REFUSALS : MAX_LINES
+    if (this.#lines.length < max) this.#lines.push(line)
+    else this.#dropped += 1
   }
 
-  /** The oldest lines, to be written next; they stay owed until `paid`. */
-  get instalment(): readonly OwedLine[] {
-    return this.#lines.slice(0, INSTALMENT_LINES)
+  /** The oldest lines, to be written next; they stay pending until `flushed`. */
+  get batch(): readonly Line[] {
+    return this.#lines.slice(0, BATCH_LINES)
   }
 
-  paid(instalment: readonly OwedLine[]): void {
-    this.#lines.splice(0, instalment.length)
+  /** @returns how many lines that were */
+  flushed(batch: readonly Line[]): number {
+    return this.#lines.splice(0, batch.length).length
   }
 
-  /** How many lines were lost; from here on they count no more. */
-  writeOff(): number {
-    const lost = this.#lost
-    this.#lost = 0
-    return lost
+  /** How many lines were dropped since this was last called. */
+  takeDropped(): number {
+    const dropped = this.#dropped
+    this.#dropped = 0
+    return dropped
+  }
+
+  /** Whether so many records are unconfirmed that the next write must sync. */
+  get isSyncDue(): boolean {
+    return this.#unconfirmed.length >= MAX_UNCONFIRMED
+  }
+
+  /** Remembers records that were written and not synced, in case the next sync fails. */
+  written(records: readonly AuditRecord[]): void {
+    this.#unconfirmed.push(...records)
+  }
+
+  synced(): void {
+    this.#unconfirmed = []
+  }
+
+  /** The kernel may have dropped what no sync had confirmed: better twice in the sink than not at all. */
+  syncFailed(): void {
+    for (const record of this.#unconfirmed.splice(0)) this.add(record)
   }
 }

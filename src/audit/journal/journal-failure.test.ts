@@ -203,7 +203,7 @@ describe('a sink that fails', () => {
     const journal = await journalOf([text])
     await journal.append(record('completion', 'unconfirmed'))
     text.trouble = { write: fail }
-    text.doubtful = true
+    text.found = { ...text.found, syncFailed: true }
     await expect(journal.append(record('attempt', 'refused'))).rejects.toMatchObject(unavailable)
     text.trouble = {}
     await recovered(journal)
@@ -378,7 +378,7 @@ describe('a sink on a full disk', () => {
     expect(await told(5001)).toEqual(['requests:3', 'requests:4'])
     await refuse(1)
     expect(await told(9000)).toEqual(['requests:3', 'requests:4'])
-    journal.tellRefused()
+    journal.reportRefused()
     expect(await told(9000)).toEqual(['requests:3', 'requests:4', 'requests:5'])
     expect(noted.at(-1)?.detail).toMatchObject({ refused: 5, refused_0_verb: 5 })
     text.full = false

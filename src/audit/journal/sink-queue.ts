@@ -1,145 +1,114 @@
-// One sink as the journal sees it: a queue, at most one operation outstanding, a deadline on each, and what it is owed. What
-// is queued while an operation runs is written by the next one (group commit). A queue whose operation missed its deadline
-// is out at once, whatever that operation does later; the sink is only touched again after the operation came back.
+// One sink's queue: at most one operation at a time, a deadline on each, and a backlog for when the sink is out of order. What
+// is queued while an operation runs is written by the next one (group commit). A sink whose operation missed its deadline is
+// out of order at once, whatever that operation does later, and is only used again after the operation returned.
 import { JournalError } from '../../errors.ts'
-import { lateRecord } from '../record/build.ts'
-import type { AuditRecord, Stage } from '../record/record.ts'
-import { Debt } from './backlog.ts'
-import type { FinishReport, Sink, WriteOptions } from './journal.ts'
+import type { AuditRecord } from '../record/record.ts'
+import { Backlog } from './backlog.ts'
+import { type Entry, isAdmission, mayUseReserve } from './entry.ts'
+import { Outage, type OutageState, sinkFull } from './outage.ts'
+import type { Line, RecoveryReport, Sink, WriteOptions } from './sink.ts'
+import { SinkAccess } from './sink-access.ts'
 
-/** A record on its way into every sink. */
-export type Entry = {
-  readonly record: AuditRecord
-  /** Decides whether a request may go on: it must be durable, or not be followed by anything. */
-  readonly admission: boolean
-  /** Required queues that have not confirmed it. */
-  missing: number
-  settled: boolean
-}
+/** An outage that is over, and how many lines were written late or dropped because of it. */
+export type SinkRecovery = OutageState & { readonly late: number; readonly dropped: number }
 
-/** Why a queue is out, for as long as it is. */
-export type Outage = {
-  readonly sinceMs: number
-  readonly error: JournalError
-  /** The disk is full, but what has happened already is still written. */
-  readonly full: boolean
-  /** Ulids of requests whose admission may stand in the sink or not. */
-  readonly unacknowledged: readonly string[]
-}
-
-export type Recovery = Outage & { readonly late: number; readonly lost: number }
-
-export type LaneOptions = {
+export type SinkQueueOptions = {
   readonly deadlineMs: number
   readonly retryMs: number
   readonly durable: boolean
-  /** Whether admissions are owed too: when they decide nothing, since the policy is to allow or the sink is optional. */
-  readonly owesAdmissions: boolean
+  /** Whether the backlog takes admissions: when they decide nothing, since the policy is to allow or the sink is optional. */
+  readonly keepsAdmissions: boolean
   /** The sink has this record, as durably as its kind must be. */
   readonly onConfirmed: (entry: Entry) => void
   /** The sink does not have this record, or nobody may count on it. */
   readonly onDenied: (entry: Entry) => void
-  readonly onOut: (outage: Outage) => void
+  readonly onOut: (outage: OutageState) => void
   /**
-   * One more try to bring the sink back came to nothing, or a full one failed altogether; `why` is null while what missed
-   * its deadline still runs.
+   * A retry failed, or a full sink failed altogether; `why` is null while the operation that missed its deadline has not
+   * returned.
    */
   readonly onStillOut: (why: JournalError | null, isNews: boolean) => void
-  readonly onRecovered: (recovery: Recovery) => void
+  readonly onRecovered: (recovery: SinkRecovery) => void
 }
 
-/** Records written and not yet synced that are kept at most, in case the sync fails. */
-const MAX_UNCONFIRMED = 500
-const OPTIONAL_GATHER_MS = 2
+const OPTIONAL_BATCH_DELAY_MS = 2
+const NO_SYNC: WriteOptions = { sync: false, mayUseReserve: false, onWritten: nothing }
 /** At the start nobody waits for an answer yet. */
 const START_MS = 10_000
-/** Attempts of an earlier run are looked for at most this long. */
-const FINISH_MS = 60_000
-
-const NOTHING_LEFT: FinishReport = { finished: 0, incomplete: null }
 
 export class SinkQueue {
   readonly sink: Sink
-  readonly #options: LaneOptions
+  readonly #options: SinkQueueOptions
+  readonly #access: SinkAccess
+  readonly #outage: Outage
+  readonly #backlog: Backlog
   #queue: Entry[] = []
   #pumping: Promise<void> | null = null
   #checkDue = false
-  #retryDue = false
-  #outage: Outage | null = null
-  /** What was wrong with the sink in this outage, as far as that is told apart. */
-  readonly #troubles = new Set<string>()
-  /** The operation in progress, if any; it never rejects. */
-  #outstanding: Promise<unknown> | null = null
-  readonly #debt = new Debt()
-  /** Records that happened and were written, and that no sync has confirmed yet. */
-  #unconfirmed: AuditRecord[] = []
-  /** Requests whose attempt stands in the sink without a completion or refusal. */
-  readonly #standing = new Set<string>()
-  #retry: NodeJS.Timeout | null = null
   /** Nothing is written before the first opening is over. */
   #opened = false
-  #finished = false
   #closed = false
 
-  constructor(sink: Sink, options: LaneOptions) {
+  constructor(sink: Sink, options: SinkQueueOptions) {
     this.sink = sink
     this.#options = options
+    this.#outage = new Outage(options.retryMs, () => this.#wake())
+    this.#access = new SinkAccess(sink, {
+      deadlineMs: options.deadlineMs,
+      pending: () => this.#backlog.total,
+      onSyncFailed: () => this.#backlog.syncFailed(),
+    })
+    this.#backlog = new Backlog((record) => this.#access.render(record))
   }
 
   /** Null while the sink takes lines. */
-  get outage(): Outage | null {
-    return this.#outage
+  get outage(): OutageState | null {
+    return this.#outage.state
   }
 
-  /** Records that happened but are not in the sink. */
-  get owed(): number {
-    return this.#debt.total
+  /** Lines of what has happened that are not in the sink. */
+  get pending(): number {
+    return this.#backlog.total
   }
 
-  /** Attempts without a completion in the sink, as far as this run knows. */
-  get standing(): number {
-    return this.#standing.size + this.owed
+  /** Attempts without a completion in the sink, and lines that are not in it, as far as this run knows. */
+  get openAttempts(): number {
+    return this.sink.openAttempts + this.pending
+  }
+
+  /** Lines and bytes that went into the sink since the start. */
+  get written(): { readonly lines: number; readonly bytes: number } {
+    return this.#access.written
   }
 
   /** @throws JournalError when a required sink does not open in time; an optional one is then out, and tried again */
-  async open(): Promise<FinishReport> {
+  async open(): Promise<RecoveryReport> {
     try {
-      await this.#run(() => this.sink.open(), Math.max(this.#options.deadlineMs, START_MS))
-      return await this.#finish()
+      await this.#access.open(Math.max(this.#options.deadlineMs, START_MS))
+      return await this.#access.recover()
     } catch (error) {
       // JournalError: no reason not to start, unless the sink is required.
       if (this.sink.required || !(error instanceof JournalError)) throw error
-      this.#out({ error, full: false, unacknowledged: [] }, nothing)
-      return NOTHING_LEFT
+      this.#fail({ error, full: false, unacknowledged: [] })
+      return { finished: 0, incomplete: null }
     } finally {
       this.#opened = true
       this.#wake()
     }
   }
 
-  /** Once: has the sink complete what an earlier run left in it. */
-  async #finish(): Promise<FinishReport> {
-    const { finish } = this.sink
-    if (this.#finished || finish === undefined) return NOTHING_LEFT
-    const report = await this.#run(() => finish.call(this.sink, () => this.standing), FINISH_MS)
-    this.#finished = true
-    return report
-  }
-
-  /** Queues one record; what comes of it is told by `onConfirmed` or `onDenied`. */
+  /** Queues one record; `onConfirmed` or `onDenied` is called with what comes of it. */
   push(entry: Entry): void {
-    if (
-      this.#outage === null ||
-      (this.#outage.full && !entry.admission && entry.record.stage !== 'refusal')
-    ) {
+    const outage = this.#outage.state
+    if (outage === null || (outage.full && mayUseReserve(entry))) {
       this.#queue.push(entry)
       this.#wake()
     } else this.#deny(entry)
   }
 
-  /** Called every second: looks at the space left when the sink has nothing else to do. */
+  /** Called every second: has an idle sink look after itself. */
   tick(): void {
-    if (this.#outage !== null || this.sink.check === undefined || this.#closed) return
+    if (this.#outage.state !== null || this.#closed) return
     this.#checkDue = true
     this.#wake()
   }
@@ -149,16 +118,12 @@ export class SinkQueue {
     while (this.#pumping !== null) await this.#pumping
   }
 
-  /** Lets go of the sink, after one more try to give it what it is owed; a hung operation is left to itself. */
+  /** Lets go of the sink, after one more try to flush the backlog; an operation that hangs is left to itself. */
   async close(): Promise<void> {
     this.#closed = true
-    if (this.#retry !== null) clearTimeout(this.#retry)
-    if (this.#outage !== null) {
-      this.#retryDue = true
-      this.#wake()
-    }
+    this.#outage.close()
     await this.flush()
-    if (this.#outage === null) await this.#attempt(() => this.#run(() => this.sink.close()))
+    if (this.#outage.state === null) await this.#attempt(() => this.#access.close())
   }
 
   #wake(): void {
@@ -168,96 +133,76 @@ export class SinkQueue {
   /** The one place where the sink is used: one operation after the other. */
   async #pump(): Promise<void> {
     do {
-      await this.#gather()
+      await this.#batchDelay()
       const batch = this.#queue
       this.#queue = []
       if (batch.length > 0) await this.#commit(batch)
-      if (this.#retryDue) await this.#recover()
+      if (this.#outage.retryDue) await this.#retry()
       if (this.#checkDue) await this.#check()
-    } while (this.#queue.length > 0 || this.#checkDue || this.#retryDue)
+    } while (this.#queue.length > 0 || this.#checkDue || this.#outage.retryDue)
     this.#pumping = null
   }
 
-  /** Lets everything that is ready to run go first, so that what it appends is one write: each costs a wake-up of a thread. */
-  #gather(): Promise<void> {
+  /** Lets everything that is ready to run append first: one write for all of it, since each costs a wake-up of a thread. */
+  #batchDelay(): Promise<void> {
     return new Promise((resolve) => {
-      // Nobody waits for an optional sink, so that its lines may gather a little longer.
+      // Nobody waits for an optional sink: its batches may grow a little longer.
       if (this.sink.required) setImmediate(resolve)
-      else setTimeout(resolve, OPTIONAL_GATHER_MS)
+      else setTimeout(resolve, OPTIONAL_BATCH_DELAY_MS)
     })
   }
 
   async #check(): Promise<void> {
     this.#checkDue = false
-    if (this.#outage === null) await this.#attempt(() => this.#run(async () => this.sink.check?.()))
+    if (this.#outage.state === null) await this.#attempt(() => this.#access.append([], NO_SYNC))
   }
 
   async #commit(batch: readonly Entry[]): Promise<void> {
-    if (this.#outage?.full === true) return this.#commitSpare(batch)
-    if (this.#outage !== null) return this.#denyAll(batch)
-    const sync =
-      this.#options.durable && (this.#unconfirmed.length >= MAX_UNCONFIRMED || batch.some(isAdmission))
+    if (this.#outage.state?.full === true) return this.#commitToReserve(batch)
+    if (this.#outage.state !== null) return this.#denyAll(batch)
+    const { durable } = this.#options
+    const sync = durable && (this.#backlog.isSyncDue || batch.some(isAdmission))
     const lines = this.#render(batch)
     let written = false
     const onWritten = (): void => {
       if (written) return
       written = true
-      for (const entry of batch) if (!entry.admission) this.#confirm(entry)
+      for (const entry of batch) if (!entry.admission) this.#options.onConfirmed(entry)
     }
-    const end = await this.#attempt(
-      () =>
-        this.#write(lines, { sync, mayUseReserve: false, inFlight: this.#inFlightAfter(batch) }, onWritten),
+    const result = await this.#attempt(
+      () => this.#access.append(lines, { sync, mayUseReserve: false, onWritten }),
       () => {
-        // After a failed sync the kernel may have dropped what it had taken: better twice in the file than not at all.
-        if (written) for (const record of this.#unconfirmed.splice(0)) this.#owe(record)
-        if (written) for (const { admission, record } of batch) if (!admission) this.#owe(record)
-        // An attempt may stand in the sink all the same, until its refusal does.
-        for (const { record } of batch) if (record.stage === 'attempt') this.#standing.add(record.requestUlid)
+        if (written) {
+          // The sync failed, and completions were confirmed before it began.
+          this.#backlog.syncFailed()
+          for (const { admission, record } of batch) if (!admission) this.#addToBacklog(record)
+        }
         this.#denyAll(written ? batch.filter(isAdmission) : batch)
       },
       batch.filter(isAdmission).map(({ record }) => record.requestUlid),
     )
-    if (end === null) return
-    if (end === 'full') {
-      this.#out({ error: full(this.sink.name), full: true, unacknowledged: [] }, nothing)
-      return this.#commitSpare(batch)
+    if (result === null) return
+    if (result === 'full') {
+      this.#fail({ error: sinkFull(this.sink.name), full: true, unacknowledged: [] })
+      return this.#commitToReserve(batch)
     }
-    if (sync) this.#unconfirmed = []
-    for (const entry of batch) {
-      if (!sync && this.#options.durable) this.#unconfirmed.push(entry.record)
-      if (entry.admission || !written) this.#confirm(entry)
-    }
+    if (sync) this.#backlog.synced()
+    else if (durable) this.#backlog.written(batch.map(({ record }) => record))
+    for (const entry of batch) if (entry.admission || !written) this.#options.onConfirmed(entry)
   }
 
-  /** On a full disk, what has happened already goes into the space kept back for it; nothing else does. */
-  async #commitSpare(batch: readonly Entry[]): Promise<void> {
-    const due = batch.filter(({ admission, record }) => !admission && record.stage !== 'refusal')
+  /** On a full disk, what has happened already goes into the reserve; nothing else does. */
+  async #commitToReserve(batch: readonly Entry[]): Promise<void> {
+    const due = batch.filter(mayUseReserve)
     for (const entry of batch) if (!due.includes(entry)) this.#deny(entry)
     if (due.length === 0) return
-    const lines = this.#render(due)
-    const end = await this.#attempt(
-      () => this.#write(lines, { sync: false, mayUseReserve: true, inFlight: this.#standing.size }),
+    const result = await this.#attempt(
+      () => this.#access.append(this.#render(due), { ...NO_SYNC, mayUseReserve: true }),
       () => this.#denyAll(due),
     )
-    if (end === null) return
-    if (this.#options.durable) this.#unconfirmed.push(...due.map(({ record }) => record))
-    for (const entry of due) this.#confirm(entry)
-  }
-
-  #confirm(entry: Entry): void {
-    this.#account(entry.record.stage, entry.record.requestUlid)
-    this.#options.onConfirmed(entry)
-  }
-
-  #account(stage: Stage, requestUlid: string): void {
-    if (stage === 'attempt') this.#standing.add(requestUlid)
-    else if (stage === 'completion' || stage === 'refusal') this.#standing.delete(requestUlid)
-  }
-
-  #inFlightAfter(batch: readonly Entry[]): number {
-    let attempts = this.#standing.size
-    for (const { record } of batch) if (record.stage === 'attempt') attempts += 1
-    return attempts
+    if (result === null) return
+    if (this.#options.durable) this.#backlog.written(due.map(({ record }) => record))
+    for (const entry of due) this.#options.onConfirmed(entry)
   }
 
   #denyAll(batch: readonly Entry[]): void {
@@ -265,32 +210,20 @@ export class SinkQueue {
   }
 
   #deny(entry: Entry): void {
-    if (!entry.admission || this.#options.owesAdmissions) this.#owe(entry.record)
+    if (!entry.admission || this.#options.keepsAdmissions) this.#addToBacklog(entry.record)
     this.#options.onDenied(entry)
   }
 
-  #owe(record: AuditRecord): void {
-    if (this.sink.bestEffort) return
-    const { stage, requestUlid } = record
-    this.#debt.add({ line: this.sink.render(lateRecord(record)), stage, requestUlid })
+  #addToBacklog(record: AuditRecord): void {
+    if (!this.sink.bestEffort) this.#backlog.add(record)
   }
 
-  #render(batch: readonly Entry[]): string {
-    let lines = ''
-    for (const { record } of batch) lines += this.sink.render(record)
-    return lines
-  }
-
-  #write(
-    lines: string,
-    options: Omit<WriteOptions, 'onWritten'>,
-    onWritten = nothing,
-  ): Promise<'written' | 'full'> {
-    return this.#run((live) => this.sink.write(lines, { ...options, onWritten: () => live() && onWritten() }))
+  #render(batch: readonly Entry[]): Line[] {
+    return batch.map(({ record }) => this.#access.render(record))
   }
 
   /**
-   * Awaits one operation; a failure (null) puts the queue out and is told once.
+   * Awaits one operation; a failure (null) is the beginning of an outage.
    * @param onFailed what becomes of the records it was about
    */
   async #attempt<T>(
@@ -303,132 +236,65 @@ export class SinkQueue {
     } catch (error) {
       // A JournalError of the sink or its deadline; anything else is a bug in the sink and must not pass for one.
       if (!(error instanceof JournalError)) throw error
-      this.#out({ error, full: false, unacknowledged }, onFailed)
+      this.#fail({ error, full: false, unacknowledged }, onFailed)
       return null
     }
   }
 
-  async #run<T>(
-    operation: (live: () => boolean) => Promise<T>,
-    deadlineMs = this.#options.deadlineMs,
-  ): Promise<T> {
-    let timer: NodeJS.Timeout | undefined
-    let live = true
-    const deadline = new Promise<never>((_, reject) => {
-      // One more turn of the event loop: when the loop was what was late, the answer has been waiting to be read.
-      timer = setTimeout(() => setImmediate(() => reject(tooSlow(this.sink.name, deadlineMs))), deadlineMs)
-    })
-    const running = operation(() => live)
-    const settled = running.then(nothing, nothing).then(() => {
-      if (this.#outstanding === settled) this.#outstanding = null
-    })
-    this.#outstanding = settled
-    try {
-      return await Promise.race([running, deadline])
-    } finally {
-      live = false
-      clearTimeout(timer)
-    }
-  }
-
-  #out(why: Omit<Outage, 'sinceMs'>, onFailed: () => void): void {
-    const already = this.#outage
-    // A full disk whose last space is gone: the same outage, now without exceptions.
-    this.#outage = already === null ? { ...why, sinceMs: Date.now() } : { ...already, full: why.full }
+  #fail(why: Omit<OutageState, 'sinceMs'>, onFailed: () => void = nothing): void {
+    const began = this.#outage.begin(why)
     onFailed()
-    if (already !== null) return this.#tellStillOut(why.error)
-    this.#troubles.clear()
-    this.#troubles.add(troubleOf(why.error))
-    this.#retryLater()
-    this.#options.onOut(this.#outage)
+    const outage = this.#outage.state
+    if (!began || outage === null) return this.#reportStillOut(why.error)
+    this.#outage.retryLater()
+    this.#options.onOut(outage)
   }
 
-  #retryLater(): void {
-    if (this.#closed) return
-    this.#retry = setTimeout(() => {
-      this.#retryDue = true
-      this.#wake()
-    }, this.#options.retryMs)
-    this.#retry.unref()
-  }
-
-  /** Makes the sink ready again and gives it what it is owed; only then does it take new lines. */
-  async #recover(): Promise<void> {
-    this.#retryDue = false
-    const outage = this.#outage
+  /** Makes the sink ready again and flushes the backlog; only then does it take new lines. */
+  async #retry(): Promise<void> {
+    this.#outage.retried()
+    const outage = this.#outage.state
     if (outage === null) return
-    if (this.#outstanding !== null) return this.#stillOut(null)
-    let written = 0
+    if (this.#access.isBusy) return this.#stillOut(null)
+    let flushed = 0
     try {
-      if (!(await this.#isReady(outage))) return this.#stillOut(full(this.sink.name))
-      // What falls due while this runs is owed as well: the queue is out until the last of it is written.
-      while (!this.#debt.isPaid) written += await this.#payBack()
+      // A full disk must have room again; a file that failed is opened anew.
+      if (outage.full) await this.#writeUnlessFull([])
+      else {
+        await this.#access.open()
+        await this.#access.recover()
+      }
+      // What happens while this runs goes to the backlog as well: the sink is out until the last of it is written.
+      while (!this.#backlog.isEmpty) {
+        const { batch } = this.#backlog
+        await this.#writeUnlessFull(batch)
+        flushed += this.#backlog.flushed(batch)
+      }
     } catch (error) {
       // JournalError: still out of order.
       if (!(error instanceof JournalError)) throw error
-      if (error.code !== 'sink_full') this.#outage = { ...outage, full: false }
+      if (error.code !== 'sink_full') this.#outage.begin({ ...outage, full: false })
       return this.#stillOut(error)
     }
-    this.#outage = null
-    this.#options.onRecovered({ ...outage, late: written, lost: this.#debt.writeOff() })
+    this.#outage.end()
+    this.#options.onRecovered({ ...outage, late: flushed, dropped: this.#backlog.takeDropped() })
   }
 
   #stillOut(why: JournalError | null): void {
-    this.#tellStillOut(why)
-    this.#retryLater()
+    this.#reportStillOut(why)
+    this.#outage.retryLater()
   }
 
-  #tellStillOut(why: JournalError | null): void {
-    const trouble = troubleOf(why)
-    this.#options.onStillOut(why, !this.#troubles.has(trouble))
-    this.#troubles.add(trouble)
+  #reportStillOut(why: JournalError | null): void {
+    this.#options.onStillOut(why, this.#outage.isNews(why))
   }
 
-  /** A full disk must have room again; a file that failed is opened anew. */
-  async #isReady({ full }: Outage): Promise<boolean> {
-    if (!full) {
-      // A sync can fail where nobody heard of it: after its deadline, or on the file that was rotated away.
-      await this.#run(async () => {
-        if (await this.sink.open()) return
-        for (const record of this.#unconfirmed.splice(0)) this.#owe(record)
-      })
-      await this.#finish()
-      return true
-    }
-    return this.#run(async () => (await this.sink.hasRoom?.()) ?? true)
+  async #writeUnlessFull(lines: readonly Line[]): Promise<void> {
+    const result = await this.#access.append(lines, { ...NO_SYNC, sync: this.#options.durable })
+    if (result === 'full') throw sinkFull(this.sink.name)
   }
-
-  async #payBack(): Promise<number> {
-    const owed = this.#debt.instalment
-    const lines = owed.map(({ line }) => line).join('')
-    const inFlight = this.#standing.size
-    if (
-      (await this.#write(lines, { sync: this.#options.durable, mayUseReserve: false, inFlight })) === 'full'
-    )
-      throw full(this.sink.name)
-    this.#debt.paid(owed)
-    for (const { stage, requestUlid } of owed) this.#account(stage, requestUlid)
-    return owed.length
-  }
-}
-
-function isAdmission({ admission }: Entry): boolean {
-  return admission
-}
-
-/** A sink that did not answer in time, or still has not, is in one and the same trouble. */
-function troubleOf(why: JournalError | null): string {
-  return why === null || why.code === 'sink_timeout' ? 'sink_timeout' : why.message
-}
-
-function tooSlow(name: string, deadlineMs: number): JournalError {
-  return new JournalError('sink_timeout', `sink ${name} did not answer within ${deadlineMs} ms`)
-}
-
-function full(name: string): JournalError {
-  return new JournalError('sink_full', `sink ${name}: the disk is full but for what is kept back`)
 }
 
 function nothing(): void {
-  // The outcome is looked at where the operation is awaited; here only its end matters.
+  // Nobody waits for this.
 }

@@ -1,0 +1,92 @@
+// Lines that a sink still has to get: their order, their bounds, and those that it took before a sync failed.
+import { describe, expect, it } from 'vitest'
+import { journalRecord } from '../../../test/support/journal-record.ts'
+import type { AuditRecord, Stage } from '../record/record.ts'
+import { Backlog } from './backlog.ts'
+
+function backlogOf(...records: readonly AuditRecord[]): Backlog {
+  const backlog = new Backlog(({ stage, target, requestUlid, extras }) => {
+    const mark = extras.detail?.['late'] === true ? ' late' : ''
+    return { text: `${stage} ${target.text}${mark}\n`, stage, requestUlid }
+  })
+  for (const record of records) backlog.add(record)
+  return backlog
+}
+
+const several = (count: number, stage: Stage) =>
+  Array.from({ length: count }, (_, index) => journalRecord(stage, String(index)))
+const textsOf = (backlog: Backlog) => backlog.batch.map(({ text }) => text)
+
+describe('the backlog', () => {
+  it('gives its lines in the order they came, marked as late, until they are flushed', () => {
+    const backlog = backlogOf(journalRecord('completion', 'a'), journalRecord('daemon', 'b'))
+    expect(textsOf(backlog)).toEqual(['completion a late\n', 'daemon b late\n'])
+    const { batch } = backlog
+    backlog.add(journalRecord('completion', 'c'))
+    expect(textsOf(backlog)).toHaveLength(3)
+    expect(backlog.flushed(batch)).toBe(2)
+    expect(textsOf(backlog)).toEqual(['completion c late\n'])
+    backlog.flushed(backlog.batch)
+    expect([backlog.isEmpty, backlog.total]).toEqual([true, 0])
+  })
+
+  it('keeps the detail of a record beside the mark', () => {
+    const record = journalRecord('completion', 'a')
+    const backlog = new Backlog(({ extras }) => ({
+      text: JSON.stringify(extras.detail),
+      stage: 'daemon',
+      requestUlid: '',
+    }))
+    backlog.add({ ...record, extras: { ...record.extras, detail: { lines: 3 } } })
+    expect(textsOf(backlog)).toEqual(['{"lines":3,"late":true}'])
+  })
+
+  it('is flushed in batches of five hundred lines, the oldest first', () => {
+    const backlog = backlogOf(...several(1200, 'completion'))
+    const sizes: number[] = []
+    while (!backlog.isEmpty) sizes.push(backlog.flushed(backlog.batch))
+    expect(sizes).toEqual([500, 500, 200])
+  })
+
+  it('keeps ten thousand lines, and counts what it drops beyond them once', () => {
+    const backlog = backlogOf(...several(10_003, 'completion'))
+    expect(backlog.total).toBe(10_003)
+    expect([backlog.takeDropped(), backlog.takeDropped()]).toEqual([3, 0])
+    expect(backlog.total).toBe(10_000)
+  })
+
+  it('drops refusals from eight thousand lines on, so that completions have room', () => {
+    const backlog = backlogOf(...several(9000, 'refusal'))
+    expect(backlog.takeDropped()).toBe(1000)
+    for (const record of several(2000, 'completion')) backlog.add(record)
+    expect(backlog.takeDropped()).toBe(0)
+    expect(backlog.total).toBe(10_000)
+  })
+})
+
+describe('what was written and no sync has confirmed', () => {
+  it('is in the backlog once a sync has failed, behind what is there, and only once', () => {
+    const backlog = backlogOf(journalRecord('completion', 'pending'))
+    backlog.written([journalRecord('completion', 'a'), journalRecord('refusal', 'b')])
+    expect(backlog.total).toBe(1)
+    backlog.syncFailed()
+    backlog.syncFailed()
+    expect(textsOf(backlog)).toEqual(['completion pending late\n', 'completion a late\n', 'refusal b late\n'])
+  })
+
+  it('is forgotten when a sync has confirmed it', () => {
+    const backlog = backlogOf()
+    backlog.written(several(3, 'completion'))
+    backlog.synced()
+    backlog.syncFailed()
+    expect(backlog.isEmpty).toBe(true)
+  })
+
+  it('makes the next write sync from five hundred records on', () => {
+    const backlog = backlogOf()
+    backlog.written(several(499, 'completion'))
+    expect(backlog.isSyncDue).toBe(false)
+    backlog.written(several(1, 'completion'))
+    expect(backlog.isSyncDue).toBe(true)
+  })
+})

@@ -1,0 +1,165 @@
+// The one way into a sink: one operation at a time, a deadline on each, and a count of every byte. What an opening requires is
+// written here as well: the LF that ends a torn line, the first line, the completions of an earlier run's attempts. A sink
+// that says `moved` is opened, given its first line, and then given the lines again.
+import { JournalError } from '../../errors.ts'
+import type { AuditRecord } from '../record/record.ts'
+import { SinkOperation } from './operation.ts'
+import type { Line, LineBatch, OpenResult, RecoveryReport, Sink, WriteOptions, WriteResult } from './sink.ts'
+
+export type SinkAccessOptions = {
+  readonly deadlineMs: number
+  /** Lines that the journal still has to write into the sink. */
+  readonly pending: () => number
+  /** An opening says that a sync failed: called before the first line is written. */
+  readonly onSyncFailed: () => void
+}
+
+/** How often in one write the sink may say `moved` before that is a failure. */
+const MAX_MOVES = 5
+/** Attempts of an earlier run are looked for, and completed, at most this long. */
+const RECOVERY_MS = 60_000
+/** Completions of an earlier run's attempts that are written at once. */
+const BATCH_LINES = 500
+/** Lines about the sink itself: they must be in it whatever room is left. */
+const OWN_LINES: WriteOptions = { sync: false, mayUseReserve: true, onWritten: nothing }
+
+export class SinkAccess {
+  readonly #sink: Sink
+  readonly #options: SinkAccessOptions
+  readonly #operation: SinkOperation
+  /** The last opening. */
+  #opened: OpenResult | null = null
+  /** An earlier run's attempts were read back: the sink knows all open attempts. */
+  #attemptsKnown = false
+  #recovered = false
+  #lines = 0
+  #bytes = 0
+
+  constructor(sink: Sink, options: SinkAccessOptions) {
+    this.#sink = sink
+    this.#options = options
+    this.#operation = new SinkOperation(sink.name)
+  }
+
+  /** Whether an operation has not returned yet, in time or not. No other one may begin before that. */
+  get isBusy(): boolean {
+    return this.#operation.isOutstanding
+  }
+
+  /** Lines and bytes the sink took since the start. Bytes of a write that failed are not among them. */
+  get written(): { readonly lines: number; readonly bytes: number } {
+    return { lines: this.#lines, bytes: this.#bytes }
+  }
+
+  render(record: AuditRecord): Line {
+    return { text: this.#sink.render(record), stage: record.stage, requestUlid: record.requestUlid }
+  }
+
+  /** Opens the sink and writes its first line. @throws JournalError */
+  open(deadlineMs = this.#options.deadlineMs): Promise<void> {
+    return this.#operation.run(() => this.#open(), deadlineMs)
+  }
+
+  /**
+   * Once, after the first opening: writes the completions of attempts that an earlier run left open.
+   * @throws JournalError; the next call then starts over
+   */
+  recover(): Promise<RecoveryReport> {
+    return this.#operation.run(() => this.#recover(), RECOVERY_MS)
+  }
+
+  /**
+   * Appends lines, in another file when another one is due. Without lines it asks whether the sink would take some.
+   * @param options `onWritten` is not called after the deadline
+   * @throws JournalError
+   */
+  append(lines: readonly Line[], options: WriteOptions): Promise<'written' | 'full'> {
+    return this.#operation.run(
+      (live) => this.#append(lines, { ...options, onWritten: () => live() && options.onWritten() }),
+      this.#options.deadlineMs,
+    )
+  }
+
+  /** @throws JournalError */
+  close(): Promise<void> {
+    return this.#operation.run(() => this.#sink.close(), this.#options.deadlineMs)
+  }
+
+  async #open(): Promise<void> {
+    for (let moves = 0; moves < MAX_MOVES; moves += 1) {
+      const opened = await this.#sink.open()
+      this.#opened = opened
+      if (opened.syncFailed) this.#options.onSyncFailed()
+      if (opened.firstRecord === null) return
+      const first = this.render(opened.firstRecord(this.#openAttempts))
+      const line = opened.torn ? { ...first, text: `\n${first.text}` } : first
+      if ((await this.#write(batchOf([line]), OWN_LINES)) === 'written') return
+    }
+    throw new JournalError('sink_open_failed', this.#takenAway)
+  }
+
+  async #recover(): Promise<RecoveryReport> {
+    const readBack = this.#opened?.readBack ?? null
+    if (this.#recovered || readBack === null) return { finished: 0, incomplete: null }
+    const { completions, incomplete } = await readBack()
+    this.#attemptsKnown = true
+    for (let first = 0; first < completions.length; first += BATCH_LINES) {
+      const batch = completions.slice(first, first + BATCH_LINES)
+      await this.#append(
+        batch.map((record) => this.render(record)),
+        OWN_LINES,
+      )
+    }
+    this.#recovered = true
+    return { finished: completions.length, incomplete }
+  }
+
+  async #append(lines: readonly Line[], options: WriteOptions): Promise<'written' | 'full'> {
+    const batch = batchOf(lines)
+    for (let moves = 0; moves < MAX_MOVES; moves += 1) {
+      const result = await this.#write(batch, options)
+      if (result !== 'moved') return result
+      await this.#open()
+      // What no sync had confirmed is in the backlog now, and must be written before these lines.
+      if (this.#opened?.syncFailed === true)
+        throw new JournalError('sink_write_failed', `sink ${this.#sink.name}: a sync has failed`)
+    }
+    throw new JournalError('sink_write_failed', this.#takenAway)
+  }
+
+  async #write(batch: LineBatch, options: WriteOptions): Promise<WriteResult> {
+    let counted = false
+    const count = (): void => {
+      if (counted) return
+      counted = true
+      this.#lines += batch.lines.length
+      this.#bytes += Buffer.byteLength(batch.text)
+    }
+    const onWritten = (): void => {
+      count()
+      options.onWritten()
+    }
+    const result = await this.#sink.write(batch, { ...options, onWritten })
+    if (result === 'written') count()
+    return result
+  }
+
+  /** Attempts in the sink that have no completion there, at least; null while an earlier run's are not known. */
+  get #openAttempts(): number | null {
+    return this.#attemptsKnown ? this.#sink.openAttempts + this.#options.pending() : null
+  }
+
+  get #takenAway(): string {
+    return `sink ${this.#sink.name}: its file is taken away again and again`
+  }
+}
+
+function batchOf(lines: readonly Line[]): LineBatch {
+  let text = ''
+  for (const line of lines) text += line.text
+  return { text, lines }
+}
+
+function nothing(): void {
+  // Nobody waits for the write alone.
+}

@@ -1,0 +1,80 @@
+// Which attempts are open follows from the order of the lines, and from nothing else.
+import { describe, expect, it } from 'vitest'
+import { journalLine } from '../../test/support/journal-record.ts'
+import type { Line } from '../audit/journal/sink.ts'
+import { OpenAttempts } from './open-attempts.ts'
+
+const attempt = (ulid: string) => journalLine('attempt', ulid)
+const completion = (ulid: string) => journalLine('completion', ulid)
+
+function written(...batches: readonly (readonly Line[])[]): OpenAttempts {
+  const attempts = new OpenAttempts()
+  for (const lines of batches) {
+    attempts.begin(lines)
+    attempts.commit()
+  }
+  return attempts
+}
+
+describe('open attempts', () => {
+  it('are those without completion or refusal, over any number of writes', () => {
+    const attempts = written(
+      [attempt('a'), attempt('b')],
+      [attempt('c'), completion('a')],
+      [journalLine('refusal', 'b'), journalLine('refusal', 'x'), journalLine('access', 'y')],
+      [journalLine('daemon', 'c')],
+    )
+    expect(attempts.count).toBe(1)
+  })
+
+  it('do not have one whose completion is in the same write', () => {
+    expect(written([attempt('a'), completion('a')]).count).toBe(0)
+    expect(written([attempt('a')], [completion('a'), attempt('b'), completion('b')]).count).toBe(0)
+  })
+
+  it('have one that was attempted again behind its completion', () => {
+    expect(written([attempt('a'), completion('a'), attempt('a')]).count).toBe(1)
+  })
+
+  it('are counted beforehand, and lose none before the lines are written', () => {
+    const attempts = written([attempt('a'), attempt('b')])
+    expect(attempts.begin([completion('a'), completion('b'), attempt('c')])).toBe(1)
+    expect(attempts.count).toBe(2)
+    attempts.commit()
+    expect(attempts.count).toBe(1)
+    expect(attempts.begin([attempt('c'), attempt('d')])).toBe(2)
+    expect(attempts.count).toBe(2)
+  })
+
+  it('are what they were when nothing of the lines was written', () => {
+    const attempts = written([attempt('a'), attempt('b')])
+    const lines = [
+      completion('a'),
+      attempt('a'),
+      completion('a'),
+      attempt('c'),
+      completion('c'),
+      attempt('d'),
+    ]
+    attempts.begin(lines)
+    attempts.rollBack()
+    expect(attempts.count).toBe(2)
+    expect(attempts.begin([completion('a'), completion('b')])).toBe(0)
+  })
+
+  it('have those of a write that failed, but lose none by its completions', () => {
+    const attempts = written([attempt('a')])
+    const lines = [attempt('b'), completion('b'), completion('a')]
+    attempts.begin(lines)
+    attempts.fail(lines)
+    expect(attempts.count).toBe(2)
+  })
+
+  it('are what the file holds once it was read', () => {
+    const attempts = written([attempt('a')])
+    attempts.reset(['b', 'c'])
+    attempts.begin([completion('b')])
+    attempts.commit()
+    expect(attempts.count).toBe(1)
+  })
+})
