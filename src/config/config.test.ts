@@ -3,7 +3,9 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { parse } from 'smol-toml'
 import { describe, expect, it } from 'vitest'
 import { ConfigError } from '../errors.ts'
-import { canonicalConfig, configKeys, diffConfig, parseConfig, reloadableKeys } from './config.ts'
+import { canonicalConfig, parseConfig } from './config.ts'
+import { configKeys } from './config-table.ts'
+import { diffConfig, reloadableKeys } from './reload.ts'
 
 const minimal = { command_socket: '/run/sozu/sozu.sock', audit_logs_target: '/var/log/audit.log' }
 const file = '/etc/sozu-auditd.toml'

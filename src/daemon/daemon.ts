@@ -1,49 +1,30 @@
 // Composition root: configuration → sinks → journal → listener → sessions, and the daemon's own life: reload, stop. What is
 // built here in this order is torn down in the opposite one, so that nobody is served without a journal.
-import { readFileSync, statSync } from 'node:fs'
-import type { Socket } from 'node:net'
-import { hostname } from 'node:os'
-import path from 'node:path'
 import { Journal } from '../audit/journal/journal.ts'
-import type { RecoveryReport, Sink } from '../audit/journal/sink.ts'
-import { outcomeUnknownRecord } from '../audit/record/build.ts'
-import { cleanPiece, ownText, sanitiseText } from '../audit/record/clean.ts'
-import { sha256 } from '../audit/record/digest.ts'
-import { renderJson } from '../audit/record/json.ts'
-import type { AuditRecord, Detail, LineContext } from '../audit/record/record.ts'
-import { renderText } from '../audit/record/text.ts'
-import {
-  type Config,
-  canonicalConfig,
-  diffConfig,
-  reloadableKeys,
-  shippedWireSchemas,
-} from '../config/config.ts'
-import { loadConfig, readTrustedFile } from '../config/load.ts'
-import { ConfigError, errnoOf, JournalError } from '../errors.ts'
+import type { AuditRecord } from '../audit/record/record.ts'
+import type { Config } from '../config/config.ts'
+import { loadConfig } from '../config/load.ts'
+import { loadWireSchema } from '../config/wire-schema.ts'
+import { ConfigError, JournalError } from '../errors.ts'
+import { clockRealtime } from '../host/clock.ts'
 import { openFilesLimit } from '../host/descriptors.ts'
 import type { Log } from '../host/log.ts'
-import { clockRealtime, returnLargePieces } from '../host/native.ts'
-import { packageFile, version } from '../host/package.ts'
+import { returnLargePieces } from '../host/native.ts'
+import { version } from '../host/package.ts'
 import type { ServiceManager } from '../host/systemd.ts'
 import { newUlid } from '../host/ulid.ts'
 import type { Accounts } from '../peer/accounts.ts'
-import { roleOf } from '../peer/actor.ts'
-import { idOf } from '../peer/names.ts'
-import { parseComm } from '../peer/procfs.ts'
 import { connectionLimits } from '../policy/connection-limits.ts'
 import { Quota } from '../policy/quota.ts'
 import { RefusalLimiter } from '../policy/refusal-rate.ts'
-import { compileSchema, type Schema } from '../protocol/schema.ts'
-import { recordActor } from '../proxy/identity.ts'
-import { Listener } from '../proxy/listener.ts'
+import type { Listener } from '../proxy/listener.ts'
 import { SessionTable } from '../proxy/sessions.ts'
-import type { Tampering } from '../sinks/append-file.ts'
-import { ConsoleSink } from '../sinks/console.ts'
-import { FileSink, type OpenedFileFacts } from '../sinks/file-sink.ts'
-import { missingFields } from '../sozu/operation.ts'
 import { Sozu } from '../upstream/instance.ts'
-import { DaemonRecords } from './own-records.ts'
+import { listen, refuseSozusOwnSocket } from './listen.ts'
+import { ownActor } from './own-actor.ts'
+import { DaemonRecords, recoveryDetail, statusText, warnOfWeakSettings } from './own-records.ts'
+import { RunningConfig } from './running-config.ts'
+import { sinksOf } from './sinks.ts'
 
 export type DaemonOptions = {
   /** Started already. */
@@ -67,6 +48,7 @@ export class Daemon {
   readonly #options: DaemonOptions
   readonly #log: Log
   readonly #records: DaemonRecords
+  readonly #running: RunningConfig
   readonly #accounts: Accounts
   readonly #journal: Journal
   readonly #sessions: SessionTable
@@ -75,8 +57,6 @@ export class Daemon {
   readonly #refusals = new RefusalLimiter()
   /** The daemon itself, in its own lines; its account's name is known before the first of them. */
   #actor = ownActor(null)
-  #config: Config
-  #allowedUids: ReadonlySet<number> | null
   #listener: Listener | null = null
   #ticking: NodeJS.Timeout | null = null
 
@@ -97,11 +77,19 @@ export class Daemon {
     const { config, log, accounts } = options
     this.#options = options
     this.#log = log
-    this.#config = config
-    this.#allowedUids = uidSet(config)
+    this.#running = new RunningConfig(config)
     this.#accounts = accounts
-    const sinks = this.#createSinks()
-    const schema = loadSchema(config.wireSchema)
+    const socketPath = options.inheritedPath ?? config.listenSocket ?? ''
+    const sinks = sinksOf(config, socketPath, {
+      opened: (facts) => this.#records.opened(facts),
+      onTampering: (sink, what, movedAside) =>
+        this.#noteLater(this.#records.tampered(log, sink, what, movedAside)),
+      onSpace: (sink, freeBytes, low) =>
+        this.#noteLater(
+          this.#records.space(log, sink, { freeBytes, lowSpaceBytes: config.lowSpaceBytes, low }),
+        ),
+    })
+    const schema = loadWireSchema(config.wireSchema)
     const sozu = new Sozu({
       path: config.commandSocket,
       schema,
@@ -133,7 +121,7 @@ export class Daemon {
         maxFrameBytes: config.maxFrameBytes,
         workerTimeoutMs: config.workerTimeoutMs,
         guardReload: config.guardReload,
-        settings: () => ({ allowedUids: this.#allowedUids, auditReads: this.#config.auditReads }),
+        settings: () => this.#running.settings,
         refusals: this.#refusals,
         bytes: this.#bytes,
         requests: this.#requests,
@@ -153,30 +141,12 @@ export class Daemon {
     refuseSozusOwnSocket(config.commandSocket, inheritedPath ?? config.listenSocket)
     this.#actor = ownActor(await this.#accounts.lookup(process.geteuid?.() ?? 0, OWN_NAME_MS))
     const reports = await this.#journal.open()
-    const unfinished = [...reports].map(([sink, report]) => this.#reportUnfinished(sink, report))
-    await this.#journal.append(
-      this.#records.create('audit_started', `config:${this.#options.configPath}`, {
-        detail: {
-          config_sha256: cleanPiece(sha256(JSON.stringify(canonicalConfig(config)))),
-          on_audit_failure: cleanPiece(config.onAuditFailure),
-          durability: cleanPiece(config.durability),
-          audit_reads: cleanPiece(config.auditReads),
-          wire_schema_sha256: ownText(sha256(readSchemaFile(config.wireSchema))),
-          ...Object.assign({}, ...unfinished),
-        },
-      }),
-    )
+    const recovered = [...reports].map(([sink, report]) => recoveryDetail(this.#log, sink, report))
+    await this.#journal.append(this.#records.started(this.#options.configPath, config, recovered))
     const accept = this.#sessions.accept.bind(this.#sessions)
-    this.#listener =
-      inheritedPath === null
-        ? await this.#bind(config, accept)
-        : await Listener.inherit(inheritedPath, accept)
+    this.#listener = await listen(config, inheritedPath, accept)
     this.#ticking = setInterval(() => this.#tick(), TICK_MS)
-    if (config.onAuditFailure === 'allow') {
-      this.#log.warn('on_audit_failure = "allow": requests go on when their records cannot be written')
-    }
-    if (config.auditReads === 'none')
-      this.#log.warn('audit_reads = "none": reads that reveal keys leave no line')
+    warnOfWeakSettings(this.#log, config)
     this.#log.info(
       {
         version,
@@ -197,19 +167,13 @@ export class Daemon {
     try {
       const changes = this.#applyConfig(loadConfig(configPath))
       this.#log.info({ changes }, 'configuration reloaded')
-      const detail = Object.fromEntries(Object.entries(changes).map(([key, value]) => [key, ownText(value)]))
-      await this.#note(this.#records.create('audit_config_reloaded', `config:${configPath}`, { detail }))
+      await this.#note(this.#records.reloaded(configPath, changes))
     } catch (error) {
-      // ConfigError: the file is bad; what was in force stays in force.
+      // ConfigError: the file is bad; the old settings stay in force.
       if (!(error instanceof ConfigError)) throw error
-      this.#log.error(
-        { code: error.code, err: error.message },
-        'configuration not reloaded; the old settings stay',
-      )
-      const said = { errorCode: 'invalid_input' as const, reason: ownText(sanitiseText(error.message)) }
-      await this.#note(
-        this.#records.create('audit_config_reloaded', `config:${configPath}`, { result: 'err', ...said }),
-      )
+      const said = { code: error.code, err: error.message }
+      this.#log.error(said, 'configuration not reloaded; the old settings stay')
+      await this.#note(this.#records.reloaded(configPath, error))
     }
     // Writing a line makes each sink look at its path: a file that was rotated away is replaced before this line.
     await this.#note(this.#records.create('audit_log_reopened', 'sinks:all', {}))
@@ -241,38 +205,6 @@ export class Daemon {
     this.#log.info({ signal, sessions_cut: cut }, 'stopped')
   }
 
-  /** Says what an earlier run left unfinished. @returns the same for `audit_started`, where there was anything */
-  #reportUnfinished(sink: string, { finished, incomplete }: RecoveryReport): Detail {
-    if (finished === 0 && incomplete === null) return {}
-    this.#log.warn(
-      { sink, outcome_unknown: finished, not_looked_at: incomplete },
-      'an earlier run ended with requests in flight; their outcome is unknown',
-    )
-    return {
-      [`outcome_unknown_${sink}`]: finished,
-      ...(incomplete === null ? {} : { [`not_looked_at_${sink}`]: ownText(sanitiseText(incomplete)) }),
-    }
-  }
-
-  async #bind(config: Config, accept: (socket: Socket) => void): Promise<Listener> {
-    const { listenSocket, listenSocketMode, listenSocketOwner, listenSocketGroup } = config
-    if (listenSocket === null) {
-      throw new ConfigError(
-        'config_invalid_value',
-        'listen_socket is required unless the service manager passes a socket on (see sozu-auditd.socket)',
-      )
-    }
-    return Listener.bind(
-      {
-        path: listenSocket,
-        mode: listenSocketMode,
-        uid: listenSocketOwner === null ? null : idOf('passwd', listenSocketOwner, 'listen_socket_owner'),
-        gid: listenSocketGroup === null ? null : idOf('group', listenSocketGroup, 'listen_socket_group'),
-      },
-      accept,
-    )
-  }
-
   #tick(): void {
     this.#sessions.tick(performance.now())
     this.#journal.tick()
@@ -286,22 +218,14 @@ export class Daemon {
     }
   }
 
-  /** Puts into force what can change while running. @returns old and new value of every key that differs */
+  /** @returns old and new value of every key that differs */
   #applyConfig(next: Config): Record<string, string> {
-    // First, since it may find that what is asked for cannot be.
+    // First, since it may find that the limits asked for cannot be.
     this.#sessions.limits = connectionLimits(openFilesLimit(), next)
-    const detail: Record<string, string> = {}
-    for (const change of diffConfig(this.#config, next)) {
-      const suffix = reloadableKeys.includes(change.key) ? '' : '_after_restart'
-      detail[`${change.key}_old`] = sanitiseText(JSON.stringify(change.old))
-      detail[`${change.key}_new${suffix}`] = sanitiseText(JSON.stringify(change.new))
-    }
-    this.#config = { ...this.#config, ...reloadable(next) }
-    this.#allowedUids = uidSet(next)
     this.#bytes.max = next.maxBufferedBytes
     this.#requests.max = next.maxWaitingRequests
     this.#log.level = next.logLevel
-    return detail
+    return this.#running.apply(next)
   }
 
   /** Appends a record of what has happened anyway; the journal keeps it for a sink that is out of order. */
@@ -319,175 +243,10 @@ export class Daemon {
   }
 
   #status(): string {
-    const connections = `${this.#sessions.size} connections`
-    switch (this.#journal.state) {
-      case 'healthy':
-        return `recording, ${connections}`
-      case 'degraded':
-        return `DEGRADED: an audit sink is out of order, requests go on; ${connections}`
-      case 'refusing':
-        return 'REFUSING: a required audit sink is out of order'
-    }
-  }
-
-  #noteTampering(sink: string, what: Tampering, movedAside: string | null): void {
-    this.#log.error({ sink, what, moved_aside: movedAside }, 'an audit file was tampered with')
-    const detail = {
-      what: ownText(what),
-      ...(movedAside === null ? {} : { moved_aside: cleanPiece(movedAside) }),
-    }
-    this.#noteLater(this.#records.create('audit_log_tampered', `sink:${sink}`, { result: 'err', detail }))
-  }
-
-  #noteSpace(sink: string, freeBytes: number, low: boolean): void {
-    const verb = low ? 'audit_space_low' : 'audit_space_ok'
-    const detail = { free_bytes: freeBytes, low_space_bytes: this.#config.lowSpaceBytes }
-    if (low) this.#log.warn({ sink, ...detail }, verb)
-    else this.#log.info({ sink, ...detail }, verb)
-    this.#noteLater(this.#records.create(verb, `sink:${sink}`, { result: low ? 'err' : 'ok', detail }))
+    return statusText(this.#journal.state, this.#sessions.size)
   }
 
   #tellStatus(): void {
     this.#options.manager.status(this.#status())
   }
-
-  #createSinks(): Sink[] {
-    const { auditLogsTarget, auditLogsJsonTarget, auditFileGroup, console: mirror } = this.#config
-    const groupId = auditFileGroup === null ? null : idOf('group', auditFileGroup, 'audit_file_group')
-    const context: LineContext = {
-      host: cleanPiece(hostname()).text,
-      socket: cleanPiece(this.#options.inheritedPath ?? this.#config.listenSocket ?? '').text,
-      auditdVersion: version,
-    }
-    const common = {
-      groupId,
-      reserveBytes: this.#config.reserveBytes,
-      lowSpaceBytes: this.#config.lowSpaceBytes,
-      opened: (report: OpenedFileFacts) => this.#records.opened(report),
-      outcomeUnknown: (attempt: AuditRecord) => outcomeUnknownRecord(attempt, clockRealtime()),
-      onTampering: (sink: string, what: Tampering, movedAside: string | null) =>
-        this.#noteTampering(sink, what, movedAside),
-      onSpace: (sink: string, freeBytes: number, low: boolean) => this.#noteSpace(sink, freeBytes, low),
-    }
-    const sinks: Sink[] = []
-    if (auditLogsTarget !== null) {
-      const render = (record: AuditRecord): string => renderText(record, context)
-      const required = this.#config.auditLogsTargetRequired
-      sinks.push(
-        new FileSink({
-          ...common,
-          name: 'text',
-          form: 'text',
-          path: auditLogsTarget,
-          required,
-          render,
-        }),
-      )
-    }
-    if (auditLogsJsonTarget !== null) {
-      const render = (record: AuditRecord): string => renderJson(record, context)
-      const required = this.#config.auditLogsJsonTargetRequired
-      sinks.push(
-        new FileSink({
-          ...common,
-          name: 'json',
-          form: 'json',
-          path: auditLogsJsonTarget,
-          required,
-          render,
-        }),
-      )
-    }
-    if (mirror === 'always' || (mirror === 'auto' && process.stdout.isTTY)) {
-      const render = (record: AuditRecord): string => renderText(record, context)
-      sinks.push(new ConsoleSink({ stream: process.stdout, colour: process.stdout.isTTY, render }))
-    }
-    return sinks
-  }
-}
-
-/** What SIGHUP applies: the keys of `reloadableKeys`. */
-function reloadable(config: Config): Partial<Config> {
-  const { commandAllowedUids, auditReads, logLevel } = config
-  const { maxConnections, maxConnectionsPerUid, maxBufferedBytes, maxWaitingRequests } = config
-  return {
-    commandAllowedUids,
-    auditReads,
-    logLevel,
-    maxConnections,
-    maxConnectionsPerUid,
-    maxBufferedBytes,
-    maxWaitingRequests,
-  }
-}
-
-function uidSet({ commandAllowedUids }: Config): ReadonlySet<number> | null {
-  return commandAllowedUids === null ? null : new Set(commandAllowedUids)
-}
-
-/** The actor of the daemon's own lines. */
-function ownActor(user: string | null): ReturnType<typeof recordActor> {
-  const [uid, gid] = [process.geteuid?.() ?? null, process.getegid?.() ?? null]
-  const comm = parseComm(readFileSync('/proc/self/comm'))
-  return recordActor({ uid, gid, pid: process.pid, user, comm, role: roleOf(uid), binding: null })
-}
-
-/** The message table `name` stands for: a shipped one, or a file. @throws ConfigError when it cannot be used */
-export function loadSchema(name: string): Schema {
-  let table: unknown
-  try {
-    table = JSON.parse(readSchemaFile(name).toString('utf8'))
-  } catch (cause) {
-    if (cause instanceof ConfigError) {
-      const lacks = cause.code === 'config_unsafe' ? 'trusted' : 'read'
-      throw new ConfigError(cause.code, `wire_schema "${name}" cannot be ${lacks}: ${cause.message}`, {
-        cause,
-      })
-    }
-    // ENOENT, EACCES, or not JSON.
-    throw new ConfigError('config_invalid_value', `wire_schema "${name}" cannot be read: ${errnoOf(cause)}`, {
-      cause,
-    })
-  }
-  const schema = compileSchema(table, name)
-  // Of shipped tables a test has seen to it; asking every table again took a third of the start.
-  if (shippedWireSchemas.includes(name)) return schema
-  const missing = missingFields(schema)
-  if (missing.length === 0) return schema
-  throw new ConfigError(
-    'config_invalid_value',
-    `wire_schema "${name}" lacks what the audit records need: ${missing.join(', ')}`,
-  )
-}
-
-/** Shipped tables are as trusted as the program; another one decides as much as the configuration does. */
-function readSchemaFile(name: string): Buffer {
-  if (!shippedWireSchemas.includes(name)) return readTrustedFile(name)
-  return readFileSync(packageFile(`schema/sozu-${name}.json`))
-}
-
-/** Both paths may lead to the same socket by a link: then we would talk to ourselves, or replace Sōzu's socket. */
-function refuseSozusOwnSocket(commandSocket: string, listenSocket: string | null): void {
-  if (listenSocket === null) return
-  const inode = (file: string): string | null => {
-    try {
-      const stats = statSync(file, { throwIfNoEntry: false })
-      return stats === undefined ? null : `${stats.dev}:${stats.ino}`
-    } catch (cause) {
-      // EACCES, EIO and the like: what cannot be looked at cannot be told apart.
-      throw new ConfigError('listen_failed', `cannot look at ${file}: ${errnoOf(cause)}`, { cause })
-    }
-  }
-  // Where one does not exist yet: the same name in the same directory, whatever links lead there.
-  const place = (file: string): string | null => {
-    const directory = inode(path.dirname(file))
-    return directory === null ? null : `${directory}/${path.basename(file)}`
-  }
-  const same = (identify: (file: string) => string | null): boolean =>
-    identify(listenSocket) !== null && identify(listenSocket) === identify(commandSocket)
-  if (!same(inode) && !same(place)) return
-  throw new ConfigError(
-    'listen_path_taken',
-    `listen_socket ${listenSocket} is the same socket as command_socket ${commandSocket}; give the daemon a path of its own`,
-  )
 }

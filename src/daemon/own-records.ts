@@ -1,10 +1,18 @@
 // Records about the daemon's own life. The actor in them is the daemon itself, the session is its run.
 
+import type { JournalState } from '../audit/journal/journal.ts'
+import type { RecoveryReport } from '../audit/journal/sink.ts'
 import { daemonRecord, type RecordOrigin, suppressedRecord } from '../audit/record/build.ts'
-import { cleanPiece, ownText } from '../audit/record/clean.ts'
+import { cleanPiece, ownText, sanitiseText } from '../audit/record/clean.ts'
+import { sha256 } from '../audit/record/digest.ts'
 import type { AuditRecord, Detail, RecordActor, RecordErrorCode } from '../audit/record/record.ts'
+import { type Config, canonicalConfig } from '../config/config.ts'
+import { readWireSchema } from '../config/wire-schema.ts'
+import { ConfigError } from '../errors.ts'
+import type { Log } from '../host/log.ts'
 import { UNKNOWN_ACTOR } from '../peer/actor.ts'
 import { recordActor } from '../proxy/identity.ts'
+import type { Tampering } from '../sinks/append-file.ts'
 
 export type DaemonRecordsOptions = {
   readonly actor: () => RecordActor
@@ -51,6 +59,56 @@ export class DaemonRecords {
     return this.create('audit_log_opened', `file:${report.path}`, { detail })
   }
 
+  /** Before the first client can connect. @param recovered what recovery found, one for each sink */
+  started(configPath: string, config: Config, recovered: readonly Detail[]): AuditRecord {
+    const detail = {
+      config_sha256: cleanPiece(sha256(JSON.stringify(canonicalConfig(config)))),
+      on_audit_failure: cleanPiece(config.onAuditFailure),
+      durability: cleanPiece(config.durability),
+      audit_reads: cleanPiece(config.auditReads),
+      wire_schema_sha256: ownText(sha256(readWireSchema(config.wireSchema))),
+      ...Object.assign({}, ...recovered),
+    }
+    return this.create('audit_started', `config:${configPath}`, { detail })
+  }
+
+  /** After each SIGHUP. @param outcome what changed, by key; or why nothing did */
+  reloaded(configPath: string, outcome: Record<string, string> | ConfigError): AuditRecord {
+    const target = `config:${configPath}`
+    if (outcome instanceof ConfigError) {
+      const reason = ownText(sanitiseText(outcome.message))
+      return this.create('audit_config_reloaded', target, {
+        result: 'err',
+        errorCode: 'invalid_input',
+        reason,
+      })
+    }
+    const detail = Object.fromEntries(Object.entries(outcome).map(([key, value]) => [key, ownText(value)]))
+    return this.create('audit_config_reloaded', target, { detail })
+  }
+
+  /** Somebody did to a file or its path what only the daemon may. Also said in the operational log. */
+  tampered(log: Log, sink: string, what: Tampering, movedAside: string | null): AuditRecord {
+    log.error({ sink, what, moved_aside: movedAside }, 'an audit file was tampered with')
+    const detail = {
+      what: ownText(what),
+      ...(movedAside === null ? {} : { moved_aside: cleanPiece(movedAside) }),
+    }
+    return this.create('audit_log_tampered', `sink:${sink}`, { result: 'err', detail })
+  }
+
+  /** A file system has less room than `low_space_bytes`, or more again. Also said in the operational log. */
+  space(
+    log: Log,
+    sink: string,
+    { freeBytes, lowSpaceBytes, low }: { freeBytes: number; lowSpaceBytes: number; low: boolean },
+  ): AuditRecord {
+    const verb = low ? 'audit_space_low' : 'audit_space_ok'
+    const detail = { free_bytes: freeBytes, low_space_bytes: lowSpaceBytes }
+    log[low ? 'warn' : 'info']({ sink, ...detail }, verb)
+    return this.create(verb, `sink:${sink}`, { result: low ? 'err' : 'ok', detail })
+  }
+
   #origin(actor: RecordActor): RecordOrigin {
     const { clock, newUlid, bootGeneration } = this.#options
     return {
@@ -68,3 +126,34 @@ export class DaemonRecords {
 }
 
 const UNKNOWN = recordActor(UNKNOWN_ACTOR)
+
+/** What recovery found in a sink, for `audit_started`; empty where it found nothing. Also said in the operational log. */
+export function recoveryDetail(log: Log, sink: string, { finished, incomplete }: RecoveryReport): Detail {
+  if (finished === 0 && incomplete === null) return {}
+  log.warn(
+    { sink, outcome_unknown: finished, not_looked_at: incomplete },
+    'an earlier run ended with requests in flight; their outcome is unknown',
+  )
+  return {
+    [`outcome_unknown_${sink}`]: finished,
+    ...(incomplete === null ? {} : { [`not_looked_at_${sink}`]: ownText(sanitiseText(incomplete)) }),
+  }
+}
+
+export function warnOfWeakSettings(log: Log, { onAuditFailure, auditReads }: Config): void {
+  if (onAuditFailure === 'allow')
+    log.warn('on_audit_failure = "allow": requests go on when their records cannot be written')
+  if (auditReads === 'none') log.warn('audit_reads = "none": reads that reveal keys leave no line')
+}
+
+/** The unit's `STATUS=`. */
+export function statusText(state: JournalState, connections: number): string {
+  switch (state) {
+    case 'healthy':
+      return `recording, ${connections} connections`
+    case 'degraded':
+      return `DEGRADED: an audit sink is out of order, requests go on; ${connections} connections`
+    case 'refusing':
+      return 'REFUSING: a required audit sink is out of order'
+  }
+}

@@ -8,24 +8,23 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import koffi from 'koffi'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { bootTimeUsec, clockRealtime, monotonicUsec } from './clock.ts'
 import {
-  bootTimeUsec,
-  clockRealtime,
   closeFd,
   getPeerCred,
   getPeerPidfd,
   hasHungUp,
   lockExclusive,
-  monotonicUsec,
   pidfdAlive,
-  sdNotify,
   socketPathOf,
 } from './native.ts'
+import { sdNotify } from './notify.ts'
 
 const CLIENT = "require('net').connect(process.argv[1]).on('error', () => {})"
 const NOT_OPEN = 999_999
 const MSG_DONTWAIT = 0x40
 const builtNative = fileURLToPath(new URL('../../dist/host/native.js', import.meta.url))
+const builtNotify = fileURLToPath(new URL('../../dist/host/notify.js', import.meta.url))
 
 let dir: string
 let path: string
@@ -347,7 +346,7 @@ describe('notifying the service manager', () => {
     async () => {
       listen(join(dir, 'notify'))
       const child = runModule(`
-      import { sdNotify } from ${JSON.stringify(builtNative)}
+      import { sdNotify } from ${JSON.stringify(builtNotify)}
       while (sdNotify(${JSON.stringify(join(dir, 'notify'))}, 'WATCHDOG=1')) continue`)
       const [status] = await once(child, 'exit')
       expect(status).toBe(0)

@@ -2,8 +2,9 @@
 // NOTIFY_SOCKET every call is a no-op. Notifications never fail the daemon: a manager that does not listen has its own way
 // of noticing.
 import { PeerError } from '../errors.ts'
+import { monotonicUsec } from './clock.ts'
 import type { Log } from './log.ts'
-import { monotonicUsec, sdNotify } from './native.ts'
+import { sdNotify } from './notify.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 

@@ -4,15 +4,8 @@
 // once the handler that accepted the connection has returned.
 import type { Socket } from 'node:net'
 import { PeerError } from '../errors.ts'
-import {
-  bootTimeUsec,
-  closeFd,
-  getPeerCred,
-  getPeerPidfd,
-  hasHungUp,
-  type PeerCred,
-  pidfdAlive,
-} from '../host/native.ts'
+import { bootTimeUsec } from '../host/clock.ts'
+import { closeFd, getPeerCred, getPeerPidfd, hasHungUp, type PeerCred, pidfdAlive } from '../host/native.ts'
 import { createProcfs, type ProcessDetails, type Procfs, ticksOfBootTime } from './procfs.ts'
 
 /**

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { bootTimeUsec } from '../host/native.ts'
+import { bootTimeUsec } from '../host/clock.ts'
 import { createProcfs, parseComm, parseStat, ticksOfBootTime } from './procfs.ts'
 
 const TAIL = ' S 1 2 3 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 1000 200 18446744073709551615 1 1 0 0\n'

@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest'
 import { ownText } from '../../src/audit/record/clean.ts'
 import { renderJson } from '../../src/audit/record/json.ts'
 import { errorCodes, noExtras } from '../../src/audit/record/record.ts'
-import { configKeys } from '../../src/config/config.ts'
+import { configKeys } from '../../src/config/config-table.ts'
 import { verbTable } from '../../src/sozu/verb-table.ts'
 import { validateLine } from '../support/record-schema.ts'
 

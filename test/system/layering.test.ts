@@ -36,7 +36,8 @@ const layers: readonly (readonly string[])[] = [
 ]
 
 /** Pure code takes clocks, files and randomness as parameters. */
-const pure = /^src\/(protocol|sozu|audit\/record|policy)\/|^src\/config\/config\.ts$/
+const pure =
+  /^src\/(protocol|sozu|audit\/record|policy)\/|^src\/config\/(config|config-table|mistakes|reload)\.ts$/
 const impure = /^(node:(fs|net|child_process|os|dgram|http|process|timers|worker_threads)|koffi|posix|pino)/
 
 /** Longer than 300 lines, and why one file all the same. */
@@ -110,6 +111,14 @@ describe('every source file', () => {
       expect(target, `${file} imports ${imported}, which is not in src/`).not.toBeNull()
       if (target === null || target === room) continue
       expect(rankOf(target), `${file} imports ${imported}`).toBeLessThan(rankOf(room ?? ''))
+    }
+  })
+
+  it('imports daemon/ only from cli/, and the composition root only where the daemon is started', () => {
+    for (const file of sources.filter((name) => !name.startsWith('src/daemon/'))) {
+      const imported = importsOf(file).filter((name) => name.startsWith('src/daemon/'))
+      if (!file.startsWith('src/cli/')) expect(imported, file).toEqual([])
+      else if (!/\/(run|start)\.ts$/.test(file)) expect(imported, file).not.toContain('src/daemon/daemon.ts')
     }
   })
 

@@ -3,7 +3,7 @@
 // nothing: when, which request, which stage, what about.
 import * as z from 'zod'
 import { parsedRecord, type RecordOrigin, type RecordSubject } from './build.ts'
-import type { Clean } from './clean.ts'
+import { type Clean, sanitiseText } from './clean.ts'
 import {
   type AuditRecord,
   type Detail,
@@ -32,10 +32,14 @@ const timestamp = z.string().transform((text, context) => {
   context.issues.push({ code: 'custom', input: text, message: 'is no time' })
   return z.NEVER
 })
-const word = z.string().regex(/^[a-z][a-z0-9_]*$/)
+const word = z.string().regex(/^[a-z][a-z0-9_]{0,63}$/)
 const text = z.string().nullish()
+const version = z.string().max(64).nullish()
 const count = z.int().nonnegative()
 const scalar = z.union([z.string(), z.number(), z.boolean()])
+const detailKey = /^[a-z][a-z0-9_]{0,63}$/
+/** Entries of a detail that are read: the completion of any attempt must fit into a line. No release wrote as many. */
+const MAX_DETAIL = 16
 /** Lists and objects came with schema 2; a record of this release has none. */
 const anything = z.unknown()
 
@@ -60,8 +64,8 @@ const lineFields = z.object({
   result: z.enum(['ok', 'err', 'admitted']),
   cluster_id: text,
   backend_id: text,
-  sozu_version: text,
-  build_git_sha: text,
+  sozu_version: version,
+  build_git_sha: version,
   extras: z.looseObject({
     elapsed_ms: count.nullish(),
     error_code: word.nullish(),
@@ -83,7 +87,7 @@ const lineFields = z.object({
     truncated: z
       .record(z.string(), z.object({ length: count, sha256: z.string().regex(/^[0-9a-f]{64}$/) }))
       .nullish(),
-    detail: z.record(word, anything).nullish(),
+    detail: z.record(z.string(), anything).nullish(),
   }),
   stage: z.enum(stages),
 })
@@ -174,10 +178,12 @@ function errorCodeOf(code: string | null): RecordErrorCode | null {
 }
 
 function cleanOf({ raw, truncated }: LineFields['extras'], name: string, shown: string): Clean {
+  // Somebody else may have written the line: no text becomes part of a record that is not safe for one.
+  const safe = sanitiseText(shown)
   const whole = truncated?.[name]
-  if (whole !== undefined) return { text: shown, raw: null, whole }
+  if (whole !== undefined) return { text: safe, raw: null, whole }
   const original = raw?.[name]
-  return { text: shown, raw: original === undefined ? null : Buffer.from(original, 'base64') }
+  return { text: safe, raw: original === undefined ? null : Buffer.from(original, 'base64') }
 }
 
 function detailOf(extras: LineFields['extras']): Detail | null {
@@ -186,7 +192,8 @@ function detailOf(extras: LineFields['extras']): Detail | null {
   const kept: Record<string, Detail[string]> = {}
   for (const [key, value] of Object.entries(detail)) {
     const known = scalar.safeParse(value)
-    if (!known.success) continue
+    if (!known.success || !detailKey.test(key)) continue
+    if (Object.keys(kept).length === MAX_DETAIL) break
     kept[key] = typeof known.data === 'string' ? cleanOf(extras, `detail.${key}`, known.data) : known.data
   }
   return kept

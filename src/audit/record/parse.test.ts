@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { hostileContext, hostileRecord } from '../../../test/support/hostile-record.ts'
+import { outcomeUnknownRecord } from './build.ts'
 import { cleaned, cleanPiece, ownText } from './clean.ts'
 import { parseJson, renderJson } from './json.ts'
 import { type AuditRecord, noExtras } from './record.ts'
@@ -226,4 +227,40 @@ describe('a text line that we would not write', () => {
       },
     })
   })
+})
+
+describe('a line that somebody else wrote', () => {
+  it('makes no text unsafe for a record', () => {
+    const line = renderJson(base, context).replace('cluster:my_app', 'cluster:\\u202ea\\u0007')
+    expect(readJson(line)?.target.text).toBe('cluster:?a?')
+  })
+
+  it.each([
+    [
+      'entries of a detail',
+      '"headers":2',
+      Array.from({ length: 400 }, (_, i) => `"k${i}_${'x'.repeat(8)}":${i}`).join(','),
+    ],
+    [
+      'values of a detail',
+      '"headers":2',
+      Array.from({ length: 40 }, (_, i) => `"k${i}_${'x'.repeat(40)}":"${'é'.repeat(60)}"`).join(','),
+    ],
+    ['originals', '"raw":null', `"raw":{"target":"${'QUFB'.repeat(1500)}","cluster_id":"QQ=="}`],
+  ])('gets a completion that fits, however many %s it has', (_, from, to) => {
+    const record = readJson(renderJson(base, context).replace(from, to))
+    if (record === null) throw new Error('not read')
+    expect(renderJson(outcomeUnknownRecord(record, 1n), context).length).toBeLessThanOrEqual(8000)
+  })
+
+  it.each([
+    ['verb', line('"verb":"cluster_added"', `"verb":"${'v'.repeat(3000)}"`)],
+    ['version', line('"sozu_version":null', `"sozu_version":"${'v'.repeat(3000)}"`)],
+  ])('is not read when its %s is longer than any of ours', (_, changed) => {
+    expect(readJson(changed)).toBeNull()
+  })
+
+  function line(from: string, to: string): string {
+    return renderJson(base, context).replace(from, to)
+  }
 })

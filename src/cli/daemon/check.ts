@@ -9,7 +9,7 @@ import { idIfKnown, nameFindings, nameSourceFindings, nameSources } from './chec
 import { type AuditFile, auditFileFindings, diskFindings, isLocked } from './check/audit-file.ts'
 import { directoryFindings, type Guarded, look } from './check/directory.ts'
 import { type Finding, printable, renderFinding, renderSummary, shellWord } from './check/finding.ts'
-import { admissionFindings, listenSocketReport } from './check/listen-socket.ts'
+import { accessFindings, listenSocketReport } from './check/listen-socket.ts'
 import { schemaFindings, settingFindings } from './check/setting.ts'
 import { readSozuSettings, sozuConfigPaths, sozuConfigurationFindings } from './check/sozu-configuration.ts'
 import { sozuSocketFindings } from './check/sozu-socket.ts'
@@ -64,7 +64,7 @@ async function survey(config: Config, ownUid: number, sozuPaths: readonly string
       ...(await sozuSocketFindings(config.commandSocket, ownUid, sozuUid)),
       ...sozu.findings,
       ...listen.findings,
-      ...admissionFindings(config),
+      ...accessFindings(config),
       ...files.flatMap((file) => auditFileFindings(file, ownUid)),
       ...directoryFindings(guardedPaths(config, files, ownUid, sozuUid), ownUid),
       ...diskFindings(files),

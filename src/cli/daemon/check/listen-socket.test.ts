@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { parseConfig } from '../../../config/config.ts'
-import { admissionFindings, listenSocketReport } from './listen-socket.ts'
+import { accessFindings, listenSocketReport } from './listen-socket.ts'
 
 const own = process.geteuid?.() ?? 0
 const servers: Server[] = []
@@ -110,7 +110,7 @@ describe('the path of listen_socket', () => {
 
 describe('who may connect', () => {
   const admission = (keys: Record<string, unknown>) =>
-    admissionFindings(parseConfig({ command_socket: '/s', audit_logs_target: '/a', ...keys }, 'file'))
+    accessFindings(parseConfig({ command_socket: '/s', audit_logs_target: '/a', ...keys }, 'file'))
 
   it.each([
     [{}],

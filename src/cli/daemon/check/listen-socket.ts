@@ -94,7 +94,7 @@ function isSameFile(a: string, b: string): boolean {
 }
 
 /** Who may connect and what they may then do, by the configuration alone. */
-export function admissionFindings({ listenSocketMode, commandAllowedUids }: Config): Finding[] {
+export function accessFindings({ listenSocketMode, commandAllowedUids }: Config): Finding[] {
   if (commandAllowedUids !== null && commandAllowedUids.length === 0) {
     const what = 'command_allowed_uids is empty: every request of everybody is refused, root included'
     return [{ severity: 'warning', what, next: 'list the uids that may work on Sōzu, or remove the key' }]

@@ -1,7 +1,7 @@
 // Settings that are allowed and weaken what the daemon promises: each is said together with what it means, so that nobody
 // has them by accident. Also whether the message table can be used, without which the daemon does not start.
 import type { Config } from '../../../config/config.ts'
-import { loadSchema } from '../../../daemon/daemon.ts'
+import { loadWireSchema } from '../../../config/wire-schema.ts'
 import { ConfigError } from '../../../errors.ts'
 import type { Finding } from './finding.ts'
 
@@ -33,7 +33,7 @@ export function settingFindings({ onAuditFailure, auditReads, durability }: Conf
 
 export function schemaFindings({ wireSchema }: Config): Finding[] {
   try {
-    loadSchema(wireSchema)
+    loadWireSchema(wireSchema)
     return []
   } catch (error) {
     // ConfigError: no file, no JSON, or a table that lacks something.

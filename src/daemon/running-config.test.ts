@@ -1,0 +1,40 @@
+// SIGHUP applies what it can, and says of every other key that it waits for the next start.
+import { expect, it } from 'vitest'
+import { parseConfig } from '../config/config.ts'
+import { RunningConfig } from './running-config.ts'
+
+const base = {
+  listen_socket: '/run/a.sock',
+  command_socket: '/run/b.sock',
+  audit_logs_json_target: '/var/log/a.jsonl',
+  command_allowed_uids: [0],
+}
+const parse = (changed: object): ReturnType<typeof parseConfig> => parseConfig({ ...base, ...changed }, 'x')
+
+it('a reload applies its keys, and names old and new value of every key that differs', () => {
+  const running = new RunningConfig(parse({}))
+  const detail = running.apply(
+    parse({ command_allowed_uids: [0, 33], audit_reads: 'all', durability: 'write' }),
+  )
+  expect(detail).toEqual({
+    command_allowed_uids_old: '[0]',
+    command_allowed_uids_new: '[0,33]',
+    audit_reads_old: '"sensitive"',
+    audit_reads_new: '"all"',
+    durability_old: '"fdatasync"',
+    durability_new_after_restart: '"write"',
+  })
+  expect(running.settings).toEqual({ allowedUids: new Set([0, 33]), auditReads: 'all' })
+})
+
+it('a key that waits for the next start is named again until then', () => {
+  const running = new RunningConfig(parse({}))
+  const next = parse({ durability: 'write' })
+  running.apply(next)
+  expect(Object.keys(running.apply(next))).toEqual(['durability_old', 'durability_new_after_restart'])
+})
+
+it('without command_allowed_uids nobody is checked', () => {
+  const { command_allowed_uids: _, ...open } = base
+  expect(new RunningConfig(parseConfig(open, 'x')).settings.allowedUids).toBeNull()
+})
