@@ -45,7 +45,10 @@ export function zstdStream(fd: number, chunks: () => Readable, can: Capabilities
   child.stderr.on('data', (bytes: Buffer) => {
     if (said.length < 200) said += bytes.toString('latin1')
   })
-  child.stdout.once('close', () => child.kill())
+  // Left alone before its end: the program would wait for a reader for ever.
+  child.stdout.once('close', () => {
+    if (!child.stdout.readableEnded) child.kill()
+  })
   child.once('error', (cause: NodeJS.ErrnoException) => {
     child.stdout.destroy(
       cause.code === 'ENOENT'
