@@ -1,5 +1,5 @@
 // Which attempts in an audit file have no completion yet: an attempt opens its request ulid, a completion or a refusal with the
-// same one closes it, in the order of the lines. This is the only place that says so.
+// same one closes it, in the order of the lines. Nothing else decides what is open.
 import type { Line } from '../audit/journal/sink.ts'
 
 export class OpenAttempts {
@@ -15,7 +15,7 @@ export class OpenAttempts {
   }
 
   /**
-   * Lines are about to be written: one of `commit`, `rollBack` and `fail` says what came of it.
+   * Lines are about to be written: `commit`, `rollBack` or `fail` must follow.
    * @returns how many attempts are open once they are written
    */
   begin(lines: readonly Line[]): number {
