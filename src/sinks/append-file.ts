@@ -1,4 +1,4 @@
-// An append-only audit file: 0640 at most, a regular file with one name, locked, and always the file that stands at its path.
+// An append-only audit file: 0640 at most, a regular file with one name, locked, and always the file at its path.
 // It writes the bytes it is given and no other. A descriptor on which anything failed is never used again: after a failed
 // fdatasync the kernel may call the next one a success although the bytes are gone. Every call blocks its thread.
 import {
@@ -92,7 +92,7 @@ export class AppendFile {
   #file: OpenFile | null = null
   /** A sync failed, and no opening has reported it yet. */
   #syncFailedUnreported = false
-  /** Inode of a file on which a sync failed: lines that share a block with the lost bytes may be lost whatever later syncs say. */
+  /** Inode of a file on which a sync failed: what shares a block with the lost bytes may be lost, too. */
   #poisoned: number | null = null
   /** Whether the open file has bytes that a sync confirmed, or that were there when it was opened. */
   #hasSyncedData = false
@@ -232,7 +232,7 @@ export class AppendFile {
     try {
       return writeSync(fd, bytes)
     } catch (error) {
-      // ENOSPC, EDQUOT: the next write will say that the disk is full.
+      // ENOSPC, EDQUOT: the next write will find that the disk is full.
       if (!['ENOSPC', 'EDQUOT'].includes(errnoOf(error)) || !this.#reserve.release()) throw error
       return writeSync(fd, bytes)
     }

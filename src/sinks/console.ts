@@ -65,7 +65,7 @@ export class ConsoleSink implements Sink {
   }
 }
 
-/** Node writes to a terminal synchronously: one stopped with Ctrl-S would stop the daemon. Only its handle can be told. */
+/** Node writes to a terminal synchronously: one stopped with Ctrl-S would stop the daemon. Its handle can be switched. */
 function unblock({ _handle: handle }: ConsoleOptions['stream']): void {
   const terminal = handle as { setBlocking?: (blocking: boolean) => void } | null | undefined
   terminal?.setBlocking?.(false)

@@ -90,7 +90,7 @@ async function outage(journal: Journal): Promise<void> {
 }
 
 describe('the journal has counted every byte of every audit file', () => {
-  it('after a torn line, recovery, rotations, an outage and an end', async () => {
+  it('[P4] after a torn line, recovery, rotations, an outage and an end', async () => {
     const history = new AuditHistory(file, { form: 'json' })
     for (const target of ['a', 'b', 'c']) history.take({ does: 'attempt', target })
     history.tear('{"ts":"2026')
@@ -125,7 +125,7 @@ describe('the journal has counted every byte of every audit file', () => {
     expect(opened.map(({ openAttempts }) => openAttempts)).toEqual([null, 0, 3, 0])
   })
 
-  it('and says so of a file that was new, line by line', async () => {
+  it('of a new file, and every line', async () => {
     const journal = journalOf(fileSink())
     await journal.open()
     await requests(journal, 100)
@@ -137,7 +137,7 @@ describe('the journal has counted every byte of every audit file', () => {
 })
 
 describe('open attempts', () => {
-  it('are none, and the reserve is at its base, after 5,000 requests with attempt and completion in one synced write', async () => {
+  it('[P2] are none, and the reserve is at its base, after 5,000 requests with attempt and completion in one synced write', async () => {
     const sink = fileSink()
     const journal = journalOf(sink)
     await journal.open()
@@ -157,7 +157,7 @@ describe('open attempts', () => {
     expect(readdirSync(directory)).toEqual(['.audit.jsonl.lock', 'audit.jsonl'])
   })
 
-  it('are what the next first line says, in each file after a rotation', async () => {
+  it('[P5] are counted in the first line of each file after a rotation', async () => {
     const journal = journalOf(fileSink())
     await journal.open()
     const ulids = ['a', 'b', 'c'].map(() => newUlid())

@@ -1,5 +1,5 @@
 // A file that takes no more: a short write, then an error. The line is torn, the sink has failed, and when there is room again
-// the torn line is closed and everything that is owed follows whole.
+// the torn line is closed and the backlog follows whole.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -80,7 +80,7 @@ async function fillUntilFull(file: string, makeRoom: () => void): Promise<void> 
       await journal.append(record(refused === 0 ? 'attempt' : 'completion', String(taken)))
       taken += 1
     } catch {
-      // JournalError: no room is left; two more are owed now.
+      // JournalError: no room is left; two more are pending now.
       refused += 1
     }
   }

@@ -90,7 +90,7 @@ describe('a file', () => {
     expect(linesOf()).toEqual([FRESH, 'a', FOUND])
   })
 
-  it('whose last line is torn has it closed, and the length of the torn part reported', async () => {
+  it('[P4] whose last line is torn has it ended with LF, and the length of the torn part in its next line', async () => {
     writeFileSync(file, 'whole\ntorn li')
     await openSink()
     expect(linesOf()).toEqual(['whole', 'torn li', 'audit_log_opened fresh=false torn=7'])
@@ -135,7 +135,7 @@ describe('a file', () => {
     expect(lastLine).toBe(line)
   })
 
-  it("has ten thousand lines of a hundred clients whole, each client's in its order, all in the order of the calls", async () => {
+  it("[P4] has ten thousand lines of a hundred clients whole, each client's in its order, all in the order of the calls", async () => {
     const { sink } = createFileSink({ path: file, render, opened: (facts) => records.opened(facts) })
     const journal = new Journal({
       sinks: [sink],
@@ -176,7 +176,7 @@ describe('a file', () => {
 })
 
 describe('a path at which', () => {
-  it('the file was renamed away has a new file, begun by its own line, from the next write on', async () => {
+  it('the file was renamed away has a new file from the next write on, and its first line comes first', async () => {
     const sink = await openSink()
     await write(sink, 'before')
     renameSync(file, `${file}.1`)
@@ -250,7 +250,7 @@ describe('a path at which', () => {
 })
 
 describe('a sink', () => {
-  it('that is opened again lets go of what it had: no descriptor and no lock is left behind', async () => {
+  it('that is opened again lets go of its old descriptor and lock', async () => {
     const sink = await openSink()
     const before = readdirSync('/proc/self/fd').length
     for (let turn = 0; turn < 20; turn += 1) await sink.open()
@@ -300,7 +300,7 @@ describe('a sink', () => {
     expect(linesOf()).toEqual([FRESH])
   })
 
-  it('whose file is rotated away before the attempts of an earlier run have their completion says that they have none', async () => {
+  it('[P5] whose file is rotated away during recovery counts the attempts that are still open in the next first line', async () => {
     const history = new AuditHistory(file, { form: 'json' })
     for (const target of ['a', 'b']) history.take({ does: 'attempt', target })
     const openAttempts: (number | null)[] = []

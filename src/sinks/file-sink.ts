@@ -91,7 +91,6 @@ export class FileSink implements Sink {
   async open(): Promise<OpenResult> {
     const found = (await this.#send({ do: 'open', again: this.#wasOpen })) as FileOpenResult
     this.#wasOpen = true
-    this.#full = false
     if (found.movedAside !== null && !found.poisoned)
       this.#options.onTampering(this.name, 'replaced', found.movedAside)
     return {
@@ -128,6 +127,7 @@ export class FileSink implements Sink {
         return 'moved'
       case 'written':
         this.#openAttempts.commit()
+        if (!mayUseReserve) this.#full = false
         if (result.noticed !== null) this.#options.onTampering(this.name, result.noticed, null)
         return 'written'
     }
@@ -157,7 +157,7 @@ export class FileSink implements Sink {
   async #readBack(found: FileOpenResult): Promise<RecoveredAttempts> {
     const { openAttempts, incomplete } = await this.#readOpenAttempts(found)
     const attempts = openAttempts.map((attempt) => withBuffers(attempt))
-    this.#openAttempts.reset(attempts.map(({ requestUlid }) => requestUlid))
+    this.#openAttempts.recovered(attempts.map(({ requestUlid }) => requestUlid))
     return { completions: attempts.map((attempt) => this.#options.outcomeUnknown(attempt)), incomplete }
   }
 

@@ -70,11 +70,17 @@ describe('open attempts', () => {
     expect(attempts.count).toBe(2)
   })
 
-  it('are what the file holds once it was read', () => {
-    const attempts = written([attempt('a')])
-    attempts.reset(['b', 'c'])
-    attempts.begin([completion('b')])
+  it('have those that an earlier run left, but no reserve is asked for them', () => {
+    const attempts = written([])
+    attempts.recovered(['a', 'b', 'c'])
+    expect(attempts.count).toBe(3)
+    expect(attempts.begin([completion('a'), attempt('d')])).toBe(1)
     attempts.commit()
+    expect(attempts.count).toBe(3)
+    attempts.begin([completion('b'), completion('d')])
+    attempts.rollBack()
+    expect(attempts.count).toBe(3)
+    attempts.recovered(['c'])
     expect(attempts.count).toBe(1)
   })
 })

@@ -1,33 +1,35 @@
 // Which attempts in an audit file have no completion yet: an attempt opens its request ulid, a completion or a refusal with the
-// same one closes it, in the order of the lines. This is the only place that says so.
+// same one closes it, in the order of the lines. Nothing else decides what is open.
 import type { Line } from '../audit/journal/sink.ts'
+import type { Stage } from '../audit/record/record.ts'
 
 export class OpenAttempts {
   /** Open once the lines that are being written now, if any, are written. */
   readonly #ulids = new Set<string>()
+  /** The same of an earlier run: their completions follow at once, so that they need no reserve. */
+  #left = new Set<string>()
   /** Ulids that these lines opened or closed, in the order of the lines. */
   #changed: string[] = []
   #countBefore = 0
 
   /** While lines are being written, the greater of the numbers before and after them. */
   get count(): number {
-    return this.#changed.length === 0 ? this.#ulids.size : Math.max(this.#ulids.size, this.#countBefore)
+    const count = this.#ulids.size + this.#left.size
+    return this.#changed.length === 0 ? count : Math.max(count, this.#countBefore)
   }
 
   /**
-   * Lines are about to be written: one of `commit`, `rollBack` and `fail` says what came of it.
-   * @returns how many attempts are open once they are written
+   * Lines are about to be written: `commit`, `rollBack` or `fail` must follow.
+   * @returns how many attempts of this run are open once they are written
    */
   begin(lines: readonly Line[]): number {
-    const ulids = this.#ulids
-    this.#countBefore = ulids.size
+    this.#countBefore = this.count
     for (const { stage, requestUlid } of lines) {
-      const before = ulids.size
-      if (stage === 'attempt') ulids.add(requestUlid)
-      else if (stage === 'completion' || stage === 'refusal') ulids.delete(requestUlid)
-      if (ulids.size !== before) this.#changed.push(requestUlid)
+      const isChange =
+        stage === 'attempt' ? this.#open(requestUlid) : isEnding(stage) && this.#close(requestUlid)
+      if (isChange) this.#changed.push(requestUlid)
     }
-    return ulids.size
+    return this.#ulids.size
   }
 
   /** The lines were written. */
@@ -37,7 +39,7 @@ export class OpenAttempts {
 
   /** Nothing of the lines was written. */
   rollBack(): void {
-    for (const ulid of this.#changed.reverse()) if (!this.#ulids.delete(ulid)) this.#ulids.add(ulid)
+    for (const ulid of this.#changed.reverse()) if (!this.#close(ulid)) this.#open(ulid)
     this.#changed = []
   }
 
@@ -47,9 +49,24 @@ export class OpenAttempts {
     for (const { stage, requestUlid } of lines) if (stage === 'attempt') this.#ulids.add(requestUlid)
   }
 
-  /** The file was read: these are open, and no others. */
-  reset(ulids: Iterable<string>): void {
+  /** The file was read before this run wrote any attempt: an earlier run left these open, and no others. */
+  recovered(ulids: Iterable<string>): void {
     this.#ulids.clear()
-    for (const ulid of ulids) this.#ulids.add(ulid)
+    this.#left = new Set(ulids)
   }
+
+  /** @returns whether it was not open before */
+  #open(ulid: string): boolean {
+    const { size } = this.#ulids
+    return this.#ulids.add(ulid).size !== size
+  }
+
+  /** @returns whether it was open before */
+  #close(ulid: string): boolean {
+    return this.#ulids.delete(ulid) || this.#left.delete(ulid)
+  }
+}
+
+function isEnding(stage: Stage): boolean {
+  return stage === 'completion' || stage === 'refusal'
 }

@@ -132,7 +132,7 @@ function refuseUnfit(file: string, stats: Stats): void {
   if (stats.nlink !== 1) refuse(`has ${stats.nlink} names; an audit file must have one`)
 }
 
-/** Creating and opening are told apart, since only a file of our own making may be given the full mode. */
+/** Says whether it created the file: only a file of our own making may be given the full mode. */
 function openOrCreate(file: string): { fd: number; created: boolean } {
   try {
     return { fd: openSync(file, FLAGS | constants.O_CREAT | constants.O_EXCL, MODE), created: true }
@@ -153,8 +153,8 @@ function narrow(fd: number, { mode }: Stats, created: boolean): number | null {
 }
 
 /**
- * What a file ends in.
- * @returns in `tornBytes` the length of what stands behind the last LF, 64 KiB at most; in `lastLine` the line that ends in it, as
+ * Reads the end of a file.
+ * @returns in `tornBytes` how many bytes follow the last LF, 64 KiB at most; in `lastLine` the line that ends in it, as
  * characters 0 to 255, LF included, or null when there is none, it is longer than any of ours, or it begins before those 64 KiB
  */
 function endOf(fd: number, size: number): { tornBytes: number; lastLine: string | null } {

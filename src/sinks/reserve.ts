@@ -20,11 +20,11 @@ import { allocateBeyondEnd } from '../host/native.ts'
 export class Reserve {
   readonly #bytes: number
   readonly #ballastPath: string
-  /** Up to where the file has its space, or null while a ballast file stands for it. */
+  /** Up to where space is allocated for the file, or null where a ballast file holds it. */
   #allocatedEnd: number | null = 0
   #ballast = false
 
-  /** @param bytes how much to keep; 0 keeps nothing and never says that the disk is full */
+  /** @param bytes how much to reserve; with 0 nothing is, and the disk never counts as full */
   constructor(file: string, bytes: number) {
     this.#bytes = bytes
     this.#ballastPath = path.join(path.dirname(file), `.${path.basename(file)}.reserve`)

@@ -1,4 +1,4 @@
-// The contract of `append` when sinks fail and come back: what is rejected, what is owed, what is written late, what is lost.
+// The contract of `append` when sinks fail and come back: what is rejected, what is pending, written late, or dropped.
 import { pino } from 'pino'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { fail, gate, MemorySink } from '../../../test/support/memory-sink.ts'
@@ -62,7 +62,7 @@ afterEach(async () => {
 
 describe('a sink that fails', () => {
   it.each(['write', 'sync'] as const)(
-    'in its %s rejects the attempts that were in it, at once',
+    '[P1] in its %s rejects the attempts of that write at once, and every attempt after it',
     async (operation) => {
       const [text, json] = [new MemorySink('text'), new MemorySink('json')]
       const journal = await journalOf([text, json])
@@ -78,7 +78,7 @@ describe('a sink that fails', () => {
     },
   )
 
-  it('is opened anew and given what it is owed, in order and marked as late, before anything new', async () => {
+  it('[P2] is opened anew, and its backlog is flushed in order and marked as late before any new line', async () => {
     const [text, json] = [new MemorySink('text'), new MemorySink('json')]
     const journal = await journalOf([text, json])
     text.trouble = { write: fail, open: fail }
@@ -107,15 +107,15 @@ describe('a sink that fails', () => {
     expect(noted[1]?.detail).toMatchObject({ sink: 'text', lines_late: 4, lines_lost: 0, refused: 0 })
   })
 
-  it('that stays out has each reason told once in the operational log, each try only at debug', async () => {
-    const told: { level: number; code: string; err: string; msg: string }[] = []
-    const log = pino({ level: 'debug', base: null }, { write: (line) => told.push(JSON.parse(line)) })
+  it('[P6] that stays out of order has each reason in the operational log once, each retry only at debug', async () => {
+    const logged: { level: number; code: string; err: string; msg: string }[] = []
+    const log = pino({ level: 'debug', base: null }, { write: (line) => logged.push(JSON.parse(line)) })
     const text = new MemorySink('text')
     const journal = await journalOf([text], { log })
     const failWith = (message: string) => () => Promise.reject(new JournalError('sink_open_failed', message))
-    /** The levels at which tries that ended in `reason` were told. */
+    /** The levels at which retries that ended in `reason` were logged. */
     const tries = (reason: string): unknown[] =>
-      told
+      logged
         .filter(({ msg, code, err }) => msg === 'audit_still_degraded' && [code, err].includes(reason))
         .map(({ level }) => log.levels.labels[level])
     const untilTried = (reason: string) =>
@@ -138,7 +138,7 @@ describe('a sink that fails', () => {
     }
   })
 
-  it('is told of once, with its error, and its recovery with how many requests were refused', async () => {
+  it('[P6] is recorded once with its error, and its recovery with how many requests were refused', async () => {
     const text = new MemorySink('text')
     const states: JournalState[] = []
     const journal = await journalOf([text], { onState: (state) => states.push(state) })
@@ -183,7 +183,7 @@ describe('a sink that fails', () => {
     expect(text.lines.filter((line) => line.startsWith('attempt'))).toEqual([])
   })
 
-  it('in its sync is given again what no sync had confirmed: the kernel may have dropped it', async () => {
+  it('[P1] in its sync is given again every line that no sync had confirmed: the kernel may have dropped it', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     await journal.append(record('attempt', 'confirmed'))
@@ -198,7 +198,7 @@ describe('a sink that fails', () => {
     ])
   })
 
-  it('and says on opening that a sync failed unheard is given again what none had confirmed', async () => {
+  it('[P1] and reports on opening that a sync failed is given again every line that none had confirmed', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     await journal.append(record('completion', 'unconfirmed'))
@@ -213,7 +213,7 @@ describe('a sink that fails', () => {
     ])
   })
 
-  it('again while it is paid back is tried again, and loses nothing', async () => {
+  it('[P2] again while its backlog is flushed is tried again, and loses no line', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     text.trouble = { write: fail }
@@ -229,7 +229,7 @@ describe('a sink that fails', () => {
     expect(text.breaches).toEqual([])
   })
 
-  it('does not stop the others, which have the refusal at once; the failed one has it later', async () => {
+  it('[P7] does not stop the others, which have the refusal at once; the failed one has it later', async () => {
     const [text, json] = [new MemorySink('text'), new MemorySink('json')]
     const journal = await journalOf([text, json])
     text.trouble = { sync: fail, open: fail }
@@ -243,7 +243,7 @@ describe('a sink that fails', () => {
     expect(text.lines).toContain('refusal ulid-1 late')
   })
 
-  it('leaves the count of refused requests to the last one that recovers', async () => {
+  it('[P6] leaves the count of refused requests to the last one that recovers', async () => {
     const [text, json] = [new MemorySink('text'), new MemorySink('json')]
     const journal = await journalOf([text, json])
     text.trouble = { write: fail, open: fail }
@@ -260,7 +260,7 @@ describe('a sink that fails', () => {
     expect(counts).toEqual([0, 1])
   })
 
-  it('and is not required fails nothing, is told of as degraded, and has everything later', async () => {
+  it('[P7] and is not required fails no append, is recorded as degraded, and has every line later', async () => {
     const [json, text] = [new MemorySink('json'), new MemorySink('text', { required: false })]
     const journal = await journalOf([json, text])
     text.trouble = { write: fail, open: fail }
@@ -282,7 +282,7 @@ describe('a sink that fails', () => {
     ])
   })
 
-  it('and is not required never holds up a request, even when it hangs', async () => {
+  it('[P7] and is not required never holds up a request, even when it hangs', async () => {
     const [json, text] = [new MemorySink('json'), new MemorySink('text', { required: false })]
     const journal = await journalOf([json, text], { deadlineMs: 15_000 })
     const { trouble, release } = gate()
@@ -313,7 +313,7 @@ describe('a sink that fails', () => {
 })
 
 describe('the policy "allow"', () => {
-  it('resolves all the same, and the sink has everything later', async () => {
+  it('resolves an append to a sink that failed, and the sink has every line later', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text], { onFailure: 'allow' })
     text.trouble = { write: fail, open: fail }
@@ -331,7 +331,7 @@ describe('the policy "allow"', () => {
 })
 
 describe('a sink on a full disk', () => {
-  it('takes what has happened already from what is kept back, and refuses what has not', async () => {
+  it('[P2] takes completions into the reserve, and rejects attempts and refusals', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     await journal.append(record('attempt', 'before'))
@@ -355,7 +355,7 @@ describe('a sink on a full disk', () => {
     expect(text.calls.filter((call) => call === 'open')).toHaveLength(1)
   })
 
-  it('has a line that says how many were refused, after a second, then less and less often, and at the end', async () => {
+  it('[P6] has a line with the number of refused requests after a second, then less and less often, and at the end', async () => {
     const nowMs = vi.spyOn(performance, 'now').mockReturnValue(0)
     const text = new MemorySink('text')
     const journal = await journalOf([text], { durability: 'write' })
@@ -363,7 +363,7 @@ describe('a sink on a full disk', () => {
       for (let index = 0; index < count; index += 1)
         await expect(journal.append(record('attempt', 'x'))).rejects.toMatchObject({ code: /./ })
     }
-    const told = async (ms: number): Promise<string[]> => {
+    const reported = async (ms: number): Promise<string[]> => {
       nowMs.mockReturnValue(ms)
       journal.tick()
       await journal.flush()
@@ -371,36 +371,36 @@ describe('a sink on a full disk', () => {
     }
     text.full = true
     await refuse(3)
-    expect(await told(999)).toEqual([])
-    expect(await told(1000)).toEqual(['requests:3'])
-    expect(await told(5000)).toEqual(['requests:3'])
+    expect(await reported(999)).toEqual([])
+    expect(await reported(1000)).toEqual(['requests:3'])
+    expect(await reported(5000)).toEqual(['requests:3'])
     await refuse(1)
-    expect(await told(5001)).toEqual(['requests:3', 'requests:4'])
+    expect(await reported(5001)).toEqual(['requests:3', 'requests:4'])
     await refuse(1)
-    expect(await told(9000)).toEqual(['requests:3', 'requests:4'])
+    expect(await reported(9000)).toEqual(['requests:3', 'requests:4'])
     journal.reportRefused()
-    expect(await told(9000)).toEqual(['requests:3', 'requests:4', 'requests:5'])
+    expect(await reported(9000)).toEqual(['requests:3', 'requests:4', 'requests:5'])
     expect(noted.at(-1)?.detail).toMatchObject({ refused: 5, refused_0_verb: 5 })
     text.full = false
     await recovered(journal)
     expect(noted.at(-1)).toMatchObject({ verb: 'audit_recovered', detail: { refused: 5 } })
     text.full = true
     await refuse(1)
-    expect(await told(9500)).toHaveLength(3)
-    expect((await told(11_000)).at(-1)).toBe('requests:1')
+    expect(await reported(9500)).toHaveLength(3)
+    expect((await reported(11_000)).at(-1)).toBe('requests:1')
     nowMs.mockRestore()
   })
 
-  it('whose last space is gone as well owes the rest, says so, and is opened anew', async () => {
+  it('[P2] whose reserve is used up keeps the rest in the backlog, logs that, and is opened anew', async () => {
     const text = new MemorySink('text')
-    const told: { msg: string; code: string }[] = []
-    const log = pino({}, { write: (line: string) => told.push(JSON.parse(line)) })
+    const logged: { msg: string; code: string }[] = []
+    const log = pino({}, { write: (line: string) => logged.push(JSON.parse(line)) })
     const journal = await journalOf([text], { log })
     text.full = true
     await expect(journal.append(record('attempt', 'full'))).rejects.toMatchObject(unavailable)
     text.trouble = { write: fail }
     await expect(journal.append(record('completion', 'before'))).rejects.toMatchObject(unavailable)
-    expect(told.map(({ msg, code }) => [msg, code])).toEqual([
+    expect(logged.map(({ msg, code }) => [msg, code])).toEqual([
       ['audit_degraded', 'sink_full'],
       ['audit_still_degraded', 'sink_write_failed'],
     ])
@@ -413,7 +413,7 @@ describe('a sink on a full disk', () => {
 })
 
 describe('an outage without end', () => {
-  it('keeps ten thousand lines for the sink, and counts what is lost beyond them', async () => {
+  it('[P6] keeps ten thousand lines for the sink, and counts those it drops beyond them', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     text.trouble = { write: fail, open: fail }

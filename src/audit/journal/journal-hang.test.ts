@@ -64,7 +64,7 @@ afterEach(async () => {
 
 describe('a sink that hangs', () => {
   it.each(['write', 'sync'] as const)(
-    'in its %s rejects at the deadline, and its late success changes nothing',
+    '[P3] in its %s rejects at the deadline, and its late success changes nothing',
     async (operation) => {
       const text = new MemorySink('text')
       const journal = await journalOf([text])
@@ -81,7 +81,7 @@ describe('a sink that hangs', () => {
     },
   )
 
-  it('is never touched again before the operation that hangs came back', async () => {
+  it('[P7] is never used again before the operation that hangs has returned', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     const { trouble, release } = gate()
@@ -99,7 +99,7 @@ describe('a sink that hangs', () => {
     expect(text.calls.slice(0, 4)).toEqual(['open', 'write 1', 'sync', 'open'])
   })
 
-  it('while it is opened anew is left alone as well', async () => {
+  it('[P7] while it is opened anew is not used either', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     const { trouble, release } = gate()
@@ -114,8 +114,8 @@ describe('a sink that hangs', () => {
     expect(text.breaches).toEqual([])
   })
 
-  /** What comes of a line that another thread writes at once, while this one stands still for four deadlines. */
-  function appendAndStandStill(journal: Journal, sink: MemorySink, withinMs?: number): Promise<void> {
+  /** Appends a line that another thread writes at once, and blocks this thread for four deadlines. */
+  function appendAndBlock(journal: Journal, sink: MemorySink, withinMs?: number): Promise<void> {
     const directory = path.join(mkdtempSync(path.join(tmpdir(), 'auditd-hang-')), 'written')
     onTestFinished(() => rmSync(path.dirname(directory), { recursive: true }))
     sink.trouble = { write: () => mkdir(directory) }
@@ -129,23 +129,23 @@ describe('a sink that hangs', () => {
     return appended
   }
 
-  it('is not thought to hang when it was the event loop that stood still', async () => {
+  it('does not count as hanging when the event loop was blocked', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
-    await appendAndStandStill(journal, text)
+    await appendAndBlock(journal, text)
     expect(journal.state).toBe('healthy')
   })
 
-  it('or an event loop that stood still lets no request go on whose time was over meanwhile', async () => {
+  it('[P3] or a blocked event loop lets no request go on after its deadline', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
-    await expect(appendAndStandStill(journal, text, DEADLINE_MS * 2)).rejects.toMatchObject(unavailable)
+    await expect(appendAndBlock(journal, text, DEADLINE_MS * 2)).rejects.toMatchObject(unavailable)
     expect(journal.state).toBe('healthy')
   })
 })
 
-describe('a caller with little time', () => {
-  it('is rejected in time under "refuse", whatever becomes of the line', async () => {
+describe('a caller with a deadline', () => {
+  it('[P3] is rejected in time under "refuse", whatever becomes of the line', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text], { deadlineMs: 5000 })
     const { trouble, release } = gate()
@@ -168,7 +168,7 @@ describe('a caller with little time', () => {
 })
 
 describe('closing', () => {
-  it('takes no longer than the deadlines when a sink hangs for good', async () => {
+  it('[P7] takes no longer than the deadlines when a sink hangs for good', async () => {
     const [text, json] = [new MemorySink('text'), new MemorySink('json')]
     const journal = await journalOf([text, json])
     text.trouble = { write: () => new Promise(() => undefined) }
@@ -182,7 +182,7 @@ describe('closing', () => {
     expect(json.calls.at(-1)).toBe('close')
   })
 
-  it.each(['sync', 'close'] as const)('is bounded when the %s hangs', async (operation) => {
+  it.each(['sync', 'close'] as const)('[P7] is bounded when the %s hangs', async (operation) => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     text.trouble = { [operation]: () => new Promise(() => undefined) }
@@ -191,7 +191,7 @@ describe('closing', () => {
     expect(performance.now() - started).toBeLessThan(DEADLINE_MS * 10)
   })
 
-  it('tries once more to give a failed sink what it is owed', async () => {
+  it('[P2] tries once more to flush the backlog of a failed sink', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text], { retryMs: 60_000 })
     text.trouble = { write: fail }
@@ -202,14 +202,18 @@ describe('closing', () => {
     expect([text.synced, text.calls.at(-1), text.breaches]).toEqual([2, 'close', []])
   })
 
-  it('says how many lines were never written', async () => {
+  it('[P6] logs how many lines were never written', async () => {
     const text = new MemorySink('text')
-    const said: unknown[] = []
-    const log = pino({}, { write: (line: string) => said.push(JSON.parse(line)) })
+    const logged: unknown[] = []
+    const log = pino({}, { write: (line: string) => logged.push(JSON.parse(line)) })
     const journal = await journalOf([text], { log })
     text.trouble = { write: fail, open: fail }
     await expect(journal.append(record('completion', 'a'))).rejects.toMatchObject(unavailable)
     await journal.close()
-    expect(said.at(-1)).toMatchObject({ sink: 'text', lines: 2, msg: 'ended with audit lines never written' })
+    expect(logged.at(-1)).toMatchObject({
+      sink: 'text',
+      lines: 2,
+      msg: 'ended with audit lines never written',
+    })
   })
 })

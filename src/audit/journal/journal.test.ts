@@ -43,7 +43,7 @@ afterEach(async () => {
 })
 
 describe('appending', () => {
-  it('keeps the order of the calls on every sink, whatever stage they are of', async () => {
+  it('[P4] keeps the order of the calls on every sink, whatever stage the records are of', async () => {
     const sinks = [new MemorySink('text'), new MemorySink('json')]
     const journal = await journalOf(sinks)
     const stages = ['attempt', 'completion', 'access', 'refusal', 'daemon'] as const
@@ -63,7 +63,7 @@ describe('appending', () => {
     )
   })
 
-  it('writes and syncs what was appended in one tick at once', async () => {
+  it('of many records in one tick is one write and one sync', async () => {
     const sink = new MemorySink('text')
     const journal = await journalOf([sink])
     await Promise.all(
@@ -72,7 +72,7 @@ describe('appending', () => {
     expect(sink.calls).toEqual(['open', 'write 10', 'sync'])
   })
 
-  it('writes what was appended during a commit in one more write', async () => {
+  it('of many records during a commit is one more write', async () => {
     const sink = new MemorySink('text')
     const journal = await journalOf([sink], { deadlineMs: 5000 })
     const { trouble, release } = gate()
@@ -90,7 +90,7 @@ describe('appending', () => {
 
 describe('an append', () => {
   it.each(['attempt', 'access'] as const)(
-    'of an %s resolves only after the sync of every sink',
+    '[P1] of an %s resolves only after the sync of every required sink',
     async (stage) => {
       const [text, json] = [new MemorySink('text'), new MemorySink('json')]
       const journal = await journalOf([text, json], { deadlineMs: 5000 })
@@ -110,7 +110,7 @@ describe('an append', () => {
   )
 
   it.each(['completion', 'refusal', 'daemon'] as const)(
-    'of a %s resolves after the write of every sink, without a sync of its own',
+    '[P2] of a %s resolves after the write of every required sink, without a sync of its own',
     async (stage) => {
       const [text, json] = [new MemorySink('text'), new MemorySink('json')]
       const journal = await journalOf([text, json], { deadlineMs: 5000 })
@@ -132,7 +132,7 @@ describe('an append', () => {
     },
   )
 
-  it('of a completion does not wait for the sync that an attempt in the same write waits for', async () => {
+  it('[P2] of a completion does not wait for the sync that an attempt in the same write waits for', async () => {
     const sink = new MemorySink('text')
     const journal = await journalOf([sink], { deadlineMs: 5000 })
     const { trouble, release } = gate()
@@ -145,7 +145,7 @@ describe('an append', () => {
     expect(sink.calls).toEqual(['open', 'write 2', 'sync'])
   })
 
-  it('of an attempt is only written where durability is "write"', async () => {
+  it('of an attempt does not wait for a sync where durability is "write"', async () => {
     const sink = new MemorySink('text')
     const journal = await journalOf([sink], { durability: 'write' })
     await journal.append(record('attempt', 'a'))
@@ -154,7 +154,7 @@ describe('an append', () => {
 })
 
 describe('closing', () => {
-  it('writes what is queued, syncs it, lets go of the sinks and takes no more', async () => {
+  it('[P1] writes what is queued, syncs it, lets go of the sinks and takes no more', async () => {
     const sink = new MemorySink('text')
     const journal = await journalOf([sink])
     const queued = Array.from({ length: 3 }, (_, index) =>
@@ -169,7 +169,7 @@ describe('closing', () => {
     expect([sink.synced, sink.breaches]).toEqual([3, []])
   })
 
-  it('never touches a sink beside a commit, whatever is appended at the same time', async () => {
+  it('never uses a sink beside a commit, whatever is appended at the same time', async () => {
     for (let turn = 0; turn < 100; turn += 1) {
       const sink = new MemorySink('text')
       const journal = await journalOf([sink])
@@ -188,17 +188,21 @@ describe('closing', () => {
 })
 
 describe('opening', () => {
-  it('fails with the error of the sink that does not open', async () => {
+  it('fails with the error of the sink that does not open, or after ten seconds', async () => {
     const sink = new MemorySink('text')
     sink.trouble = { open: () => Promise.reject(new Error('no such directory')) }
     await expect(journalOf([sink])).rejects.toThrow('no such directory')
     sink.trouble = { open: () => new Promise(() => undefined) }
-    await expect(journalOf([sink])).rejects.toMatchObject({ code: 'sink_timeout' })
+    vi.useFakeTimers({ toFake: ['setTimeout'] })
+    const opening = expect(journalOf([sink])).rejects.toMatchObject({ code: 'sink_timeout' })
+    vi.advanceTimersByTime(10_000)
+    vi.useRealTimers()
+    await opening
     journals.splice(0)
   })
 })
 
-it('what is written for long without an attempt is synced all the same', async () => {
+it('[P1] lines that are written for long without an attempt are synced all the same', async () => {
   const sink = new MemorySink('text')
   const journal = await journalOf([sink])
   for (let index = 0; index < 600; index += 1) await journal.append(record('completion', String(index)))

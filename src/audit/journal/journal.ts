@@ -109,7 +109,7 @@ export class Journal {
    */
   append(record: AuditRecord, withinMs = Number.POSITIVE_INFINITY): Promise<void> {
     if (this.#closing) return Promise.reject(unavailable('the journal is closed'))
-    // Nothing is written of a request that is going to be refused anyway: its refusal record says it all.
+    // The refusal record of such a request says it all: no attempt is written.
     if (this.#state === 'refusing' && isAdmissionRecord(record)) {
       this.#refused.add(record)
       return Promise.reject(
@@ -278,7 +278,7 @@ export class Journal {
     return state
   }
 
-  /** Appends a record about the sinks; a sink that cannot take it now has it in its backlog, so a rejection says nothing new. */
+  /** Appends a record about the sinks. A rejection is no news: the sink that is out of order has the record in its backlog. */
   #append(record: AuditRecord): void {
     if (this.#flushed) return
     this.#enqueue(record, Number.POSITIVE_INFINITY).catch((error: unknown) => {

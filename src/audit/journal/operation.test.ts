@@ -1,4 +1,4 @@
-// One operation at a time with a deadline: whoever waits is told in time, and the operation is outstanding until it returns.
+// One operation at a time with a deadline: its caller has an answer in time, and it is outstanding until it returns.
 import { describe, expect, it } from 'vitest'
 import { gate } from '../../../test/support/memory-sink.ts'
 import { JournalError } from '../../errors.ts'

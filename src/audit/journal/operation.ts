@@ -18,7 +18,7 @@ export class SinkOperation {
   }
 
   /**
-   * @param operation is told by `live` whether somebody still waits for it
+   * @param operation `live` says whether its caller still waits for it
    * @throws JournalError `sink_timeout` after `deadlineMs`; whatever the operation throws
    */
   async run<T>(operation: (live: () => boolean) => Promise<T>, deadlineMs: number): Promise<T> {

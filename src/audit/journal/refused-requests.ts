@@ -13,7 +13,7 @@ const MAX_REPORT_MS = 600_000
 
 export class RefusedRequests {
   readonly #counts = new Map<string, number>()
-  /** When the next report is due, on `performance.now()`'s clock, how long after the last one, and what that one said. */
+  /** When the next report is due, on `performance.now()`'s clock, how long after the last one, and the number in that one. */
   #report = { nextMs: 0, afterMs: FIRST_REPORT_MS, refused: 0 }
 
   add({ actor, verb }: AuditRecord): void {
@@ -30,7 +30,7 @@ export class RefusedRequests {
     return nowMs >= this.#report.nextMs
   }
 
-  /** The counts for a report, or null when the last one said the same. */
+  /** The counts for a report; null when their number has not changed since the last one. */
   report(nowMs: number): RefusedCounts | null {
     const counts = this.#countsByKey()
     if (counts.refused === 0 || counts.refused === this.#report.refused) return null

@@ -1,6 +1,6 @@
 // The one way into a sink: one operation at a time, a deadline on each, and a count of every byte. What an opening requires is
-// written here as well: the LF that ends a torn line, the first line, the completions of an earlier run's attempts. A sink
-// that says `moved` is opened, given its first line, and then given the lines again.
+// written here as well: the LF that ends a torn line, the first line, the completions of an earlier run's attempts. After
+// `moved` the sink is opened, and gets its first line and then the lines of that write.
 import { JournalError } from '../../errors.ts'
 import type { AuditRecord } from '../record/record.ts'
 import { SinkOperation } from './operation.ts'
@@ -10,11 +10,11 @@ export type SinkAccessOptions = {
   readonly deadlineMs: number
   /** Lines that the journal still has to write into the sink. */
   readonly pending: () => number
-  /** An opening says that a sync failed: called before the first line is written. */
+  /** Called when an opening reports a failed sync, before the first line is written. */
   readonly onSyncFailed: () => void
 }
 
-/** How often in one write the sink may say `moved` before that is a failure. */
+/** How often one write may end in `moved` before that is a failure. */
 const MAX_MOVES = 5
 /** Attempts of an earlier run are looked for, and completed, at most this long. */
 const RECOVERY_MS = 60_000
