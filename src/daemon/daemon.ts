@@ -105,7 +105,6 @@ export class Daemon {
       schema,
       maxFrameBytes: config.maxFrameBytes,
       version: config.sozuVersion,
-      log,
     })
     this.#records = new DaemonRecords({
       actor: () => this.#actor,

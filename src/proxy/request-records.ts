@@ -167,8 +167,8 @@ export class SessionRecords {
       clusterId: operation.clusterId,
       backendId: operation.backendId,
       bootGeneration: sozu.bootGeneration,
-      sozuVersion: sozu.release.version,
-      buildGitSha: sozu.release.gitSha,
+      sozuVersion: sozu.version,
+      buildGitSha: sozu.buildGitSha,
       // Each by name: spreading two objects into one takes half a microsecond.
       extras: {
         elapsedMs: extras.elapsedMs ?? null,
