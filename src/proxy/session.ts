@@ -5,8 +5,9 @@
 import type { Socket } from 'node:net'
 import { type RecordErrorCode, requestSha256 } from '../audit/record/record.ts'
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
+import { readProcessFile } from '../host/process-file.ts'
 import type { Quota } from '../policy/quota.ts'
-import { reloadDanger } from '../policy/reload-guard.ts'
+import { MAX_PARSED_BYTES, reloadProblem } from '../policy/reload-guard.ts'
 import { decide } from '../policy/rules.ts'
 import { PREFIX_BYTES } from '../protocol/frame.ts'
 import { decodeForRecord, encodeResponse, type Request, STATUS } from '../protocol/message.ts'
@@ -292,10 +293,10 @@ export class Session {
   /** Why to have Sōzu reload the file at `path` would take it down, or null. */
   async #danger(path: string, deadlineMs: number): Promise<string | null> {
     const { guardReload, sozu } = this.#context
-    if (!guardReload) return null
+    if (!guardReload || path === '') return null
     // Asking anything shows which process answers, and so from where it would look for a relative path.
     if (sozu.mainPid === null) await sozu.queries.workers()
-    const looked = reloadDanger(path, sozu.mainPid)
+    const looked = readProcessFile(path, sozu.mainPid, MAX_PARSED_BYTES).then(reloadProblem)
     const waitMs = Math.min(GUARD_WAIT_MS, deadlineMs - performance.now() - GUARD_RESERVE_MS)
     const late = delay(Math.max(waitMs, 0)).then(() => 'could not be looked at in time')
     const problem = await Promise.race([looked, late])
