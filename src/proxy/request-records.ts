@@ -9,7 +9,7 @@ import type { RefusalLimiter } from '../policy/refusal-rate.ts'
 import type { Operation } from '../sozu/operation.ts'
 import type { Outcome } from '../sozu/outcome.ts'
 import type { Sozu } from '../upstream/instance.ts'
-import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
+import { ACCOUNT_WAIT_MS, type SessionActor } from './session-actor.ts'
 
 /** What may change while the daemon runs. */
 export type Settings = {
@@ -51,14 +51,14 @@ const RECORD_WAIT_MS = 450
 
 export class SessionRecords {
   readonly #context: RecordsContext
-  readonly #identity: Identity
+  readonly #actor: SessionActor
   readonly #clientId: number
   readonly #sessionUlid: string
   readonly #connectTs: bigint
 
-  constructor(context: RecordsContext, identity: Identity, clientId: number) {
+  constructor(context: RecordsContext, actor: SessionActor, clientId: number) {
     this.#context = context
-    this.#identity = identity
+    this.#actor = actor
     this.#clientId = clientId
     this.#sessionUlid = context.newUlid()
     this.#connectTs = context.clock()
@@ -68,7 +68,7 @@ export class SessionRecords {
    * Writes the attempt, or the access line, of a request that has one; null when it has none.
    * @throws JournalError when it is not durable by the admitted's deadline: the request must not be forwarded
    */
-  admission({ operation, requestUlid, sha256, deadlineMs }: AdmittedRequest): Promise<void> | null {
+  attempt({ operation, requestUlid, sha256, deadlineMs }: AdmittedRequest): Promise<void> | null {
     if (!this.#isRecorded(operation)) return null
     const stage = operation.access === 'mutates' ? 'attempt' : 'access'
     const extras = { requestSha256: sha256, detail: operation.detail }
@@ -117,10 +117,10 @@ export class SessionRecords {
     known: KnownRequest,
   ): Promise<void> {
     const { refusals, newUlid } = this.#context
-    if (!this.#identity.settled) await this.#identity.wait(ACCOUNT_WAIT_MS)
+    if (!this.#actor.settled) await this.#actor.wait(ACCOUNT_WAIT_MS)
     const attemptUlid = known.requestUlid
     // A refusal that has an attempt line is never held back: that attempt would look attemptUlid.
-    if (attemptUlid === undefined && !refusals.admit(this.#identity.uid, errorCode, performance.now())) return
+    if (attemptUlid === undefined && !refusals.admit(this.#actor.uid, errorCode, performance.now())) return
     const extras = { errorCode, reason: ownText(sanitiseText(why)), requestSha256: known.sha256 ?? null }
     const record = this.#record('refusal', attemptUlid ?? newUlid(), operation, 'err', extras)
     // After a wait for the admission record there is no time for a second one: the client is owed an answer now.
@@ -158,7 +158,7 @@ export class SessionRecords {
       stage,
       sessionUlid: this.#sessionUlid,
       requestUlid,
-      actor: this.#identity.actor,
+      actor: this.#actor.record,
       clientId: this.#clientId,
       connectTs: this.#connectTs,
       verb: operation.verb,

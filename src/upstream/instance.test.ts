@@ -51,7 +51,8 @@ describe('the version of Sōzu', () => {
       const instance = sozu('auto')
       const upstream = await instance.connect(5000)
       expect(instance.mainPid).toBe(listener.pid)
-      instance.upgraded(listener.pid ?? null)
+      instance.upgraded(`Upgrade successful, closing main process. New main process has pid ${listener.pid}`)
+      expect(instance.mainPid).toBe(listener.pid)
       upstream.close()
       expect(started).toEqual([])
     } finally {

@@ -98,10 +98,11 @@ export class Sozu {
     return upstream
   }
 
-  /** An UpgradeMain was answered OK. @param newPid from the answer's text */
-  upgraded(newPid: number | null): void {
+  /** An UpgradeMain was answered OK. @param message text of that final, which names the new process */
+  upgraded(message: string): void {
     this.#generation += 1
-    this.#mainPid = newPid
+    const pid = /New main process has pid (\d+)/.exec(message)?.[1]
+    this.#mainPid = pid === undefined ? null : Number(pid)
     this.queries.forgetWorkers()
   }
 
