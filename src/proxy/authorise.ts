@@ -68,6 +68,7 @@ export async function authorise(
   deadlineMs: number,
   session: RequestingSession,
   context: AuthoriseContext,
+  readFile = readProcessFile,
 ): Promise<Authorisation> {
   const decision = decide(context.settings().allowedUids, session.actor.uid)
   if (!decision.allowed && frame.length > REFUSED_DECODE_BYTES) {
@@ -100,7 +101,7 @@ export async function authorise(
     return refused(operation, 'other', why, sha256)
   }
   if (request.kind === 'reload_configuration') {
-    const why = await checkReload(request.value as string, deadlineMs, context)
+    const why = await checkReload(request.value as string, deadlineMs, context, readFile)
     if (why !== null) return refused(operation, 'invalid_input', why, sha256)
   }
   return { refusal: null, operation, sha256 }
@@ -181,11 +182,12 @@ async function checkReload(
   path: string,
   deadlineMs: number,
   { guardReload, sozu }: AuthoriseContext,
+  readFile: typeof readProcessFile,
 ): Promise<string | null> {
   if (!guardReload || path === '') return null
   // Any question shows which process answers, and so from where it would look for a relative path.
   if (sozu.mainPid === null) await sozu.queries.workers()
-  const problem = readProcessFile(path, sozu.mainPid, MAX_PARSED_BYTES).then(reloadProblem)
+  const problem = readFile(path, sozu.mainPid, MAX_PARSED_BYTES).then(reloadProblem)
   const waitMs = Math.min(GUARD_WAIT_MS, deadlineMs - performance.now() - GUARD_RESERVE_MS)
   const found = await Promise.race([problem, late(Math.max(waitMs, 0))])
   if (found === null) return null
