@@ -38,7 +38,7 @@ export type Config = {
   readonly commandAllowedUids: readonly number[] | null
   /** The name of a shipped schema, or the absolute path of a schema file. */
   readonly wireSchema: string
-  /** `auto`: Sōzu's executable is asked; otherwise the version that records name. */
+  /** The version of Sōzu that records name; `auto`: null until Sōzu tells it. */
   readonly sozuVersion: string
   /** How long Sōzu waits for a worker; `worker_timeout` in the file is in seconds. */
   readonly workerTimeoutMs: number

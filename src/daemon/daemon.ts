@@ -95,7 +95,6 @@ export class Daemon {
       schema,
       maxFrameBytes: config.maxFrameBytes,
       version: config.sozuVersion,
-      log,
     })
     this.#records = new DaemonRecords({
       actor: () => this.#actor,

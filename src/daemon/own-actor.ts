@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import type { RecordActor } from '../audit/record/record.ts'
 import { roleOf } from '../peer/actor.ts'
 import { parseComm } from '../peer/procfs.ts'
-import { recordActor } from '../proxy/identity.ts'
+import { recordActor } from '../proxy/session-actor.ts'
 
 /** @param user name of the process's account, null while it is not known */
 export function ownActor(user: string | null): RecordActor {

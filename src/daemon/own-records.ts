@@ -11,7 +11,7 @@ import { readWireSchema } from '../config/wire-schema.ts'
 import { ConfigError } from '../errors.ts'
 import type { Log } from '../host/log.ts'
 import { UNKNOWN_ACTOR } from '../peer/actor.ts'
-import { recordActor } from '../proxy/identity.ts'
+import { recordActor } from '../proxy/session-actor.ts'
 import type { Tampering } from '../sinks/append-file.ts'
 
 export type DaemonRecordsOptions = {

@@ -1,7 +1,11 @@
 // How many connections there may be: as many as the limit on open files allows, or fewer if so configured, and how many of
 // them one account may have. No account but root and the daemon's own can take every place.
 import { ConfigError } from '../errors.ts'
-import { openFilesFor, sessionsFor } from '../host/descriptors.ts'
+
+/** Descriptors a session uses at most: client, upstream, and a connection that asks for a listener's state. */
+const PER_SESSION = 3
+/** Kept back for the runtime, threads, files, helper, listener and rejected connections: about twice what is ever used. */
+const RESERVED = 96
 
 export type ConnectionLimits = {
   readonly total: number
@@ -27,6 +31,16 @@ export function connectionLimits(
   }
   const total = maxConnections ?? possible
   return { total, perUid: Math.min(total, maxConnectionsPerUid ?? Math.max(1, Math.floor(total / 4))) }
+}
+
+/** How many sessions `openFiles` are enough for. */
+export function sessionsFor(openFiles: number): number {
+  return Math.max(0, Math.floor((openFiles - RESERVED) / PER_SESSION))
+}
+
+/** How many open files `sessions` need. */
+export function openFilesFor(sessions: number): number {
+  return RESERVED + PER_SESSION * sessions
 }
 
 type ConfiguredLimits = {

@@ -6,37 +6,37 @@ import { Quota } from './quota.ts'
 describe('a quota', () => {
   it('lets one account have half, and the others have the rest', () => {
     const quota = new Quota(100)
-    expect(quota.exchange(1, 0, 50)).toBe(true)
-    expect(quota.exchange(1, 0, 1)).toBe(false)
-    expect(quota.exchange(2, 0, 50)).toBe(true)
-    expect(quota.exchange(3, 0, 1)).toBe(false)
+    expect(quota.update(1, 0, 50)).toBe(true)
+    expect(quota.update(1, 0, 1)).toBe(false)
+    expect(quota.update(2, 0, 50)).toBe(true)
+    expect(quota.update(3, 0, 1)).toBe(false)
   })
 
   it('counts nothing that it refused', () => {
     const quota = new Quota(100)
-    expect(quota.exchange(1, 0, 51)).toBe(false)
-    expect(quota.exchange(1, 0, 50)).toBe(true)
-    expect(quota.exchange(2, 0, 50)).toBe(true)
-    expect(quota.exchange(3, 0, 50)).toBe(false)
-    quota.exchange(2, 50, 20)
-    expect(quota.exchange(3, 0, 30)).toBe(true)
+    expect(quota.update(1, 0, 51)).toBe(false)
+    expect(quota.update(1, 0, 50)).toBe(true)
+    expect(quota.update(2, 0, 50)).toBe(true)
+    expect(quota.update(3, 0, 50)).toBe(false)
+    quota.update(2, 50, 20)
+    expect(quota.update(3, 0, 30)).toBe(true)
   })
 
   it('leaves room for one of the largest however small the total is', () => {
-    expect(new Quota(1).exchange(1, 0, 1)).toBe(true)
+    expect(new Quota(1).update(1, 0, 1)).toBe(true)
     const quota = new Quota(150, 100)
-    expect(quota.exchange(1, 0, 100)).toBe(true)
-    expect(quota.exchange(1, 100, 101)).toBe(false)
+    expect(quota.update(1, 0, 100)).toBe(true)
+    expect(quota.update(1, 100, 101)).toBe(false)
   })
 
   it('takes nothing away when it is lowered, and admits less from then on', () => {
     const quota = new Quota(100)
-    quota.exchange(1, 0, 40)
+    quota.update(1, 0, 40)
     quota.max = 60
-    expect(quota.exchange(1, 40, 41)).toBe(false)
-    expect(quota.exchange(1, 40, 39)).toBe(true)
-    quota.exchange(1, 39, 0)
-    expect(quota.exchange(1, 0, 31)).toBe(false)
+    expect(quota.update(1, 40, 41)).toBe(false)
+    expect(quota.update(1, 40, 39)).toBe(true)
+    quota.update(1, 39, 0)
+    expect(quota.update(1, 0, 31)).toBe(false)
   })
 
   it('has everything again when everything was given back, in whatever order', () => {
@@ -44,10 +44,10 @@ describe('a quota', () => {
     fc.assert(
       fc.property(fc.array(holding), fc.array(fc.nat()), (holdings, order) => {
         const quota = new Quota(2000)
-        const granted = holdings.filter(([uid, amount]) => quota.exchange(uid, 0, amount))
+        const granted = holdings.filter(([uid, amount]) => quota.update(uid, 0, amount))
         const back = granted.map((held, index) => ({ held, key: order[index] ?? 0 }))
-        for (const { held } of back.toSorted((a, b) => a.key - b.key)) quota.exchange(held[0], held[1], 0)
-        for (const uid of [0, 1]) expect(quota.exchange(uid, 0, 1000)).toBe(true)
+        for (const { held } of back.toSorted((a, b) => a.key - b.key)) quota.update(held[0], held[1], 0)
+        for (const uid of [0, 1]) expect(quota.update(uid, 0, 1000)).toBe(true)
       }),
     )
   })

@@ -19,7 +19,7 @@ export class Quota {
   }
 
   /** Counts what a client holds now instead of what it held; false when that is more than before and too much: nothing changed. */
-  exchange(uid: number, held: number, holds: number): boolean {
+  update(uid: number, held: number, holds: number): boolean {
     const change = holds - held
     if (change === 0) return true
     const ofUid = (this.#byUid.get(uid) ?? 0) + change

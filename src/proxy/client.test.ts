@@ -117,17 +117,17 @@ describe('a client that does not take its answers', () => {
     expect(first.client.cutFor).toContain('and too many of others did')
     expect(second.client.gone).toBe(false)
     await first.client.closed
-    expect(budget.exchange(1000, 0, 900_000)).toBe(true)
+    expect(budget.update(1000, 0, 900_000)).toBe(true)
   })
 
   it('holds nothing against its account once it has taken them', async () => {
     const budget = new Quota(1_800_000)
     const { client, other } = await pair(budget)
     client.send(Buffer.alloc(800_000))
-    expect(budget.exchange(1000, 0, 800_000)).toBe(false)
+    expect(budget.update(1000, 0, 800_000)).toBe(false)
     other.resume()
     await until(() => client.socket.writableLength === 0)
-    expect(budget.exchange(1000, 0, 900_000)).toBe(true)
+    expect(budget.update(1000, 0, 900_000)).toBe(true)
   })
 
   it('is known by how long it has taken nothing', async () => {

@@ -5,12 +5,17 @@ import type { Socket } from 'node:net'
 import { ProtocolError } from '../errors.ts'
 import { clientHasHungUp } from '../peer/peercred.ts'
 import type { Quota } from '../policy/quota.ts'
-import { FrameDecoder, OWN_MEMORY_BYTES } from '../protocol/frame.ts'
-import { release } from './release.ts'
+import { FrameDecoder, OWN_MEMORY_BYTES, PREFIX_BYTES } from '../protocol/frame.ts'
+import { freeMemory } from './free-memory.ts'
 import { turn } from './turn.ts'
 
 /** How long input is still taken and thrown away after we closed, so that the client reads our last answer, not a reset. */
 const LINGER_MS = 1000
+
+/** A frame must be complete this long after its first byte: Sōzu waits for ever, and memory is not for ever. */
+const FRAME_MS = 30_000
+/** Longest a client takes nothing of the answers that wait for it. */
+const STALLED_MS = 30_000
 
 /** Less than this is not counted: a thousand clients of this size are four megabytes. */
 const FREE_BYTES = 4096
@@ -26,11 +31,11 @@ export class Client {
   readonly socket: Socket
   readonly #decoder: FrameDecoder
   readonly #maxWaitingBytes: number
-  readonly #budget: Quota
+  readonly #quota: Quota
   readonly #uid: number
   /** Bytes of the frame in flight. */
   #lentBytes = 0
-  /** Bytes of its requests, unfinished or in flight, as counted against the budget. */
+  /** Bytes of its requests, unfinished or in flight, as counted against the quota. */
   #inputBytes = 0
   /** Bytes of answers that it has not taken, likewise. */
   #outputBytes = 0
@@ -50,7 +55,7 @@ export class Client {
   /** Resolves when the socket is closed and its descriptor given back. */
   readonly closed: Promise<void>
 
-  constructor(socket: Socket, uid: number, maxFrameBytes: number, budget: Quota) {
+  constructor(socket: Socket, uid: number, maxFrameBytes: number, quota: Quota) {
     this.socket = socket
     this.#uid = uid
     this.closed = new Promise((resolve) => {
@@ -59,9 +64,9 @@ export class Client {
         resolve()
       })
     })
-    this.#decoder = new FrameDecoder(maxFrameBytes, release)
+    this.#decoder = new FrameDecoder(maxFrameBytes, freeMemory)
     this.#maxWaitingBytes = 2 * maxFrameBytes
-    this.#budget = budget
+    this.#quota = quota
     socket.pause()
     socket.on('data', (chunk: Buffer) => {
       this.#decoder.push(chunk)
@@ -132,19 +137,38 @@ export class Client {
     this.#leave()
   }
 
+  /** Called once a second: ends a client that does not finish its frame, or takes nothing of its answers. */
+  tick(nowMs: number): void {
+    if (this.unfinishedMs(nowMs) > FRAME_MS) {
+      this.abort(`the frame was not finished within ${FRAME_MS / 1000} seconds`)
+    }
+    if (this.stalledMs(nowMs) > STALLED_MS) {
+      this.cut(`took nothing of its answers for ${STALLED_MS / 1000} seconds`)
+    }
+  }
+
   /** Why the client was cut; null when it was not. */
   get cutFor(): string | null {
     return this.#cutFor
   }
 
-  /** The frame `next` returned has been dealt with, and nothing refers to it any more. */
-  release(frame: Buffer): void {
-    if (frame.length > OWN_MEMORY_BYTES) release(frame)
+  /** Frees the memory of a frame that `next` returned; nothing may refer to it any more. */
+  free(frame: Buffer): void {
+    if (frame.length > OWN_MEMORY_BYTES) freeMemory(frame)
   }
 
   /** Bytes of a frame that had begun when the input ended, and how many it should have had (0 when not known). */
   get unfinished(): Unfinished {
     return this.#endedIn ?? { bytes: this.#decoder.bufferedBytes, expected: this.#decoder.expectedBytes }
+  }
+
+  /** The frame that the input ended in, for its record; null when it ended between two frames. */
+  get unfinishedFrame(): { readonly frameBytes: number | null; readonly why: string } | null {
+    const { bytes, expected } = this.unfinished
+    if (bytes === 0) return null
+    const whole = expected === 0 ? `the ${PREFIX_BYTES}-byte prefix` : `${expected} bytes`
+    const why = `the connection ended inside a frame: ${bytes} of ${whole} came`
+    return { frameBytes: expected === 0 ? null : expected, why }
   }
 
   /**
@@ -199,7 +223,7 @@ export class Client {
     if (this.socket.destroyed) return
     this.socket.end()
     this.socket.removeAllListeners('data')
-    this.socket.on('data', release)
+    this.socket.on('data', freeMemory)
     this.socket.resume()
     const timer = setTimeout(() => this.socket.destroy(), LINGER_MS)
     timer.unref()
@@ -243,27 +267,27 @@ export class Client {
     throw new ProtocolError('request_too_large', why, { frameBytes })
   }
 
-  /** Holds requests, unfinished or in flight, against the budget; false when that is too much. */
+  /** Holds requests, unfinished or in flight, against the quota; false when that is too much. */
   #countInput(): boolean {
     const bytes = this.#lentBytes + this.#decoder.bufferedBytes
     const counted = bytes > FREE_BYTES ? bytes : 0
-    if (!this.#budget.exchange(this.#uid, this.#inputBytes, counted)) return false
+    if (!this.#quota.update(this.#uid, this.#inputBytes, counted)) return false
     this.#inputBytes = counted
     return true
   }
 
-  /** Holds the answers that wait against the budget; false when that is too much. */
+  /** Holds the answers that wait against the quota; false when that is too much. */
   #countOutput(): boolean {
     const { destroyed, writableLength } = this.socket
     const counted = destroyed || writableLength <= FREE_BYTES ? 0 : writableLength
-    if (!this.#budget.exchange(this.#uid, this.#outputBytes, counted)) return false
+    if (!this.#quota.update(this.#uid, this.#outputBytes, counted)) return false
     this.#outputBytes = counted
     return true
   }
 
-  #settle(tell: () => unknown): void {
+  #settle(report: () => unknown): void {
     this.#waiting = null
-    tell()
+    report()
   }
 
   #leave(): void {

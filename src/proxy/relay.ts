@@ -3,7 +3,7 @@
 // (a second final, which would pass for the answer to the next request) is kept here.
 import type { UpstreamError } from '../errors.ts'
 import { STATUS } from '../protocol/message.ts'
-import type { Answer, Exchange, Upstream } from '../upstream/connection.ts'
+import type { RequestResult, Upstream, UpstreamResponse } from '../upstream/connection.ts'
 import type { Sozu } from '../upstream/instance.ts'
 import type { Client } from './client.ts'
 
@@ -19,7 +19,7 @@ export class Relay {
   #subscribed = false
   #onEcho: () => void = nothing
   /** Answers that came after the final of the request in hand. */
-  #strays: Answer[] = []
+  #strays: UpstreamResponse[] = []
   #onStray: () => void = nothing
   /** Events behind a final that is not relayed yet; null when events go straight through. */
   #held: Buffer[] | null = null
@@ -35,8 +35,8 @@ export class Relay {
   }
 
   /** Whether everything that was forwarded has left this process. */
-  get flushed(): boolean {
-    return this.#upstream === null || this.#upstream.flushed
+  get drained(): boolean {
+    return this.#upstream === null || this.#upstream.drained
   }
 
   /** Whether events are relayed. */
@@ -48,15 +48,15 @@ export class Relay {
   async connect(deadlineMs: number): Promise<void> {
     if (this.connected) return
     this.#upstream = await this.#sozu.connect(deadlineMs, {
-      onEvent: (answer) => this.#relayEvent(answer),
+      onEvent: (event) => this.#relayEvent(event),
       // Called before anything behind the final is looked at, even when it came in the same piece.
       onFinal: () => {
         this.#held = []
         this.#strays = []
       },
-      onStray: (answer) => {
-        if (answer.response.status === STATUS.processing) return
-        this.#strays.push(answer)
+      onStray: (stray) => {
+        if (stray.response.status === STATUS.processing) return
+        this.#strays.push(stray)
         this.#onStray()
       },
       onIdleClose: () => this.#lost(),
@@ -64,15 +64,15 @@ export class Relay {
   }
 
   /**
-   * Forwards a request and relays its PROCESSING answers. The final is the caller's to relay, and then to `release`.
+   * Forwards a request and relays its PROCESSING answers. The final is the caller's to relay, followed by `flushEvents`.
    * @throws UpstreamError when Sōzu left in between: whether the request ran is not known
    */
-  exchange(frame: Buffer): Promise<Exchange> {
-    return this.#connection().request(frame, (answer) => this.#client.send(answer.frame))
+  forward(frame: Buffer): Promise<RequestResult> {
+    return this.#connection().request(frame, (progress) => this.#client.send(progress.frame))
   }
 
   /** The second final that some answers announce, kept from the client; null when none came within a second. */
-  async secondFinal(): Promise<Answer | null> {
+  async secondFinal(): Promise<UpstreamResponse | null> {
     if (this.#strays.length === 0 && this.connected) {
       await within(SECOND_FINAL_MS, (come) => {
         this.#onStray = come
@@ -83,7 +83,7 @@ export class Relay {
   }
 
   /** Lets events through that came behind the final. */
-  release(): void {
+  flushEvents(): void {
     const held = this.#held ?? []
     this.#held = null
     for (const frame of held) this.#client.send(frame)
@@ -109,7 +109,7 @@ export class Relay {
     return this.#upstream
   }
 
-  #relayEvent({ frame, response }: Answer): void {
+  #relayEvent({ frame, response }: UpstreamResponse): void {
     if (response.eventKind === EVENTS_SUBSCRIBED) this.#onEcho()
     if (this.#held === null) this.#client.send(frame)
     else this.#held.push(frame)

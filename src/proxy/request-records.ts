@@ -15,7 +15,7 @@ import type { AuditRecord, RecordErrorCode } from '../audit/record/record.ts'
 import { JournalError } from '../errors.ts'
 import type { RefusalLimiter } from '../policy/refusal-rate.ts'
 import type { Sozu } from '../upstream/instance.ts'
-import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
+import { ACCOUNT_WAIT_MS, type SessionActor } from './session-actor.ts'
 
 /** What may change while the daemon runs. */
 export type Settings = {
@@ -57,14 +57,14 @@ const RECORD_WAIT_MS = 450
 
 export class SessionRecords {
   readonly #context: RecordsContext
-  readonly #identity: Identity
+  readonly #actor: SessionActor
   readonly #clientId: number
   readonly #sessionUlid: string
   readonly #connectTs: bigint
 
-  constructor(context: RecordsContext, identity: Identity, clientId: number) {
+  constructor(context: RecordsContext, actor: SessionActor, clientId: number) {
     this.#context = context
-    this.#identity = identity
+    this.#actor = actor
     this.#clientId = clientId
     this.#sessionUlid = context.newUlid()
     this.#connectTs = context.clock()
@@ -74,7 +74,7 @@ export class SessionRecords {
    * Writes the attempt, or the access line, of a request that has one; null when it has none.
    * @throws JournalError when it is not durable by the admitted's deadline: the request must not be forwarded
    */
-  admission({ operation, requestUlid, sha256, deadlineMs }: AdmittedRequest): Promise<void> | null {
+  attempt({ operation, requestUlid, sha256, deadlineMs }: AdmittedRequest): Promise<void> | null {
     if (!this.#isRecorded(operation)) return null
     const record = admittedRecord(this.#origin(requestUlid), operation, sha256)
     return this.#context.journal.append(record, deadlineMs - performance.now())
@@ -107,13 +107,10 @@ export class SessionRecords {
   /** Writes the refusal of a request that is not forwarded, unless its uid has had its share of lines this second. */
   async refusal(refusal: Refusal, known: KnownRefusal): Promise<void> {
     const { refusals, newUlid } = this.#context
-    if (!this.#identity.settled) await this.#identity.wait(ACCOUNT_WAIT_MS)
+    if (!this.#actor.settled) await this.#actor.wait(ACCOUNT_WAIT_MS)
     const attemptUlid = known.requestUlid
     // A refusal that has an attempt line is never held back: that attempt would look attemptUlid.
-    if (
-      attemptUlid === undefined &&
-      !refusals.admit(this.#identity.uid, refusal.errorCode, performance.now())
-    )
+    if (attemptUlid === undefined && !refusals.admit(this.#actor.uid, refusal.errorCode, performance.now()))
       return
     const record = refusalRecord(this.#origin(attemptUlid ?? newUlid()), refusal)
     // After a wait for the admission record there is no time for a second one: the client is owed an answer now.
@@ -144,12 +141,12 @@ export class SessionRecords {
       ts: clock(),
       sessionUlid: this.#sessionUlid,
       requestUlid,
-      actor: this.#identity.actor,
+      actor: this.#actor.record,
       clientId: this.#clientId,
       connectTs: this.#connectTs,
       bootGeneration: sozu.bootGeneration,
-      sozuVersion: sozu.release.version,
-      buildGitSha: sozu.release.gitSha,
+      sozuVersion: sozu.version,
+      buildGitSha: sozu.buildGitSha,
     }
   }
 }

@@ -1,32 +1,18 @@
-// One client connection, in a straight line: identify → decode → decide → record → forward → record → relay. No byte of a
-// request that changes or reveals anything reaches Sōzu before its record is on every required sink, and no final reaches
-// the client before its completion is. What fails on the way is answered with a FAILURE that says whether the request may
-// have run, and recorded.
+// One client connection. A request goes in a straight line: authorise, record its attempt, connect, forward, record its
+// completion, relay the final. No byte of a request that changes or reveals anything reaches Sōzu before its attempt is on
+// every required sink; no final reaches the client before the journal took its completion. Whatever fails is answered with a
+// FAILURE that says whether the request may have run.
 import type { Socket } from 'node:net'
-import {
-  connectionSubject,
-  type RecordedOperation,
-  type RecordSubject,
-  recordedOperation,
-  unnamedRequest,
-} from '../audit/record/build.ts'
-import { requestSha256 } from '../audit/record/digest.ts'
+import { connectionSubject, type Refusal, unnamedRequest } from '../audit/record/build.ts'
 import type { RecordErrorCode } from '../audit/record/record.ts'
 import { JournalError, ProtocolError, UpstreamError } from '../errors.ts'
 import type { Quota } from '../policy/quota.ts'
-import { reloadDanger } from '../policy/reload-guard.ts'
-import { decide } from '../policy/rules.ts'
-import { PREFIX_BYTES } from '../protocol/frame.ts'
-import { decodeForRecord, encodeResponse, type Request, STATUS } from '../protocol/message.ts'
-import type { Schema } from '../protocol/schema.ts'
 import { withWorkers } from '../sozu/fanout.ts'
-import type { ListenerState } from '../sozu/listener-diff.ts'
-import { operationOf, updatedListenerOf } from '../sozu/operation.ts'
 import { announcesSecondFinal, outcomeOf } from '../sozu/outcome.ts'
-import type { OperationContext } from '../sozu/verb-rows.ts'
-import type { Exchange } from '../upstream/connection.ts'
+import type { RequestResult } from '../upstream/connection.ts'
+import { type AuthoriseContext, authorise, type RequestingSession, refusalCode } from './authorise.ts'
 import { Client } from './client.ts'
-import { ACCOUNT_WAIT_MS, type Identity } from './identity.ts'
+import { failure } from './failure.ts'
 import { Relay } from './relay.ts'
 import {
   type AdmittedRequest,
@@ -34,44 +20,37 @@ import {
   type RecordsContext,
   SessionRecords,
 } from './request-records.ts'
+import type { SessionActor } from './session-actor.ts'
 
 /** What all sessions share. */
-export type SessionContext = RecordsContext & {
-  readonly schema: Schema
-  readonly maxFrameBytes: number
-  /** Bytes of requests and answers that the daemon holds. */
-  readonly bytes: Quota
-  /** Requests that are not answered yet. */
-  readonly requests: Quota
-  /** Sōzu's `worker_timeout`. */
-  readonly workerTimeoutMs: number
-  readonly guardReload: boolean
-}
+export type SessionContext = RecordsContext &
+  AuthoriseContext & {
+    readonly maxFrameBytes: number
+    /** Bytes of requests and responses that the daemon holds. */
+    readonly bytes: Quota
+    /** Requests that are not answered yet. */
+    readonly requests: Quota
+    /** Sōzu's `worker_timeout`. */
+    readonly workerTimeoutMs: number
+  }
 
 /** Everything before the forward shares this: the `sozu` client gives up after a second. */
 const BUDGET_MS = 450
-/** What is left of half a second for the refusal record when the budget went into an admission record that failed. */
+/** Left of half a second for the refusal record when the attempt record failed and took the whole budget. */
 const REFUSAL_GRACE_MS = 25
-/** Longer requests of an actor that is refused anyway are not read: they would cost the others time. */
-const REFUSED_DECODE_BYTES = 65_536
-const LISTENER_WAIT_MS = 200
-const GUARD_WAIT_MS = 200
-/** Of the budget, left for the attempt record after a look at the file to reload. */
-const GUARD_RESERVE_MS = 100
 /** Longest a completion waits for the number of workers, which was asked for when the request was forwarded. */
 const WORKERS_WAIT_MS = 50
-/** Answers are drained for this long after the client left. */
+/** Responses are drained for this long after the client left. */
 const DRAIN_MS = 3_600_000
-/** A frame must be complete this long after its first byte: Sōzu waits for ever, and memory is not for ever. */
-const FRAME_MS = 30_000
-/** Longest a client takes nothing of the answers that wait for it. */
-const STALLED_MS = 30_000
 const changesWorkers = new Set(['upgrade_main', 'upgrade_worker', 'soft_stop', 'hard_stop'])
 
-export class Session {
+/** A refusal; without a hash where the request was not hashed. */
+type Rejected = Omit<Refusal, 'requestSha256'> & Partial<Pick<Refusal, 'requestSha256'>>
+
+export class Session implements RequestingSession {
   readonly clientId: number
+  readonly actor: SessionActor
   readonly #context: SessionContext
-  readonly #identity: Identity
   readonly #client: Client
   readonly #records: SessionRecords
   readonly #relay: Relay
@@ -80,13 +59,26 @@ export class Session {
   #goneAtMs: number | null = null
   #stopping = false
 
-  constructor(socket: Socket, clientId: number, identity: Identity, context: SessionContext) {
+  constructor(socket: Socket, clientId: number, actor: SessionActor, context: SessionContext) {
     this.clientId = clientId
+    this.actor = actor
     this.#context = context
-    this.#identity = identity
-    this.#client = new Client(socket, identity.uid, context.maxFrameBytes, context.bytes)
+    this.#client = new Client(socket, actor.uid, context.maxFrameBytes, context.bytes)
     this.#relay = new Relay(this.#client, context.sozu)
-    this.#records = new SessionRecords(context, identity, clientId)
+    this.#records = new SessionRecords(context, actor, clientId)
+  }
+
+  get connected(): boolean {
+    return this.#relay.connected
+  }
+
+  /** The kernel is asked for the first request: a client that sends one and leaves may be gone before a read says so. */
+  get clientGone(): boolean {
+    return this.#requests === 1 ? this.#client.hasHungUp : this.#client.gone
+  }
+
+  get stopping(): boolean {
+    return this.#stopping
   }
 
   /** Serves the connection to its end. */
@@ -95,11 +87,11 @@ export class Session {
       for (let frame = await this.#next(); frame !== null; frame = await this.#next()) {
         this.#inFlight = true
         this.#requests += 1
-        await this.#take(frame)
+        await this.#handle(frame)
         this.#inFlight = false
       }
       if (this.#relay.subscribed) await this.#client.untilGone()
-      if (this.#client.cutFor !== null) await this.#noteCut(this.#client.cutFor)
+      if (this.#client.cutFor !== null) await this.#recordCut(this.#client.cutFor)
     } finally {
       this.#inFlight = false
       this.#relay.close(abandoned('the session is over'))
@@ -109,7 +101,7 @@ export class Session {
     }
   }
 
-  /** No further request is taken; the one in flight is finished, then the connection ends. */
+  /** Takes no further request; finishes the one in flight, then ends the connection. */
   stop(): void {
     this.#stopping = true
     this.#client.endInput()
@@ -122,289 +114,132 @@ export class Session {
     if (!this.#inFlight) this.#client.close()
   }
 
-  /** Called once a second: notices clients that left in mid-request or never finish a frame, and bounds what they cost. */
+  /** Called once a second: ends what a slow client costs, and notices clients that left during a request. */
   tick(nowMs: number): void {
-    if (this.#client.unfinishedMs(nowMs) > FRAME_MS) {
-      this.#client.abort(`the frame was not finished within ${FRAME_MS / 1000} seconds`)
-    }
-    if (this.#client.stalledMs(nowMs) > STALLED_MS) {
-      this.#client.cut(`took nothing of its answers for ${STALLED_MS / 1000} seconds`)
-    }
+    this.#client.tick(nowMs)
     if (!this.#inFlight && !this.#relay.subscribed) return
     if (!this.#client.gone) return
     this.#goneAtMs ??= nowMs
     if (nowMs - this.#goneAtMs > DRAIN_MS) this.#relay.close(abandoned('the client left an hour ago'))
   }
 
-  /** The next frame, or null at the end of the connection; where framing is lost that is recorded, and the end. */
+  /** The next frame; null at the end of the connection. Lost framing is recorded, and is the end. */
   async #next(): Promise<Buffer | null> {
     try {
       const frame = await this.#client.next()
-      if (frame === null) await this.#noteUnfinished()
+      if (frame === null) await this.#recordUnfinished()
       return frame
     } catch (error) {
-      // ProtocolError: a length that is no length. Never resynchronise.
+      // ProtocolError: the prefix is no acceptable length, the frame took too long, or there is no room. Never resynchronise.
       if (!(error instanceof ProtocolError)) throw error
-      await this.#refuse(
-        unnamedRequest(`frame:${error.frameBytes ?? '?'}`),
-        refusalCode(error),
-        error.message,
-      )
+      const subject = unnamedRequest(`frame:${error.frameBytes ?? '?'}`)
+      await this.#reject({ subject, errorCode: refusalCode(error), why: error.message })
       return null
     }
   }
 
-  /** A frame that the client never finished was no request, but somebody tried. */
-  async #noteUnfinished(): Promise<void> {
-    const { bytes, expected } = this.#client.unfinished
-    if (bytes === 0) return
-    const whole = expected === 0 ? `the ${PREFIX_BYTES}-byte prefix` : `${expected} bytes`
-    await this.#refuse(
-      unnamedRequest(`frame:${expected === 0 ? '?' : expected}`),
-      'malformed_request',
-      `the connection ended inside a frame: ${bytes} of ${whole} came`,
-    )
-  }
-
-  /** Every connection that the daemon ends by itself has a line. */
-  async #noteCut(why: string): Promise<void> {
-    const connection = connectionSubject('connection_closed', this.clientId)
-    await this.#refuse(connection, 'other', `the client ${why}`)
-  }
-
-  /** Handles a request if there is room for one more; then its memory goes back. */
-  async #take(frame: Buffer): Promise<void> {
+  /** Serves a request if there is room for one more, then frees its memory. */
+  async #handle(frame: Buffer): Promise<void> {
     const { requests } = this.#context
-    const { uid } = this.#identity
-    if (requests.exchange(uid, 0, 1)) {
+    const { uid } = this.actor
+    if (requests.update(uid, 0, 1)) {
       try {
-        await this.#handle(frame)
+        await this.#serve(frame)
       } finally {
-        requests.exchange(uid, 1, 0)
+        requests.update(uid, 1, 0)
       }
     } else {
-      await this.#refuse(
-        unnamedRequest(`frame:${frame.length}`),
-        'other',
-        'too many requests are waiting; try again',
-      )
+      const why = 'too many requests are waiting; try again'
+      await this.#reject({ subject: unnamedRequest(`frame:${frame.length}`), errorCode: 'other', why })
     }
-    if (this.#relay.flushed) this.#client.release(frame)
+    if (this.#relay.drained) this.#client.free(frame)
   }
 
-  async #handle(frame: Buffer): Promise<void> {
+  async #serve(frame: Buffer): Promise<void> {
     const startedMs = performance.now()
     const deadlineMs = startedMs + BUDGET_MS
-    const judged = await this.#judge(frame, deadlineMs)
-    if (judged === null) return
-    const { operation, sha256 } = judged
+    const decided = await authorise(frame, deadlineMs, this, this.#context)
+    if (decided.refusal !== null) return this.#reject(decided.refusal)
+    const { operation, sha256 } = decided
     const admitted = { requestUlid: this.#context.newUlid(), startedMs, deadlineMs, operation, sha256 }
-    if (!(await this.#admit(admitted))) return
+    if (!(await this.#recordAttempt(admitted))) return
     if (!this.#relay.connected && !(await this.#connect(admitted))) return
-    if (admitted.operation.access === 'subscribes') await this.#relay.subscribe(frame)
-    else await this.#exchange(frame, admitted)
+    if (operation.access === 'subscribes') await this.#relay.subscribe(frame)
+    else await this.#forward(frame, admitted)
   }
 
-  /**
-   * What a request means, or null when it was refused. What was decoded ends here: megabytes of it must not be alive until
-   * Sōzu has answered.
-   */
-  async #judge(
-    frame: Buffer,
-    deadlineMs: number,
-  ): Promise<Pick<AdmittedRequest, 'operation' | 'sha256'> | null> {
-    const decision = decide(this.#context.settings().allowedUids, this.#identity.uid)
-    if (!decision.allowed && frame.length > REFUSED_DECODE_BYTES) {
-      return this.#refuse(unnamedRequest(`frame:${frame.length}`), 'unauthorized', decision.reason)
-    }
-    const request = this.#decode(frame)
-    if (request instanceof ProtocolError) {
-      const sha256 = requestSha256(frame.subarray(PREFIX_BYTES))
-      return this.#refuse(unnamedRequest(`frame:${frame.length}`), refusalCode(request), request.message, {
-        sha256,
-      })
-    }
-    const sha256 = requestSha256(request.payload)
-    const named = this.#name(request, decision.allowed, deadlineMs)
-    const operation = named instanceof Promise ? await named : named
-    if (operation === null) {
-      return this.#refuse(
-        unnamedRequest(request.kind),
-        'unknown_verb',
-        `request ${request.kind} is not one we can audit`,
-      )
-    }
-    if (!decision.allowed) return this.#refuse(operation, 'unauthorized', decision.reason, { sha256 })
-    if (operation.access === 'unanswerable') {
-      const why = `${request.kind} is a request that Sōzu never answers; it was not forwarded`
-      return this.#refuse(operation, 'unanswerable', why, { sha256 })
-    }
-    // A client that sends one request and leaves may be gone before anybody reads that it is.
-    if (this.#requests === 1 ? this.#client.hasHungUp : this.#client.gone) {
-      // Sōzu drops what a client did not wait for; so do we, but not without a word.
-      const why = 'the client closed its connection before the request was recorded; it was not forwarded'
-      return this.#refuse(operation, 'other', why, { sha256 })
-    }
-    if (this.#stopping) {
-      return this.#refuse(operation, 'other', 'sozu-auditd is stopping; the request was not forwarded', {
-        sha256,
-      })
-    }
-    const danger =
-      request.kind === 'reload_configuration' ? await this.#danger(request.value as string, deadlineMs) : null
-    if (danger !== null) return this.#refuse(operation, 'invalid_input', danger, { sha256 })
-    return { operation, sha256 }
-  }
-
-  #decode(frame: Buffer): Request | ProtocolError {
+  /** Writes the attempt (or access) record. Returns false if that failed; the request is then refused and answered. */
+  async #recordAttempt(admitted: AdmittedRequest): Promise<boolean> {
+    const { operation, requestUlid, sha256, deadlineMs } = admitted
     try {
-      return decodeForRecord(this.#context.schema, frame)
-    } catch (error) {
-      // ProtocolError: the payload has no single reading, or no verb.
-      if (!(error instanceof ProtocolError)) throw error
-      return error
-    }
-  }
-
-  /** What the request means; at once when nothing needs to be looked up, as nearly always: waiting costs half a microsecond. */
-  #name(
-    request: Request,
-    allowed: boolean,
-    deadlineMs: number,
-  ): Promise<RecordedOperation | null> | RecordedOperation | null {
-    if (!this.#relay.connected) this.#context.sozu.observeSocket()
-    const updated = allowed ? updatedListenerOf(request) : null
-    return updated === null && this.#identity.settled && request.kind !== 'upgrade_main'
-      ? this.#operation(request, null, null)
-      : this.#lookUp(request, updated, allowed, deadlineMs)
-  }
-
-  /** The same, with Sōzu's present state where the target shows it, looked up beside the account. */
-  async #lookUp(
-    request: Request,
-    updated: ReturnType<typeof updatedListenerOf>,
-    allowed: boolean,
-    deadlineMs: number,
-  ): Promise<RecordedOperation | null> {
-    const { sozu } = this.#context
-    const upgradesMain = allowed && request.kind === 'upgrade_main'
-    const waitMs = Math.min(LISTENER_WAIT_MS, deadlineMs - performance.now())
-    const [listener] = await Promise.all([
-      updated === null ? null : sozu.queries.listener(updated.kind, updated.address, waitMs),
-      this.#identity.settled || this.#identity.wait(ACCOUNT_WAIT_MS),
-      // Asking anything shows which process answers, and so which executable an upgrade would start.
-      upgradesMain && sozu.mainPid === null ? sozu.queries.workers() : null,
-    ])
-    return this.#operation(request, upgradesMain ? sozu.executable : null, listener)
-  }
-
-  #operation(
-    request: Request,
-    sozuExecutable: string | null,
-    listener: ListenerState | null,
-  ): RecordedOperation | null {
-    const { bootGeneration } = this.#context.sozu
-    const surroundings: OperationContext = {
-      clientId: this.clientId,
-      bootGeneration,
-      sozuExecutable,
-      listener,
-    }
-    const operation = operationOf(request, surroundings)
-    return operation === null ? null : recordedOperation(operation)
-  }
-
-  /** Why to have Sōzu reload the file at `path` would take it down, or null. */
-  async #danger(path: string, deadlineMs: number): Promise<string | null> {
-    const { guardReload, sozu } = this.#context
-    if (!guardReload) return null
-    // Asking anything shows which process answers, and so from where it would look for a relative path.
-    if (sozu.mainPid === null) await sozu.queries.workers()
-    const looked = reloadDanger(path, sozu.mainPid)
-    const waitMs = Math.min(GUARD_WAIT_MS, deadlineMs - performance.now() - GUARD_RESERVE_MS)
-    const late = delay(Math.max(waitMs, 0)).then(() => 'could not be looked at in time')
-    const problem = await Promise.race([looked, late])
-    if (problem === null) return null
-    return `the file to reload ${problem}; Sōzu might not survive that, so it was not forwarded (guard_reload)`
-  }
-
-  /** Writes the attempt (or access) record; false when it could not be written in time and the request was refused. */
-  async #admit(admitted: AdmittedRequest): Promise<boolean> {
-    const { operation, requestUlid, sha256 } = admitted
-    try {
-      await this.#records.admission(admitted)
+      await this.#records.attempt(admitted)
       return true
     } catch (error) {
       // JournalError: no record, no request.
       if (!(error instanceof JournalError)) throw error
-      const why = `audit record could not be written (${error.message}); the request was not forwarded`
-      const answerByMs = admitted.deadlineMs + REFUSAL_GRACE_MS
-      // While the journal refuses, nothing was written: such a refusal counts against its uid's share of lines.
-      const written = error.code === 'journal_refusing' ? {} : { requestUlid }
-      await this.#refuse(operation, 'audit_unavailable', why, { sha256, answerByMs, ...written })
+      await this.#reject({
+        subject: operation,
+        errorCode: 'audit_unavailable',
+        why: `audit record could not be written (${error.message}); the request was not forwarded`,
+        requestSha256: sha256,
+        answerByMs: deadlineMs + REFUSAL_GRACE_MS,
+        // While the journal refuses, nothing was written: such a refusal counts against its uid's share of lines.
+        ...(error.code === 'journal_refusing' ? {} : { requestUlid }),
+      })
       return false
     }
   }
 
-  /** Sees to a connection to Sōzu; false when Sōzu is away, which is recorded and answered. */
+  /** Connects to Sōzu. Returns false if Sōzu is away, which is recorded and answered. */
   async #connect(admitted: AdmittedRequest): Promise<boolean> {
     try {
       await this.#relay.connect(admitted.deadlineMs - performance.now())
       return true
     } catch (error) {
-      // UpstreamError: nothing was sent, so this much is certain.
+      // UpstreamError: nothing was sent.
       if (!(error instanceof UpstreamError)) throw error
       await this.#fail(admitted, 'upstream_unavailable', `${error.message}; the request was not forwarded`)
       return false
     }
   }
 
-  /** Forwards the original bytes, and records what came of it before the client sees the final. */
-  async #exchange(frame: Buffer, admitted: AdmittedRequest): Promise<void> {
+  /** Forwards the original bytes, and completes the request with what Sōzu answers. */
+  async #forward(frame: Buffer, admitted: AdmittedRequest): Promise<void> {
     const { queries } = this.#context.sozu
     const workers = admitted.operation.access === 'mutates' ? queries.workers() : null
     try {
       // Once a stop or an upgrade is under way, nobody can be asked any more.
       if (changesWorkers.has(admitted.operation.kind)) await inTime(workers, WORKERS_WAIT_MS)
-      const exchange = await this.#relay.exchange(frame)
-      const workersExpected = inTime(workers, WORKERS_WAIT_MS)
-      await this.#complete(
-        admitted,
-        exchange,
-        workersExpected instanceof Promise ? await workersExpected : workersExpected,
-      )
+      const result = await this.#relay.forward(frame)
+      const expected = inTime(workers, WORKERS_WAIT_MS)
+      await this.#complete(admitted, result, expected instanceof Promise ? await expected : expected)
     } catch (error) {
-      // UpstreamError: the connection ended in mid-request. Whether Sōzu acted is not known, and nobody may assume either.
+      // UpstreamError: the connection ended during the request. Nobody may assume that Sōzu acted, or that it did not.
       if (!(error instanceof UpstreamError)) throw error
       const code = error.code === 'upstream_abandoned' ? 'outcome_unknown' : 'upstream_closed'
-      await this.#fail(
-        admitted,
-        code,
-        `${error.message} before the answer came; the outcome of the request is unknown`,
-      )
+      const why = `${error.message} before the answer came; the outcome of the request is unknown`
+      await this.#fail(admitted, code, why)
       this.#client.endInput()
     } finally {
-      this.#relay.release()
+      this.#relay.flushEvents()
     }
   }
 
+  /** Records what came of a request, then relays its final. */
   async #complete(
     admitted: AdmittedRequest,
-    exchange: Exchange,
+    { final, progress, elapsedMs }: RequestResult,
     workersExpected: number | null,
   ): Promise<void> {
     const { operation } = admitted
-    const { final, progress, elapsedMs } = exchange
     const { sozu, workerTimeoutMs } = this.#context
     const second = announcesSecondFinal(operation, final.response) ? this.#relay.secondFinal() : null
-    // After a descriptor error an upgrade goes on, and what comes of it is the second final.
+    // After a descriptor error an upgrade goes on; the second final says what came of it.
     const decisive = operation.kind === 'upgrade_main' ? ((await second) ?? final) : final
-    const said = outcomeOf(operation, decisive.response, progress)
-    const outcome = withWorkers(said, { workersExpected, elapsedMs, workerTimeoutMs })
+    const answered = outcomeOf(operation, decisive.response, progress)
+    const outcome = withWorkers(answered, { workersExpected, elapsedMs, workerTimeoutMs })
     if (changesWorkers.has(operation.kind)) sozu.queries.forgetWorkers()
-    if (operation.kind === 'upgrade_main' && outcome.result === 'ok') {
-      sozu.upgraded(newMainPid(decisive.response.message))
-    }
+    if (operation.kind === 'upgrade_main' && outcome.result === 'ok') sozu.upgraded(decisive.response.message)
     await this.#records.completion(admitted, outcome, this.#client.gone)
     this.#client.send(final.frame)
     // The next request waits until the second final can no longer be taken for its answer.
@@ -418,43 +253,35 @@ export class Session {
   }
 
   /** Records a request that is not forwarded, and tells the client why. */
-  async #refuse(
-    subject: RecordSubject,
-    errorCode: RecordErrorCode,
-    why: string,
-    { sha256, ...known }: KnownRefusal & { readonly sha256?: string } = {},
-  ): Promise<null> {
-    await this.#records.refusal({ subject, errorCode, why, requestSha256: sha256 ?? null }, known)
-    this.#client.send(failure(why))
-    return null
+  async #reject(refused: Rejected & KnownRefusal): Promise<void> {
+    await this.#records.refusal({ requestSha256: null, ...refused }, refused)
+    this.#client.send(failure(refused.why))
   }
-}
 
-/** A FAILURE of ours. Sōzu's own wording of an allowlist refusal is kept, since scripts know it. */
-export function failure(why: string): Buffer {
-  return encodeResponse(STATUS.failure, why.startsWith('unauthorized: ') ? why : `sozu-auditd: ${why}`)
-}
+  /** An unfinished frame was no request, but somebody tried: it has a line. */
+  async #recordUnfinished(): Promise<void> {
+    const unfinished = this.#client.unfinishedFrame
+    if (unfinished === null) return
+    const subject = unnamedRequest(`frame:${unfinished.frameBytes ?? '?'}`)
+    await this.#reject({ subject, errorCode: 'malformed_request', why: unfinished.why })
+  }
 
-function refusalCode({ code }: ProtocolError): RecordErrorCode {
-  return code === 'malformed_response' ? 'malformed_request' : code
+  /** Every connection that the daemon ends by itself has a line. */
+  async #recordCut(why: string): Promise<void> {
+    const subject = connectionSubject('connection_closed', this.clientId)
+    await this.#reject({ subject, errorCode: 'other', why: `the client ${why}` })
+  }
 }
 
 function abandoned(why: string): UpstreamError {
   return new UpstreamError('upstream_abandoned', why)
 }
 
-function newMainPid(message: string): number | null {
-  const pid = /New main process has pid (\d+)/.exec(message)?.[1]
-  return pid === undefined ? null : Number(pid)
-}
-
-/** `value` at once when it is there; else what comes within `ms`, or null. */
+/** `value` at once when it is no promise; else what it resolves to within `ms`, or null. */
 function inTime<T>(value: Promise<T> | T, ms: number): Promise<T | null> | T {
-  return value instanceof Promise ? Promise.race([value, delay(ms).then(() => null)]) : value
-}
-
-function delay(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms).unref()
+  if (!(value instanceof Promise)) return value
+  const late = new Promise<null>((resolve) => {
+    setTimeout(resolve, ms, null).unref()
   })
+  return Promise.race([value, late])
 }

@@ -8,9 +8,10 @@ import { PeerError } from '../errors.ts'
 import { actorOf, type LookUpUser, UNKNOWN_ACTOR } from '../peer/actor.ts'
 import { type Peer, peerOf } from '../peer/peercred.ts'
 import type { ConnectionLimits } from '../policy/connection-limits.ts'
-import { Identity, recordActor } from './identity.ts'
-import { release } from './release.ts'
-import { failure, Session, type SessionContext } from './session.ts'
+import { failure } from './failure.ts'
+import { freeMemory } from './free-memory.ts'
+import { Session, type SessionContext } from './session.ts'
+import { recordActor, SessionActor } from './session-actor.ts'
 
 export type SessionTableOptions = {
   readonly context: SessionContext
@@ -103,7 +104,7 @@ export class SessionTable {
   #begin(socket: Socket, clientId: number, peer: Peer): void {
     const { context, lookUpUser, onBug } = this.#options
     const { uid } = peer
-    const session = new Session(socket, clientId, new Identity(peer, lookUpUser), context)
+    const session = new Session(socket, clientId, new SessionActor(peer, lookUpUser), context)
     this.#sessions.add(session)
     this.#sessionsOf.set(uid, this.#countOf(uid) + 1)
     session
@@ -173,7 +174,7 @@ export class SessionTable {
     })
     socket.once('end', () => socket.destroy())
     socket.end()
-    socket.on('data', release)
+    socket.on('data', freeMemory)
     socket.resume()
   }
 }

@@ -6,13 +6,13 @@ import { errnoOf, ProtocolError, UpstreamError } from '../errors.ts'
 import { FrameDecoder } from '../protocol/frame.ts'
 import { decodeResponse, type Response, STATUS } from '../protocol/message.ts'
 
-/** A response with the bytes it came in. */
-export type Answer = { readonly frame: Buffer; readonly response: Response }
+/** A response of Sōzu's, with the frame it came in. */
+export type UpstreamResponse = { readonly frame: Buffer; readonly response: Response }
 
 /** How Sōzu answered a request. */
-export type Exchange = {
-  readonly final: Answer
-  /** Text of the first PROCESSING answer, null when there was none. */
+export type RequestResult = {
+  readonly final: UpstreamResponse
+  /** Text of the first PROCESSING response; null when there was none. */
   readonly progress: string | null
   /** From the forward to the final. */
   readonly elapsedMs: number
@@ -20,11 +20,11 @@ export type Exchange = {
 
 export type UpstreamHandlers = {
   /** An event for a subscriber; never the answer to a request. */
-  readonly onEvent: (answer: Answer) => void
+  readonly onEvent: (response: UpstreamResponse) => void
   /** The final of the request in flight has come; what follows it in the same piece has not been looked at yet. */
   readonly onFinal: () => void
   /** An answer nobody asked for (a second final); it must not reach the client as the answer to something else. */
-  readonly onStray: (answer: Answer) => void
+  readonly onStray: (response: UpstreamResponse) => void
   /** Sōzu closed, or the connection failed, while no request was in flight. */
   readonly onIdleClose: () => void
 }
@@ -35,8 +35,8 @@ const readBuffer = Buffer.allocUnsafeSlow(65_536)
 type InFlight = {
   readonly forwardedMs: number
   progress: string | null
-  readonly onProgress: (answer: Answer) => void
-  readonly resolve: (exchange: Exchange) => void
+  readonly onProgress: (response: UpstreamResponse) => void
+  readonly resolve: (result: RequestResult) => void
   readonly reject: (error: UpstreamError) => void
 }
 
@@ -102,7 +102,7 @@ export class Upstream {
   }
 
   /** Whether the kernel has taken all that was sent; never again once the connection is closed. */
-  get flushed(): boolean {
+  get drained(): boolean {
     return !this.#closed && this.socket.writableLength === 0
   }
 
@@ -111,7 +111,7 @@ export class Upstream {
    * @param onProgress told of each PROCESSING answer, at once
    * @throws UpstreamError `upstream_closed`, `upstream_malformed`, `upstream_abandoned`: whether the request ran is not known
    */
-  request(frame: Buffer, onProgress: (answer: Answer) => void): Promise<Exchange> {
+  request(frame: Buffer, onProgress: (response: UpstreamResponse) => void): Promise<RequestResult> {
     return new Promise((resolve, reject) => {
       if (this.#closed) return reject(closed('already closed'))
       this.#inFlight = { forwardedMs: performance.now(), progress: null, onProgress, resolve, reject }
@@ -144,20 +144,19 @@ export class Upstream {
     }
   }
 
-  #dispatch(answer: Answer): void {
-    const { response } = answer
-    if (response.status === STATUS.processing && response.eventKind !== null)
-      return this.#handlers.onEvent(answer)
+  #dispatch(received: UpstreamResponse): void {
+    const { status, eventKind, message } = received.response
+    if (status === STATUS.processing && eventKind !== null) return this.#handlers.onEvent(received)
     const inFlight = this.#inFlight
-    if (inFlight === null) return this.#handlers.onStray(answer)
-    if (response.status === STATUS.processing) {
-      inFlight.progress ??= response.message
-      return inFlight.onProgress(answer)
+    if (inFlight === null) return this.#handlers.onStray(received)
+    if (status === STATUS.processing) {
+      inFlight.progress ??= message
+      return inFlight.onProgress(received)
     }
     this.#inFlight = null
     this.#handlers.onFinal()
     const { forwardedMs, progress } = inFlight
-    inFlight.resolve({ final: answer, progress, elapsedMs: performance.now() - forwardedMs })
+    inFlight.resolve({ final: received, progress, elapsedMs: performance.now() - forwardedMs })
   }
 
   #end(error: UpstreamError): void {

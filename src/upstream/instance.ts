@@ -1,20 +1,18 @@
-// What is known of the Sōzu behind us: which process it is, its boot generation, its version. All of it is observed, none of it guessed: what cannot be seen is null.
+// The Sōzu behind us: which process it is, its boot generation, its version. Whatever the daemon cannot see is null. The
+// daemon only reads /proc: it never runs a program because somebody listens on `command_socket`.
 import { readlinkSync, statSync } from 'node:fs'
 import { errnoOf, PeerError, UpstreamError } from '../errors.ts'
-import type { Log } from '../host/log.ts'
 import { upstreamPeer } from '../peer/peercred.ts'
 import type { Schema } from '../protocol/schema.ts'
 import { Upstream, type UpstreamHandlers } from './connection.ts'
 import { SozuQueries } from './queries.ts'
-import { type SozuRelease, SozuVersion } from './sozu-version.ts'
 
 export type SozuOptions = {
   readonly path: string
   readonly schema: Schema
   readonly maxFrameBytes: number
-  /** `auto`, or the version to report. */
+  /** The version that records name, or `auto`: null until Sōzu tells it, which no Sōzu does today. */
   readonly version: string
-  readonly log: Log
 }
 
 /** For connections of the daemon's own: they ask one question, and whatever else arrives is nobody's business. */
@@ -28,7 +26,10 @@ const ignore: UpstreamHandlers = {
 export class Sozu {
   readonly #options: SozuOptions
   readonly queries: SozuQueries
-  readonly #version: SozuVersion
+  /** Version of Sōzu as configured; null when not known. */
+  readonly version: string | null
+  /** Commit that Sōzu was built from: nothing tells it. */
+  readonly buildGitSha: string | null = null
   #generation = 0
   /** Which socket file is at the path: another one means that another process has bound it. */
   #socketFile: string | null = null
@@ -42,17 +43,12 @@ export class Sozu {
       schema: options.schema,
       connect: (deadlineMs) => this.connect(deadlineMs),
     })
-    this.#version = new SozuVersion(options.version, options.log)
+    this.version = options.version === 'auto' ? null : options.version
   }
 
   /** 0 for the Sōzu found first, +1 for each upgrade answered OK, 0 again when another process has bound the socket. */
   get bootGeneration(): number {
     return this.#generation
-  }
-
-  /** Version and commit of the running Sōzu, as far as known. */
-  get release(): SozuRelease {
-    return this.#version.release
   }
 
   /** Sōzu's main process, null when not known. */
@@ -102,11 +98,11 @@ export class Sozu {
     return upstream
   }
 
-  /** An UpgradeMain was answered OK. @param newPid from the answer's text */
-  upgraded(newPid: number | null): void {
+  /** An UpgradeMain was answered OK. @param message text of that final, which names the new process */
+  upgraded(message: string): void {
     this.#generation += 1
-    this.#mainPid = newPid
-    this.#version.observe(newPid)
+    const pid = /New main process has pid (\d+)/.exec(message)?.[1]
+    this.#mainPid = pid === undefined ? null : Number(pid)
     this.queries.forgetWorkers()
   }
 
@@ -116,7 +112,6 @@ export class Sozu {
       if (this.#listenerPid !== null && this.#listenerPid !== pid) this.#restarted()
       if (this.#listenerPid !== pid) this.#mainPid = pid
       this.#listenerPid = pid
-      this.#version.observe(this.#mainPid)
     } catch (error) {
       // PeerError: the kernel would not say; the socket file still tells a restart.
       if (!(error instanceof PeerError)) throw error

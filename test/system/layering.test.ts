@@ -152,6 +152,11 @@ describe('every source file', () => {
     expect(long).toEqual(Object.keys(longFiles))
   })
 
+  it('starts no program, but where accounts are looked up, a machine is checked or a trail is read', () => {
+    const starters = sources.filter((file) => importsOf(file).includes('node:child_process'))
+    expect(starters.filter((file) => !/^src\/(peer|cli|audit\/trail)\//.test(file))).toEqual([])
+  })
+
   it('leaves ending the process to the command line', () => {
     const enders = sources.filter((file) => /process\.exit\(/.test(textOf(file)))
     expect(enders).toEqual(['src/main.ts', 'src/peer/accounts-helper.ts'])

@@ -2,16 +2,16 @@
 import { describe, expect, it } from 'vitest'
 import { inTime } from '../../test/support/in-time.ts'
 import type { Peer } from '../peer/peercred.ts'
-import { Identity } from './identity.ts'
+import { SessionActor } from './session-actor.ts'
 
 const peer: Peer = { uid: 1000, gid: 100, pid: 42, comm: Buffer.from('a,b\n'), binding: 'pidfd' }
 
-describe('an identity', () => {
+describe('the actor of a session', () => {
   it('has the account name as soon as the lookup has it', async () => {
-    const identity = new Identity(peer, async (uid) => `user-${uid}`)
-    expect(identity.actor.user).toBeNull()
-    await identity.wait(1000)
-    expect(identity.actor.user).toEqual({ text: 'user-1000', raw: null })
+    const actor = new SessionActor(peer, async (uid) => `user-${uid}`)
+    expect(actor.record.user).toBeNull()
+    await actor.wait(1000)
+    expect(actor.record.user).toEqual({ text: 'user-1000', raw: null })
   })
 
   it(
@@ -22,21 +22,21 @@ describe('an identity', () => {
       const lookup = new Promise<string>((resolve) => {
         answer = resolve
       })
-      const identity = new Identity(peer, () => lookup)
+      const actor = new SessionActor(peer, () => lookup)
       const started = performance.now()
-      await identity.wait(20)
+      await actor.wait(20)
       expect(performance.now() - started).toBeLessThan(500)
-      expect(identity.settled).toBe(true)
-      expect(identity.actor.user).toBeNull()
+      expect(actor.settled).toBe(true)
+      expect(actor.record.user).toBeNull()
       answer('alice')
       await lookup
-      await identity.wait(0)
-      expect(identity.actor.user?.text).toBe('alice')
+      await actor.wait(0)
+      expect(actor.record.user?.text).toBe('alice')
     },
   )
 
   it('makes names that others chose line-safe, and keeps what they were', () => {
-    const identity = new Identity(peer, async () => null)
-    expect(identity.actor.comm).toEqual({ text: 'a?b?', raw: peer.comm })
+    const actor = new SessionActor(peer, async () => null)
+    expect(actor.record.comm).toEqual({ text: 'a?b?', raw: peer.comm })
   })
 })

@@ -12,7 +12,7 @@ const { port1: nowhere, port2 } = new MessageChannel()
 port2.close()
 
 /** Frees the memory that `piece` lies in. */
-export function release({ buffer }: Buffer): void {
+export function freeMemory({ buffer }: Buffer): void {
   if (buffer.byteLength < WORTH_BYTES || !(buffer instanceof ArrayBuffer)) return
   nowhere.postMessage(null, [buffer])
 }

@@ -1,27 +1,27 @@
-// Memory that is released is back at once, and only what was large enough is touched.
+// Memory that is freed is back at once, and only what was large enough is touched.
 import { describe, expect, it } from 'vitest'
-import { release } from './release.ts'
+import { freeMemory } from './free-memory.ts'
 
 describe('a large piece of memory', () => {
   it('is given back at once, not when the collector comes round', () => {
     const pieces = Array.from({ length: 20 }, () => Buffer.allocUnsafeSlow(2_000_000))
     const held = process.memoryUsage().arrayBuffers
-    for (const piece of pieces) release(piece)
+    for (const piece of pieces) freeMemory(piece)
     expect(held - process.memoryUsage().arrayBuffers).toBeGreaterThan(39_000_000)
     expect(pieces.map(({ length }) => length)).toEqual(pieces.map(() => 0))
   })
 
-  it('may be released twice', () => {
+  it('may be freed twice', () => {
     const piece = Buffer.allocUnsafeSlow(100_000)
-    release(piece)
-    expect(() => release(piece)).not.toThrow()
+    freeMemory(piece)
+    expect(() => freeMemory(piece)).not.toThrow()
   })
 })
 
 describe('a small piece', () => {
   it('is left alone: it may lie in memory that others share', () => {
     const [piece, neighbour] = [Buffer.from('piece'), Buffer.from('neighbour')]
-    release(piece)
+    freeMemory(piece)
     expect([piece.toString(), neighbour.toString()]).toEqual(['piece', 'neighbour'])
   })
 })

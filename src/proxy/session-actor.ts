@@ -1,5 +1,5 @@
-// Who a session's client is, for its records. The kernel's part is there from the accept on; the account name arrives when
-// the lookup does, and the first record waits for it a little. What did not arrive is null.
+// The actor of a session's records. The kernel's part is known from the accept on; the account name comes when its lookup
+// is done, and the first record waits a little for it. A name that has not come is null.
 
 import { cleanBytes, cleanPiece } from '../audit/record/clean.ts'
 import type { RecordActor } from '../audit/record/record.ts'
@@ -11,7 +11,7 @@ export const ACCOUNT_WAIT_MS = 200
 /** Longest a lookup is worth waiting for in the background; records wait far less. */
 const LOOKUP_MS = 2000
 
-export class Identity {
+export class SessionActor {
   readonly uid: number
   readonly #lookup: Promise<void>
   #actor: RecordActor
@@ -27,12 +27,12 @@ export class Identity {
     })
   }
 
-  /** Whether there is nothing left to wait for. */
+  /** Whether the account name has come, or was waited for. */
   get settled(): boolean {
     return this.#settled
   }
 
-  get actor(): RecordActor {
+  get record(): RecordActor {
     return this.#actor
   }
 
