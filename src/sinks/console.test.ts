@@ -72,10 +72,10 @@ describe('a stream that is stuck', () => {
     const reader = spawn('sleep', ['60'], { stdio: ['pipe', 'ignore', 'ignore'] })
     children.push(reader)
     const sink = new ConsoleSink({ stream: reader.stdin, colour: true, render })
-    const line = { text: 'x'.repeat(65_536), stage: 'daemon', requestUlid: '' } as const
+    const batch = { text: 'x'.repeat(65_536), keys: [] }
     const started = performance.now()
     for (let turn = 0; turn < 500; turn += 1) {
-      await sink.write({ text: line.text, lines: [line] })
+      await sink.write(batch)
     }
     expect(performance.now() - started).toBeLessThan(2000)
     expect(reader.stdin.writableLength).toBeGreaterThan(0)
@@ -96,7 +96,7 @@ describe('a stream that is stuck', () => {
        const sink = new ConsoleSink({ stream: process.stdout, colour: true, render: () => 'x'.repeat(5000) + '\\n' })
        let turns = 0
        setInterval(() => {
-         sink.write({ text: sink.render({ stage: 'daemon', result: 'ok' }), lines: [] })
+         sink.write({ text: sink.render({ stage: 'daemon', result: 'ok' }), keys: [] })
          turns += 1
          if (turns < 300) return
          writeFileSync(${JSON.stringify(marker)}, String(process.stdout.isTTY))
@@ -118,7 +118,7 @@ describe('a stream that ends', () => {
     // What a terminal that was closed, or `| head`, does to standard output.
     stream.destroy(new Error('write EPIPE'))
     await new Promise(setImmediate)
-    await sink.write({ text: 'x', lines: [] })
+    await sink.write({ text: 'x', keys: [] })
     await sink.close()
     expect(stream.destroyed).toBe(true)
   })

@@ -102,14 +102,14 @@ export class FileSink implements Sink {
   }
 
   async write(
-    { text, lines }: LineBatch,
+    { text, keys }: LineBatch,
     { sync, mayUseReserve, onWritten }: WriteOptions,
   ): Promise<WriteResult> {
-    if (lines.length === 0) return this.#check()
-    const openAttempts = this.#openAttempts.begin(lines)
+    if (keys.length === 0) return this.#check()
+    const openAttempts = this.#openAttempts.begin(keys)
     const command = { do: 'write', text, sync, mayUseReserve, openAttempts } as const
     const result = (await this.#send(command, onWritten).catch((error: unknown) => {
-      this.#openAttempts.fail(lines)
+      this.#openAttempts.fail(keys)
       throw error
     })) as FileWriteResult
     switch (result.end) {
@@ -121,7 +121,7 @@ export class FileSink implements Sink {
         if (result.why === null) this.#openAttempts.rollBack()
         else {
           // The lines may be in the file that was tampered with.
-          this.#openAttempts.fail(lines)
+          this.#openAttempts.fail(keys)
           this.#options.onTampering(this.name, result.why, null)
         }
         return 'moved'

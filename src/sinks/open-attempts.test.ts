@@ -1,13 +1,13 @@
 // Which attempts are open follows from the order of the lines, and from nothing else.
 import { describe, expect, it } from 'vitest'
-import { journalLine } from '../../test/support/journal-record.ts'
-import type { Line } from '../audit/journal/sink.ts'
+import { lineKey } from '../../test/support/journal-record.ts'
+import type { LineKey } from '../audit/journal/sink.ts'
 import { OpenAttempts } from './open-attempts.ts'
 
-const attempt = (ulid: string) => journalLine('attempt', ulid)
-const completion = (ulid: string) => journalLine('completion', ulid)
+const attempt = (ulid: string) => lineKey('attempt', ulid)
+const completion = (ulid: string) => lineKey('completion', ulid)
 
-function written(...batches: readonly (readonly Line[])[]): OpenAttempts {
+function written(...batches: readonly (readonly LineKey[])[]): OpenAttempts {
   const attempts = new OpenAttempts()
   for (const lines of batches) {
     attempts.begin(lines)
@@ -21,8 +21,8 @@ describe('open attempts', () => {
     const attempts = written(
       [attempt('a'), attempt('b')],
       [attempt('c'), completion('a')],
-      [journalLine('refusal', 'b'), journalLine('refusal', 'x'), journalLine('access', 'y')],
-      [journalLine('daemon', 'c')],
+      [lineKey('refusal', 'b'), lineKey('refusal', 'x'), lineKey('access', 'y')],
+      [lineKey('daemon', 'c')],
     )
     expect(attempts.count).toBe(1)
   })

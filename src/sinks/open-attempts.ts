@@ -1,6 +1,6 @@
 // Which attempts in an audit file have no completion yet: an attempt opens its request ulid, a completion or a refusal with the
 // same one closes it, in the order of the lines. Nothing else decides what is open.
-import type { Line } from '../audit/journal/sink.ts'
+import type { LineKey } from '../audit/journal/sink.ts'
 import type { Stage } from '../audit/record/record.ts'
 
 export class OpenAttempts {
@@ -22,7 +22,7 @@ export class OpenAttempts {
    * Lines are about to be written: `commit`, `rollBack` or `fail` must follow.
    * @returns how many attempts of this run are open once they are written
    */
-  begin(lines: readonly Line[]): number {
+  begin(lines: readonly LineKey[]): number {
     this.#countBefore = this.count
     for (const { stage, requestUlid } of lines) {
       const isChange =
@@ -44,7 +44,7 @@ export class OpenAttempts {
   }
 
   /** The write failed: an attempt among the lines may be in the file all the same, until its refusal is. */
-  fail(lines: readonly Line[]): void {
+  fail(lines: readonly LineKey[]): void {
     this.rollBack()
     for (const { stage, requestUlid } of lines) if (stage === 'attempt') this.#ulids.add(requestUlid)
   }

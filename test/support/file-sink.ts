@@ -1,5 +1,5 @@
 // A file sink as the daemon has it, its thread the compiled one, and the journal's way into it; a test names what differs.
-import type { Line } from '../../src/audit/journal/sink.ts'
+import type { LineKey } from '../../src/audit/journal/sink.ts'
 import { SinkAccess } from '../../src/audit/journal/sink-access.ts'
 import { FileSink, type FileSinkOptions } from '../../src/sinks/file-sink.ts'
 
@@ -40,6 +40,7 @@ export function writeLines(
   lines: readonly string[],
   { sync = false } = {},
 ): Promise<'written' | 'full'> {
-  const batch = lines.map((line): Line => ({ text: `${line}\n`, stage: 'daemon', requestUlid: '' }))
-  return access.append(batch, { sync, mayUseReserve: false, onWritten: () => undefined })
+  const text = lines.map((line) => `${line}\n`).join('')
+  const keys = lines.map((): LineKey => ({ stage: 'daemon', requestUlid: '' }))
+  return access.append({ text, keys }, { sync, mayUseReserve: false, onWritten: () => undefined })
 }

@@ -1,5 +1,5 @@
 // Records and lines as the journal's tests need them: a stage, a target that says which one it is, and a request ulid.
-import type { Line } from '../../src/audit/journal/sink.ts'
+import type { LineBatch, LineKey } from '../../src/audit/journal/sink.ts'
 import { cleanPiece } from '../../src/audit/record/clean.ts'
 import type { AuditRecord, Stage } from '../../src/audit/record/record.ts'
 import { DaemonRecords } from '../../src/daemon/own-records.ts'
@@ -15,6 +15,14 @@ export function journalRecord(stage: Stage, target: string, requestUlid = target
   return { ...daemonRecords.create('verb', 'x', {}), stage, target: cleanPiece(target), requestUlid }
 }
 
-export function journalLine(stage: Stage, requestUlid: string): Line {
-  return { text: `${stage} ${requestUlid}\n`, stage, requestUlid }
+export function lineKey(stage: Stage, requestUlid: string): LineKey {
+  return { stage, requestUlid }
+}
+
+/** Lines that read `attempt a`, of as many attempts. */
+export function attemptBatch(...ulids: readonly string[]): LineBatch {
+  return {
+    text: ulids.map((ulid) => `attempt ${ulid}\n`).join(''),
+    keys: ulids.map((requestUlid) => ({ stage: 'attempt', requestUlid })),
+  }
 }

@@ -5,9 +5,9 @@ import type { AuditRecord, Stage } from '../record/record.ts'
 import { Backlog } from './backlog.ts'
 
 function backlogOf(...records: readonly AuditRecord[]): Backlog {
-  const backlog = new Backlog(({ stage, target, requestUlid, extras }) => {
+  const backlog = new Backlog(({ stage, target, extras }) => {
     const mark = extras.detail?.['late'] === true ? ' late' : ''
-    return { text: `${stage} ${target.text}${mark}\n`, stage, requestUlid }
+    return `${stage} ${target.text}${mark}\n`
   })
   for (const record of records) backlog.add(record)
   return backlog
@@ -15,7 +15,7 @@ function backlogOf(...records: readonly AuditRecord[]): Backlog {
 
 const several = (count: number, stage: Stage) =>
   Array.from({ length: count }, (_, index) => journalRecord(stage, String(index)))
-const textsOf = (backlog: Backlog) => backlog.batch.map(({ text }) => text)
+const textsOf = (backlog: Backlog) => backlog.batch.text.split(/(?<=\n)/)
 
 describe('the backlog', () => {
   it('gives its lines in the order they came, marked as late, until they are flushed', () => {
@@ -32,13 +32,9 @@ describe('the backlog', () => {
 
   it('keeps the detail of a record beside the mark', () => {
     const record = journalRecord('completion', 'a')
-    const backlog = new Backlog(({ extras }) => ({
-      text: JSON.stringify(extras.detail),
-      stage: 'daemon',
-      requestUlid: '',
-    }))
+    const backlog = new Backlog(({ extras }) => `${JSON.stringify(extras.detail)}\n`)
     backlog.add({ ...record, extras: { ...record.extras, detail: { lines: 3 } } })
-    expect(textsOf(backlog)).toEqual(['{"lines":3,"late":true}'])
+    expect(textsOf(backlog)).toEqual(['{"lines":3,"late":true}\n'])
   })
 
   it('is flushed in batches of five hundred lines, the oldest first', () => {

@@ -2,7 +2,9 @@
 // not records: the length of a line is bounded whatever a client sent. Lines beyond the limit are dropped and counted.
 import { lateRecord } from '../record/build.ts'
 import type { AuditRecord } from '../record/record.ts'
-import type { Line } from './sink.ts'
+import type { LineBatch, LineKey } from './sink.ts'
+
+type Line = LineKey & { readonly text: string }
 
 /** Lines that are kept at most. */
 const MAX_LINES = 10_000
@@ -14,13 +16,13 @@ const MAX_UNCONFIRMED = 500
 const BATCH_LINES = 500
 
 export class Backlog {
-  readonly #render: (record: AuditRecord) => Line
+  readonly #render: (record: AuditRecord) => string
   #lines: Line[] = []
   #dropped = 0
   /** Records that were written, and that no sync has confirmed yet. */
   #unconfirmed: AuditRecord[] = []
 
-  constructor(render: (record: AuditRecord) => Line) {
+  constructor(render: (record: AuditRecord) => string) {
     this.#render = render
   }
 
@@ -35,20 +37,22 @@ export class Backlog {
 
   /** Keeps a record that is not in the sink, as a line that is marked as late. */
   add(record: AuditRecord): void {
-    const line = this.#render(lateRecord(record))
-    const max = line.stage === 'refusal' ? MAX_BEFORE_REFUSALS : MAX_LINES
-    if (this.#lines.length < max) this.#lines.push(line)
+    const { stage, requestUlid } = record
+    const max = stage === 'refusal' ? MAX_BEFORE_REFUSALS : MAX_LINES
+    if (this.#lines.length < max)
+      this.#lines.push({ text: this.#render(lateRecord(record)), stage, requestUlid })
     else this.#dropped += 1
   }
 
   /** The oldest lines, to be written next; they stay pending until `flushed`. */
-  get batch(): readonly Line[] {
-    return this.#lines.slice(0, BATCH_LINES)
+  get batch(): LineBatch {
+    const lines = this.#lines.slice(0, BATCH_LINES)
+    return { text: lines.map(({ text }) => text).join(''), keys: lines }
   }
 
   /** @returns how many lines that were */
-  flushed(batch: readonly Line[]): number {
-    return this.#lines.splice(0, batch.length).length
+  flushed({ keys }: LineBatch): number {
+    return this.#lines.splice(0, keys.length).length
   }
 
   /** How many lines were dropped since this was last called. */

@@ -1,13 +1,14 @@
 // The way into a sink: the first line of an opening comes before any other, a sink that moved is given its lines again, and
 // every line and byte is counted.
 import { describe, expect, it } from 'vitest'
-import { journalLine, journalRecord } from '../../../test/support/journal-record.ts'
+import { attemptBatch, journalRecord } from '../../../test/support/journal-record.ts'
 import { fail, gate, MemorySink } from '../../../test/support/memory-sink.ts'
 import type { RecoveredAttempts } from './sink.ts'
 import { SinkAccess } from './sink-access.ts'
 
 const OPTIONS = { sync: false, mayUseReserve: false, onWritten: () => undefined }
-const attempt = journalLine('attempt', 'a')
+const attempt = attemptBatch('a')
+const NO_LINES = { text: '', keys: [] }
 
 function accessTo(sink: MemorySink, pending = 0): { access: SinkAccess; syncsFailed: () => number } {
   let failed = 0
@@ -121,7 +122,7 @@ describe('recovery', () => {
     await access.recover()
     sink.openAttempts = 1
     sink.moves = 1
-    await access.append([attempt], OPTIONS)
+    await access.append(attempt, OPTIONS)
     expect(sink.lines).toEqual([
       'daemon opened null',
       'completion left 0',
@@ -138,11 +139,11 @@ describe('appending', () => {
     const { access } = accessTo(sink)
     await access.open()
     sink.moves = 1
-    expect(await access.append([attempt], OPTIONS)).toBe('written')
+    expect(await access.append(attempt, OPTIONS)).toBe('written')
     expect(sink.calls.slice(2)).toEqual(['moved 1', 'open', 'write 1', 'write 1'])
     expect(sink.lines).toEqual(['daemon opened null', 'daemon opened null', 'attempt a'])
     sink.moves = Number.POSITIVE_INFINITY
-    await expect(access.append([attempt], OPTIONS)).rejects.toMatchObject({ code: 'sink_open_failed' })
+    await expect(access.append(attempt, OPTIONS)).rejects.toMatchObject({ code: 'sink_open_failed' })
   })
 
   it('fails when the new opening says that a sync failed: the unconfirmed lines come first', async () => {
@@ -151,7 +152,7 @@ describe('appending', () => {
     await access.open()
     sink.moves = 1
     sink.found = { ...sink.found, syncFailed: true }
-    await expect(access.append([attempt], OPTIONS)).rejects.toMatchObject({ code: 'sink_write_failed' })
+    await expect(access.append(attempt, OPTIONS)).rejects.toMatchObject({ code: 'sink_write_failed' })
     expect([syncsFailed(), sink.lines.includes('attempt a')]).toEqual([1, false])
   })
 
@@ -159,9 +160,9 @@ describe('appending', () => {
     const sink = new MemorySink('text')
     const { access } = accessTo(sink)
     sink.full = true
-    expect(await access.append([], OPTIONS)).toBe('full')
+    expect(await access.append(NO_LINES, OPTIONS)).toBe('full')
     sink.full = false
-    expect(await access.append([], OPTIONS)).toBe('written')
+    expect(await access.append(NO_LINES, OPTIONS)).toBe('written')
     expect(access.written).toEqual({ lines: 0, bytes: 0 })
   })
 
@@ -174,7 +175,7 @@ describe('appending', () => {
     const onWritten = (): void => {
       reported = true
     }
-    const appended = access.append([attempt], { ...OPTIONS, sync: true, onWritten })
+    const appended = access.append(attempt, { ...OPTIONS, sync: true, onWritten })
     await expect(appended).rejects.toMatchObject({ code: 'sink_timeout' })
     expect(access.isBusy).toBe(true)
     release()
@@ -187,28 +188,27 @@ describe('the count', () => {
   it('has every line once, in bytes of UTF-8, whether its sync fails or comes late', async () => {
     const sink = new MemorySink('text')
     const { access } = accessTo(sink)
-    const line = { text: 'é\n', stage: 'attempt', requestUlid: 'a' } as const
-    await access.append([line, line], { ...OPTIONS, sync: true })
-    expect(access.written).toEqual({ lines: 2, bytes: 6 })
+    await access.append(attemptBatch('é', 'é'), { ...OPTIONS, sync: true })
+    expect(access.written).toEqual({ lines: 2, bytes: 22 })
     sink.trouble = { sync: fail }
-    await expect(access.append([line], { ...OPTIONS, sync: true })).rejects.toMatchObject({
+    await expect(access.append(attemptBatch('é'), { ...OPTIONS, sync: true })).rejects.toMatchObject({
       code: 'sink_write_failed',
     })
-    expect(access.written).toEqual({ lines: 3, bytes: 9 })
+    expect(access.written).toEqual({ lines: 3, bytes: 33 })
   })
 
   it('has no line of a write that failed, found no room, or has to be repeated', async () => {
     const sink = new MemorySink('text')
     const { access } = accessTo(sink)
     sink.full = true
-    await access.append([attempt], OPTIONS)
+    await access.append(attempt, OPTIONS)
     sink.full = false
     sink.trouble = { write: fail }
-    await expect(access.append([attempt], OPTIONS)).rejects.toMatchObject({ code: 'sink_write_failed' })
+    await expect(access.append(attempt, OPTIONS)).rejects.toMatchObject({ code: 'sink_write_failed' })
     sink.trouble = {}
     await access.open()
     sink.moves = 1
-    await access.append([attempt], OPTIONS)
+    await access.append(attempt, OPTIONS)
     expect(access.written).toEqual({ lines: 1, bytes: attempt.text.length })
   })
 })

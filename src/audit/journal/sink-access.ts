@@ -4,7 +4,7 @@
 import { JournalError } from '../../errors.ts'
 import type { AuditRecord } from '../record/record.ts'
 import { SinkOperation } from './operation.ts'
-import type { Line, LineBatch, OpenResult, RecoveryReport, Sink, WriteOptions, WriteResult } from './sink.ts'
+import type { LineBatch, OpenResult, RecoveryReport, Sink, WriteOptions, WriteResult } from './sink.ts'
 
 export type SinkAccessOptions = {
   readonly deadlineMs: number
@@ -51,8 +51,10 @@ export class SinkAccess {
     return { lines: this.#lines, bytes: this.#bytes }
   }
 
-  render(record: AuditRecord): Line {
-    return { text: this.#sink.render(record), stage: record.stage, requestUlid: record.requestUlid }
+  render(records: readonly AuditRecord[]): LineBatch {
+    let text = ''
+    for (const record of records) text += this.#sink.render(record)
+    return { text, keys: records }
   }
 
   /** Opens the sink and writes its first line. @throws JournalError */
@@ -73,9 +75,9 @@ export class SinkAccess {
    * @param options `onWritten` is not called after the deadline
    * @throws JournalError
    */
-  append(lines: readonly Line[], options: WriteOptions): Promise<'written' | 'full'> {
+  append(batch: LineBatch, options: WriteOptions): Promise<'written' | 'full'> {
     return this.#operation.run(
-      (live) => this.#append(lines, { ...options, onWritten: () => live() && options.onWritten() }),
+      (live) => this.#append(batch, { ...options, onWritten: () => live() && options.onWritten() }),
       this.#options.deadlineMs,
     )
   }
@@ -91,9 +93,9 @@ export class SinkAccess {
       this.#opened = opened
       if (opened.syncFailed) this.#options.onSyncFailed()
       if (opened.firstRecord === null) return
-      const first = this.render(opened.firstRecord(this.#openAttempts))
-      const line = opened.torn ? { ...first, text: `\n${first.text}` } : first
-      if ((await this.#write(batchOf([line]), OWN_LINES)) === 'written') return
+      const first = this.render([opened.firstRecord(this.#openAttempts)])
+      const batch = opened.torn ? { ...first, text: `\n${first.text}` } : first
+      if ((await this.#write(batch, OWN_LINES)) === 'written') return
     }
     throw new JournalError('sink_open_failed', this.#takenAway)
   }
@@ -104,18 +106,14 @@ export class SinkAccess {
     const { completions, incomplete } = await readBack()
     this.#attemptsKnown = true
     for (let first = 0; first < completions.length; first += BATCH_LINES) {
-      const batch = completions.slice(first, first + BATCH_LINES)
-      await this.#append(
-        batch.map((record) => this.render(record)),
-        OWN_LINES,
-      )
+      const batch = this.render(completions.slice(first, first + BATCH_LINES))
+      await this.#append(batch, OWN_LINES)
     }
     this.#recovered = true
     return { finished: completions.length, incomplete }
   }
 
-  async #append(lines: readonly Line[], options: WriteOptions): Promise<'written' | 'full'> {
-    const batch = batchOf(lines)
+  async #append(batch: LineBatch, options: WriteOptions): Promise<'written' | 'full'> {
     for (let moves = 0; moves < MAX_MOVES; moves += 1) {
       const result = await this.#write(batch, options)
       if (result !== 'moved') return result
@@ -132,7 +130,7 @@ export class SinkAccess {
     const count = (): void => {
       if (counted) return
       counted = true
-      this.#lines += batch.lines.length
+      this.#lines += batch.keys.length
       this.#bytes += Buffer.byteLength(batch.text)
     }
     const onWritten = (): void => {
@@ -152,12 +150,6 @@ export class SinkAccess {
   get #takenAway(): string {
     return `sink ${this.#sink.name}: its file is taken away again and again`
   }
-}
-
-function batchOf(lines: readonly Line[]): LineBatch {
-  let text = ''
-  for (const line of lines) text += line.text
-  return { text, lines }
 }
 
 function nothing(): void {

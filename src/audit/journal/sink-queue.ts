@@ -6,7 +6,7 @@ import type { AuditRecord } from '../record/record.ts'
 import { Backlog } from './backlog.ts'
 import { type Entry, isAdmission, mayUseReserve } from './entry.ts'
 import { Outage, type OutageState, sinkFull } from './outage.ts'
-import type { Line, RecoveryReport, Sink, WriteOptions } from './sink.ts'
+import type { LineBatch, RecoveryReport, Sink, WriteOptions } from './sink.ts'
 import { SinkAccess } from './sink-access.ts'
 
 /** An outage that is over, and how many lines were written late or dropped because of it. */
@@ -32,6 +32,7 @@ export type SinkQueueOptions = {
 }
 
 const OPTIONAL_BATCH_DELAY_MS = 2
+const NO_LINES: LineBatch = { text: '', keys: [] }
 const NO_SYNC: WriteOptions = { sync: false, mayUseReserve: false, onWritten: nothing }
 /** At the start nobody waits for an answer yet. */
 const START_MS = 10_000
@@ -58,7 +59,7 @@ export class SinkQueue {
       pending: () => this.#backlog.total,
       onSyncFailed: () => this.#backlog.syncFailed(),
     })
-    this.#backlog = new Backlog((record) => this.#access.render(record))
+    this.#backlog = new Backlog((record) => sink.render(record))
   }
 
   /** Null while the sink takes lines. */
@@ -154,7 +155,7 @@ export class SinkQueue {
 
   async #check(): Promise<void> {
     this.#checkDue = false
-    if (this.#outage.state === null) await this.#attempt(() => this.#access.append([], NO_SYNC))
+    if (this.#outage.state === null) await this.#attempt(() => this.#access.append(NO_LINES, NO_SYNC))
   }
 
   async #commit(batch: readonly Entry[]): Promise<void> {
@@ -162,7 +163,7 @@ export class SinkQueue {
     if (this.#outage.state !== null) return this.#denyAll(batch)
     const { durable } = this.#options
     const sync = durable && (this.#backlog.isSyncDue || batch.some(isAdmission))
-    const lines = this.#render(batch)
+    const records = batch.map(({ record }) => record)
     let written = false
     const onWritten = (): void => {
       if (written) return
@@ -170,7 +171,7 @@ export class SinkQueue {
       for (const entry of batch) if (!entry.admission) this.#options.onConfirmed(entry)
     }
     const result = await this.#attempt(
-      () => this.#access.append(lines, { sync, mayUseReserve: false, onWritten }),
+      () => this.#access.append(this.#access.render(records), { sync, mayUseReserve: false, onWritten }),
       () => {
         if (written) {
           // The sync failed, and completions were confirmed before it began.
@@ -187,7 +188,7 @@ export class SinkQueue {
       return this.#commitToReserve(batch)
     }
     if (sync) this.#backlog.synced()
-    else if (durable) this.#backlog.written(batch.map(({ record }) => record))
+    else if (durable) this.#backlog.written(records)
     for (const entry of batch) if (entry.admission || !written) this.#options.onConfirmed(entry)
   }
 
@@ -196,12 +197,13 @@ export class SinkQueue {
     const due = batch.filter(mayUseReserve)
     for (const entry of batch) if (!due.includes(entry)) this.#deny(entry)
     if (due.length === 0) return
+    const records = due.map(({ record }) => record)
     const result = await this.#attempt(
-      () => this.#access.append(this.#render(due), { ...NO_SYNC, mayUseReserve: true }),
+      () => this.#access.append(this.#access.render(records), { ...NO_SYNC, mayUseReserve: true }),
       () => this.#denyAll(due),
     )
     if (result === null) return
-    if (this.#options.durable) this.#backlog.written(due.map(({ record }) => record))
+    if (this.#options.durable) this.#backlog.written(records)
     for (const entry of due) this.#options.onConfirmed(entry)
   }
 
@@ -216,10 +218,6 @@ export class SinkQueue {
 
   #addToBacklog(record: AuditRecord): void {
     if (!this.sink.bestEffort) this.#backlog.add(record)
-  }
-
-  #render(batch: readonly Entry[]): Line[] {
-    return batch.map(({ record }) => this.#access.render(record))
   }
 
   /**
@@ -259,7 +257,7 @@ export class SinkQueue {
     let flushed = 0
     try {
       // A full disk must have room again; a file that failed is opened anew.
-      if (outage.full) await this.#writeUnlessFull([])
+      if (outage.full) await this.#writeUnlessFull(NO_LINES)
       else {
         await this.#access.open()
         await this.#access.recover()
@@ -289,8 +287,8 @@ export class SinkQueue {
     this.#options.onStillOut(why, this.#outage.isNews(why))
   }
 
-  async #writeUnlessFull(lines: readonly Line[]): Promise<void> {
-    const result = await this.#access.append(lines, { ...NO_SYNC, sync: this.#options.durable })
+  async #writeUnlessFull(batch: LineBatch): Promise<void> {
+    const result = await this.#access.append(batch, { ...NO_SYNC, sync: this.#options.durable })
     if (result === 'full') throw sinkFull(this.sink.name)
   }
 }

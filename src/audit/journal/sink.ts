@@ -1,12 +1,15 @@
 // The contract between the journal and whatever keeps audit lines. The journal orders, renders and counts every line, the first
 // one of a file included; a sink opens, writes exactly what it is given, and closes.
-import type { AuditRecord, Stage } from '../record/record.ts'
+import type { AuditRecord } from '../record/record.ts'
 
-/** A rendered record. `text` ends in LF; the first one of a file may begin with an LF as well, which ends a torn line. */
-export type Line = { readonly text: string; readonly stage: Stage; readonly requestUlid: string }
+/** By what a sink tells which line opens a request and which one ends it. */
+export type LineKey = Pick<AuditRecord, 'stage' | 'requestUlid'>
 
-/** Lines that are written at once. `text` is all of theirs in a row: the bytes that go into the sink. */
-export type LineBatch = { readonly text: string; readonly lines: readonly Line[] }
+/**
+ * Lines that are written at once. `text` is what goes into the sink: each line ends in LF, and the first one of a file may begin
+ * with one as well, which ends a torn line.
+ */
+export type LineBatch = { readonly text: string; readonly keys: readonly LineKey[] }
 
 export type WriteOptions = {
   /** Whether the lines must be on stable storage. */
