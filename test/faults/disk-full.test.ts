@@ -15,7 +15,7 @@ import {
   unnamedTears,
   withoutAttempt,
   withoutCompletion,
-} from './support/evidence.ts'
+} from './support/lines.ts'
 import { goFirst } from './support/priority.ts'
 
 goFirst()

@@ -6,7 +6,7 @@ import { STATUS } from '../../src/protocol/message.ts'
 import { Rig, until } from '../support/rig.ts'
 import { Disk, FailingDisk, VolatileDisk } from './support/block-device.ts'
 import { DiskLoad } from './support/disk-load.ts'
-import { readFamily, readPieces, vouchedFor, withoutAttempt } from './support/evidence.ts'
+import { readFamily, readPieces, vouchedFor, withoutAttempt } from './support/lines.ts'
 import { goFirst } from './support/priority.ts'
 import { failedSyncs, opens, parseCalls, SyncTrace, usesAfterFailure } from './support/sync-trace.ts'
 

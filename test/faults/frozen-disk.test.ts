@@ -13,9 +13,9 @@ import { type LogLine, Rig, schema, until } from '../support/rig.ts'
 import type { TestClient } from '../support/test-client.ts'
 import { Disk } from './support/block-device.ts'
 import { DiskLoad } from './support/disk-load.ts'
-import { type Entry, readPieces, withoutAttempt, withoutCompletion } from './support/evidence.ts'
+import { type Entry, readPieces, withoutAttempt, withoutCompletion } from './support/lines.ts'
 import { goFirst } from './support/priority.ts'
-import { askAsStranger } from './support/stranger.ts'
+import { askAsStranger } from './support/client.ts'
 
 goFirst()
 

@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest'
 import { type LogLine, Rig, until } from '../support/rig.ts'
 import { compileC } from './support/c-program.ts'
-import { contentOf, differences, entriesOf, twoStories, unrecorded } from './support/ledger.ts'
+import { contentOf, differences, entriesOf, twoStories, unrecorded } from './support/oracle.ts'
 import { Load } from './support/load.ts'
 
 const RESTARTS = 20

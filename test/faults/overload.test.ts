@@ -70,7 +70,7 @@ async function knock(
   const filled = openFiles(rig)
   if (lowerTo !== null) execFileSync('prlimit', [`--pid=${rig.daemon.pid}`, `--nofile=${lowerTo}:${lowerTo}`])
   const unwatch = await watchForEmfile(rig)
-  const crowd = new LineProcess('crowd.mjs', [rig.listenPath])
+  const crowd = new LineProcess('load-generator.mjs', [rig.listenPath])
   const address = { ip: { v4: 2_130_706_433 }, port: 8080 }
   for (let wave = 1; wave <= 3; wave += 1) {
     await rig.standin.control({ do: 'pause' })
@@ -183,7 +183,7 @@ async function scene(config: Readonly<Record<string, number>> = {}): Promise<Sce
   const certificate = { certificate: pem(4000), certificate_chain: [pem(1_900_000)], key: 'k'.repeat(90_000) }
   const address = { ip: { v4: 2_130_706_433 }, port: 8443 }
   writeFileSync(file, encodeRequest(schema, 'add_certificate', { address, certificate }), { mode: 0o644 })
-  const crowd = new LineProcess('crowd.mjs', [rig.listenPath])
+  const crowd = new LineProcess('load-generator.mjs', [rig.listenPath])
   goLast(crowd.pid)
   const others = new LineProcess('probe.mjs', [rig.listenPath], OTHER_UID)
   const kept = encodeRequest(schema, 'add_cluster', { cluster_id: 'other' }).toString('hex')

@@ -15,7 +15,7 @@ import {
   unfinished,
   unnamedTears,
   withoutAttempt,
-} from './support/evidence.ts'
+} from './support/lines.ts'
 
 const CUTS = 25
 const CLIENTS = 4

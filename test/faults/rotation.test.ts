@@ -27,7 +27,7 @@ import {
   twoStories,
   UNRECORDED,
   unrecorded,
-} from './support/ledger.ts'
+} from './support/oracle.ts'
 import { type Asked, Load } from './support/load.ts'
 
 /** Debian's account and group `daemon`, in place of sozu-auditd. */

@@ -4,7 +4,7 @@
 import { describe, expect, it } from 'vitest'
 import { placesOf } from './support/places.ts'
 import { complaintsOf, countPoints, report, strike, WORKBENCHES } from './support/sweep.ts'
-import { Workbench } from './support/workbench.ts'
+import { Workbench } from './support/harness.ts'
 
 const ERRORS = ['EIO', 'ENOSPC', 'EINTR', 'EMFILE']
 /** Requests under a fault in the life of one daemon. */

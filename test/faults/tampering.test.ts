@@ -24,7 +24,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { Rig, until } from '../support/rig.ts'
 import type { TestClient } from '../support/test-client.ts'
-import { contentOf, differences, entriesOf, type Format } from './support/ledger.ts'
+import { contentOf, differences, entriesOf, type Format } from './support/oracle.ts'
 import { Load } from './support/load.ts'
 
 const TIMES = 20

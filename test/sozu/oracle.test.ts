@@ -8,9 +8,9 @@ import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import type { Line } from '../support/rig.ts'
 import { binaryOf, isInstalled, release } from '../support/sozu-release.ts'
 import { type SozuLine, SozuRig, type SozuRigOptions } from '../support/sozu-rig.ts'
-import type { Conversation } from '../support/tap.ts'
-import { type Difference, differences } from './judge.ts'
-import { comparable, play, replay } from './play.ts'
+import type { Conversation } from '../support/recorder.ts'
+import { type Difference, differences } from './compare.ts'
+import { comparable, play, replay } from './replay.ts'
 import { run, Stage, type Step, script, send } from './script.ts'
 
 type Row = {

@@ -5,7 +5,7 @@ import { encodeFrame } from '../../src/protocol/frame.ts'
 import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import { isInstalled, oldRelease } from '../support/sozu-release.ts'
 import { SozuRig } from '../support/sozu-rig.ts'
-import { comparable, play, replay } from './play.ts'
+import { comparable, play, replay } from './replay.ts'
 import { run, Stage, type Step, send } from './script.ts'
 
 /** A step, and the record it leaves: stage, verb, target, result, error code. */

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { StandinProcess } from '../support/rig.ts'
 import { isInstalled, release, repository } from '../support/sozu-release.ts'
 import { SozuRig } from '../support/sozu-rig.ts'
-import { comparable, play, replay } from './play.ts'
+import { comparable, play, replay } from './replay.ts'
 import { Stage, script } from './script.ts'
 
 /** Where the stand-in falls short, and the steps whose answers show it. */

@@ -5,7 +5,7 @@ import { expect, onTestFinished } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { until } from '../support/rig.ts'
 import { freePorts } from '../support/sozu-rig.ts'
-import type { Story } from './story.ts'
+import type { Story } from './scenario.ts'
 
 export type Traffic = {
   /** Resolves when the client's connection has ended, for whatever reason. */

@@ -11,7 +11,7 @@ import { compileSchema, type Schema } from '../../src/protocol/schema.ts'
 import { validateLine } from './record-schema.ts'
 import { DaemonProcess, type Line, until } from './rig.ts'
 import { binaryOf, release, repository } from './sozu-release.ts'
-import { Tap } from './tap.ts'
+import { Tap } from './recorder.ts'
 import { TestClient } from './test-client.ts'
 
 const MARK = 'SOZU_RIG'

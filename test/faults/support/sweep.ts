@@ -13,7 +13,7 @@ import {
   struckCalls,
 } from './plan.ts'
 import type { Fault } from './strace.ts'
-import type { Workbench } from './workbench.ts'
+import type { Workbench } from './harness.ts'
 
 /** While one life waits for a file to recover, another one can use the processor. */
 export const WORKBENCHES = 3 * availableParallelism()

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { until } from '../support/rig.ts'
 import { release } from '../support/sozu-release.ts'
-import { old, outcomeUnknown, Story } from './story.ts'
+import { old, outcomeUnknown, Story } from './scenario.ts'
 import { traffic } from './traffic.ts'
 
 const whole = { status: 'ok', workers_ok: 2, workers_err: 0, workers_expected: 2 }

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { release } from '../support/sozu-release.ts'
 import { freePorts } from '../support/sozu-rig.ts'
-import { old, outcomeUnknown, Story } from './story.ts'
+import { old, outcomeUnknown, Story } from './scenario.ts'
 
 const CLUSTERS = 10_000
 const MAX_BYTES = 100_000

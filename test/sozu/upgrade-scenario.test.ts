@@ -6,8 +6,8 @@ import { STATUS } from '../../src/protocol/message.ts'
 import { type Line, until } from '../support/rig.ts'
 import { release } from '../support/sozu-release.ts'
 import type { SozuLine } from '../support/sozu-rig.ts'
-import { isUnknown } from './reckoning.ts'
-import { old, outcomeUnknown, Story } from './story.ts'
+import { isUnknown } from './reconcile.ts'
+import { old, outcomeUnknown, Story } from './scenario.ts'
 
 /** Four clients that ask one thing after the other, each different; who loses the connection takes a new one. */
 class Load {

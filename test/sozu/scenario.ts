@@ -10,9 +10,9 @@ import { decodeContent, decodeRequest } from '../../src/protocol/message.ts'
 import { type Line, until } from '../support/rig.ts'
 import { release } from '../support/sozu-release.ts'
 import { SozuRig, type SozuRigOptions } from '../support/sozu-rig.ts'
-import type { Conversation } from '../support/tap.ts'
+import type { Conversation } from '../support/recorder.ts'
 import { type Received, TestClient } from '../support/test-client.ts'
-import { byRequest, expectOneStory, type TimedSozuLine, toldIn } from './reckoning.ts'
+import { byRequest, expectOneStory, type TimedSozuLine, toldIn } from './reconcile.ts'
 
 /** Whether the release under test is a 1.x, which has no audit log and half the verbs. */
 export const old = release.startsWith('1.')

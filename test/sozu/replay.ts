@@ -4,7 +4,7 @@ import { encodeFrame } from '../../src/protocol/frame.ts'
 import { decodeContent, decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import type { Schema } from '../../src/protocol/schema.ts'
 import type { SozuRig } from '../support/sozu-rig.ts'
-import type { Conversation } from '../support/tap.ts'
+import type { Conversation } from '../support/recorder.ts'
 import { TestClient } from '../support/test-client.ts'
 import type { Stage, Step } from './script.ts'
 

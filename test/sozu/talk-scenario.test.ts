@@ -4,9 +4,9 @@ import { describe, expect, it } from 'vitest'
 import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import { until } from '../support/rig.ts'
 import { release } from '../support/sozu-release.ts'
-import type { Conversation } from '../support/tap.ts'
+import type { Conversation } from '../support/recorder.ts'
 import type { TestClient } from '../support/test-client.ts'
-import { old, Story } from './story.ts'
+import { old, Story } from './scenario.ts'
 
 /** How many changes each of two subscribers makes. */
 const CHANGES = 30

@@ -8,7 +8,7 @@ import { decodeRequest, decodeResponse, STATUS } from '../../src/protocol/messag
 import type { Schema } from '../../src/protocol/schema.ts'
 import type { Line } from '../support/rig.ts'
 import type { SozuLine } from '../support/sozu-rig.ts'
-import type { Conversation } from '../support/tap.ts'
+import type { Conversation } from '../support/recorder.ts'
 
 /** A request as its client knows it: what it sent, and the status of the final, null when none came. */
 export type Told = { readonly sha: string; readonly kind: string; readonly status: number | null }
