@@ -28,10 +28,14 @@ const MAX_FITTING = 300
 const PATIENCE_MS = 1000
 const cluster = (cluster_id: string) => ({ cluster_id })
 
-type Story = { readonly rig: Rig; readonly files: readonly string[]; readonly recoveryMs: readonly number[] }
+type Scenario = {
+  readonly rig: Rig
+  readonly files: readonly string[]
+  readonly recoveryMs: readonly number[]
+}
 
 /** Fills `disk` and frees it again, `cycles` times, with requests in flight and requests that come meanwhile. */
-async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'never'): Promise<Story> {
+async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'never'): Promise<Scenario> {
   const [text, json] = [path.join(disk.path, 'audit.log'), path.join(disk.path, 'audit.jsonl')]
   const files = [text, json]
   const rig = await Rig.start({
@@ -222,7 +226,7 @@ describe('two hundred requests in flight when the disk fills up', () => {
   })
 })
 
-describe('the judge of lines', () => {
+describe('the reader of lines', () => {
   it('misses a line that was torn, and names a tear that nobody owned up to', async () => {
     const rig = await Rig.start({ config: { audit_logs_target_required: true } })
     const client = await rig.client()

@@ -95,7 +95,7 @@ describe('a disk whose syncs fail and then heal', () => {
   })
 })
 
-describe('the judge of descriptors', () => {
+describe('the trace of syncs', () => {
   const opened = '7 100.0 openat(AT_FDCWD, ""..., O_RDWR|O_APPEND) = 23</log>\n'
   const failed = '7 100.1 fdatasync(23</log>) = -1 EIO (Input/output error)\n'
   const synced = '7 100.3 fdatasync(23</log>) = 0\n'

@@ -1,7 +1,7 @@
 // No text that a client, its process, its account, its certificate or Sōzu can supply forges, hides or splits a line. Every
-// code point and every kind of invalid bytes goes through the daemon's own functions, in every field that a line can show. The
-// judge is support/line-checker.ts, which reads lines as the documentation tells a consumer to; line-checker.test.ts judges
-// it. What goes through the daemon itself is in hostile-daemon.test.ts.
+// code point and every kind of invalid bytes goes through the daemon's own functions, in every field that a line can show.
+// support/line-checker.ts reads the lines as the documentation tells a consumer to; line-checker.test.ts tests that
+// reader. hostile-daemon.test.ts sends hostile text through the daemon itself.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeRequest, STATUS } from '../../src/protocol/message.ts'
 import { schema } from '../support/rig.ts'

@@ -3,8 +3,8 @@
 import { describe, expect, it } from 'vitest'
 import { type LogLine, Rig, until } from '../support/rig.ts'
 import { compileC } from './support/c-program.ts'
-import { contentOf, differences, entriesOf, twoStories, unrecorded } from './support/oracle.ts'
 import { Load } from './support/load.ts'
+import { contentOf, differences, entriesOf, fileDifferences, unrecorded } from './support/oracle.ts'
 
 const RESTARTS = 20
 const KILLS = 5
@@ -33,7 +33,7 @@ describe('restarts under load behind an inherited socket', () => {
     // A request without an answer has no line, or that of its refusal.
     expect(differences(asked, text)).toEqual([])
     expect(differences(asked, json)).toEqual([])
-    expect(twoStories(text, json)).toEqual([])
+    expect(fileDifferences(text, json)).toEqual([])
     expect(unrecorded(rig.standin.received(), json)).toEqual([])
     for (const verb of ['audit_started', 'audit_stopped']) {
       expect(json.filter((entry) => entry.verb === verb)).toHaveLength(RESTARTS + 1)

@@ -1,5 +1,5 @@
-// The judge is judged: lines that are broken in one way each, renderings that disagree, and what a rendering without
-// sanitising would write must all be refused, and good lines taken. Without this a green run of the others proves nothing.
+// The line checker must refuse lines that are broken in one way each, renderings that disagree, and unsanitised text, and
+// accept good lines. Without this a green run of the others proves nothing.
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { schema } from '../support/rig.ts'

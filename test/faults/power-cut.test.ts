@@ -1,6 +1,6 @@
 // The power goes while clients are served, on a disk whose cache goes with it. What Sōzu's stand-in received by then, and
 // what it received afterwards, must be in the files that survived. That the disk does lose what was not flushed, and that
-// the judge sees it, is shown by the same cut with `durability = "write"`.
+// the test sees it, is shown by the same cut with `durability = "write"`.
 import { renameSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -97,7 +97,7 @@ describe('a power cut', () => {
     },
   )
 
-  it('does take them where lines are only written: this disk loses what is not flushed, and the judge sees it', async () => {
+  it('does take them where lines are only written: this disk loses what is not flushed, and the test sees it', async () => {
     const losses: number[] = []
     for (let index = 1; index <= 3; index += 1) {
       const { before, json } = await cutPower(index, 'write')

@@ -18,17 +18,17 @@ import {
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Rig, until } from '../support/rig.ts'
+import { type Asked, Load } from './support/load.ts'
 import {
   contentOf,
   differences,
   type Entry,
   entriesOf,
   type Format,
-  twoStories,
+  fileDifferences,
   UNRECORDED,
   unrecorded,
 } from './support/oracle.ts'
-import { type Asked, Load } from './support/load.ts'
 
 /** Debian's account and group `daemon`, in place of sozu-auditd. */
 const ACCOUNT = 1
@@ -54,7 +54,7 @@ describe('rotation at full load', () => {
     const [text, json] = [place.entries('text'), place.entries('json')]
     expect(differences(asked, text)).toEqual([])
     expect(differences(asked, json)).toEqual([])
-    expect(twoStories(text, json)).toEqual([])
+    expect(fileDifferences(text, json)).toEqual([])
     expect(unrecorded(place.rig.standin.received(), json)).toEqual([])
     // Only a disk that is slow by itself costs a request now and then.
     const refused = asked.filter(({ message }) => message.startsWith(UNRECORDED)).length
@@ -80,7 +80,7 @@ describe('rotation at full load', () => {
     expect(differences(asked, json)).toEqual([])
   })
 
-  it('is judged by a reader that sees what copytruncate loses', async () => {
+  it('is checked by a reader that sees what copytruncate loses', async () => {
     const place = await Place.start()
     const client = await place.rig.client()
     const load = Load.start({ path: place.rig.listenPath, clients: 2 })
@@ -138,9 +138,9 @@ describe('the reader of the files', () => {
   })
 
   it('names the line where the two files differ', () => {
-    expect(twoStories([first, second], [first, second])).toEqual([])
-    expect(twoStories([first, second], [second, first])).not.toEqual([])
-    expect(twoStories([first], [first, second])).not.toEqual([])
+    expect(fileDifferences([first, second], [first, second])).toEqual([])
+    expect(fileDifferences([first, second], [second, first])).not.toEqual([])
+    expect(fileDifferences([first], [first, second])).not.toEqual([])
   })
 
   it.each(['text', 'json'] as const)(

@@ -24,8 +24,8 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { Rig, until } from '../support/rig.ts'
 import type { TestClient } from '../support/test-client.ts'
-import { contentOf, differences, entriesOf, type Format } from './support/oracle.ts'
 import { Load } from './support/load.ts'
+import { contentOf, differences, entriesOf, type Format } from './support/oracle.ts'
 
 const TIMES = 20
 const CLIENTS = 4

@@ -1,10 +1,10 @@
-// How the bench judges what it measured: pure code, tried on figures made up here. That the bench measures the right thing is
-// its own business (it refuses runs with a FAILURE, and files that lack a line).
+// How the bench compares figures with its targets, tried on made-up figures. The bench itself ensures that it measures the
+// right thing (it refuses runs with a FAILURE, and files that lack a line).
 import { describe, expect, it } from 'vitest'
 import { parseOptions } from '../../bench/options.ts'
 import type { Report } from '../../bench/report.ts'
 import { ratiosOf, rotated, spreadOf } from '../../bench/statistics.ts'
-import { judge } from '../../bench/targets.ts'
+import { verdictsOn } from '../../bench/targets.ts'
 
 const round = (perSecond: number, p50Us = 100) => ({
   requests: perSecond,
@@ -81,12 +81,12 @@ describe('figures', () => {
 
 describe('a target', () => {
   it('is met from its own value on, and missed below', () => {
-    expect(judge(reportOf(64, [100, 100], [100, 100])).map(({ met }) => met)).toEqual([true])
-    expect(judge(reportOf(64, [99, 99], [100, 100])).map(({ met }) => met)).toEqual([false])
+    expect(verdictsOn(reportOf(64, [100, 100], [100, 100])).map(({ met }) => met)).toEqual([true])
+    expect(verdictsOn(reportOf(64, [99, 99], [100, 100])).map(({ met }) => met)).toEqual([false])
   })
 
-  it('of which nothing was measured is not judged', () => {
-    expect(judge(reportOf(256, [100], [100]))).toEqual([])
+  it('of which nothing was measured gets no verdict', () => {
+    expect(verdictsOn(reportOf(256, [100], [100]))).toEqual([])
   })
 })
 
