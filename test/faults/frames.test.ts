@@ -202,7 +202,7 @@ describe('"re-encodes to itself"', () => {
     ['a map', 'b201220a066d795f617070120a0a050d0100007f10b82a1a0c0a056f776e657212036f7073'],
     ['fields in another order', 'b20114120a0a050d0100007f10b82a0a066d795f617070'],
     ['a map entry without a value', 'b2011d0a066d795f617070120a0a050d0100007f10b82a1a070a056f776e6572'],
-  ])('is true of %s', (_, payload) => {
+  ])('reEncodesToItself is true of %s', (_, payload) => {
     expect(reEncodesToItself(request, Buffer.from(payload, 'hex'))).toBe(true)
   })
 
@@ -224,7 +224,7 @@ describe('"re-encodes to itself"', () => {
       'a key twice in a map',
       'b2012d0a066d795f617070120a0a050d0100007f10b82a1a090a056f776e65721200' + '1a0c0a056f776e657212036f7073',
     ],
-  ])('is not true of %s', (_, payload) => {
+  ])('reEncodesToItself is false of %s', (_, payload) => {
     expect(reEncodesToItself(request, Buffer.from(payload, 'hex'))).toBe(false)
   })
 })
@@ -269,7 +269,7 @@ describe('a million frames', { timeout: PATIENCE_MS }, () => {
   const few = Math.max(1000, Math.round(0.01 * FRAMES))
   const most = FRAMES - some - few
 
-  it('are forwarded to the byte exactly when they re-encode to themselves, or refused by name of the rule they break', async () => {
+  it('[P1] [P4] a frame is forwarded to the byte exactly when it re-encodes to itself, and otherwise refused by name of the rule that it breaks', async () => {
     const leg = { table: readRawTable('2.1.0'), wireSchema: '2.1.0', frames: most }
     const comparer = await run({ ...leg, sourceOf: (request) => new FrameSource(request, SEED) })
     const kinds = requestOf(leg.table).fields.map(({ name }) => name)
@@ -289,7 +289,7 @@ describe('a million frames', { timeout: PATIENCE_MS }, () => {
     expect(outcomes.filter((outcome) => harmful.includes(outcome.replace(' → forwarded', '')))).toEqual([])
   })
 
-  it('of a Sōzu 1.x, too', async () => {
+  it('[P1] [P4] a frame of Sōzu 1.x is forwarded to the byte exactly when it re-encodes to itself', async () => {
     const leg = { table: readRawTable('1.1.1'), wireSchema: '1.1.1', frames: some }
     const comparer = await run({ ...leg, sourceOf: (request) => new FrameSource(request, SEED + 1) })
     const kinds = requestOf(leg.table).fields.map(({ name }) => name)
@@ -297,7 +297,7 @@ describe('a million frames', { timeout: PATIENCE_MS }, () => {
     expect(missed).toEqual(['launch_worker', 'return_listen_sockets'])
   })
 
-  it('with messages in messages, to a depth of 32 and no further', async () => {
+  it('messages in messages are forwarded to a depth of 32 and refused beyond it', async () => {
     const comparer = await run({
       table: nestingTable(),
       wireSchema: null,
@@ -309,7 +309,7 @@ describe('a million frames', { timeout: PATIENCE_MS }, () => {
     expect([...comparer.outcomes.keys()].sort()).toEqual(['deep → nested too deep', 'nested → forwarded'])
   })
 
-  it('would be found out if nobody looked at them: without the daemon in between, every rule is broken unpunished', async () => {
+  it('the comparer reports every rule as broken when the daemon is not in between', async () => {
     const directory = mkdtempSync(path.join(tmpdir(), 'frames-'))
     onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
     const table = readRawTable('2.1.0')
@@ -330,8 +330,8 @@ describe('a million frames', { timeout: PATIENCE_MS }, () => {
   })
 })
 
-describe('a length that is no length', () => {
-  it('is answered once, after everything before it, and nothing behind it is looked at', async () => {
+describe('an impossible length', () => {
+  it('an impossible length is answered once, after everything before it, and nothing after it is read', async () => {
     const config = { durability: 'write', guard_reload: false }
     const rig = await Rig.start({ standin: false, daemon: false, config })
     const answering = await Answering.start(rig.commandPath, compileSchema(readRawTable('2.1.0'), '2.1.0'))

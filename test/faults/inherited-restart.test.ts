@@ -11,7 +11,7 @@ const KILLS = 5
 const CLIENTS = 16
 
 describe('restarts under load behind an inherited socket', () => {
-  it('20 times: no connect is refused, and no request that was answered or executed is missing', async () => {
+  it('[P1] [P2] 20 restarts behind an inherited socket refuse no connect and lose no request that was answered or executed', async () => {
     const rig = await Rig.start({ daemon: false, without: ['listen_socket'] })
     rig.spawnDaemon([compileC('socket-holder'), rig.listenPath])
     await until(() => logged(rig, 'ready').length === 1, 'the first daemon')
@@ -44,7 +44,7 @@ describe('restarts under load behind an inherited socket', () => {
     )
   })
 
-  it('by SIGKILL, 5 times: what was in flight has a completion that says that its outcome is unknown', async () => {
+  it('[P5] after each of 5 SIGKILLs every request in flight has a completion that says that its outcome is unknown', async () => {
     const rig = await Rig.start({ daemon: false, without: ['listen_socket'] })
     rig.spawnDaemon([compileC('socket-holder'), rig.listenPath])
     await until(() => logged(rig, 'ready').length === 1, 'the first daemon')
@@ -68,7 +68,7 @@ describe('restarts under load behind an inherited socket', () => {
     expect(json.filter(({ errorCode }) => errorCode === 'outcome_unknown').length).toBeGreaterThan(0)
   })
 
-  it('are watched by clients that notice a connect that is refused: without a holder there are some', async () => {
+  it('the clients of this test notice a refused connect: without a holder of the socket there are some', async () => {
     const rig = await Rig.start()
     const load = Load.start({ path: rig.listenPath, clients: 2, perConnection: 5 })
     await until(() => load.asked.length > 20, 'load')

@@ -37,9 +37,9 @@ const STRUCK = [
   ...['getsockopt', 'listen', 'mkdir', 'openat', 'rename', 'shutdown', 'socket', 'statx', 'write'],
 ]
 
-describe('a daemon that is killed', () => {
+describe('a sweep of SIGKILL', () => {
   it(
-    'at whichever system call, has left an attempt of whatever Sōzu got, and each attempt ends after a restart',
+    '[P1] [P5] no request reaches Sōzu before its attempt is on every required sink, and each attempt ends after a restart, at whichever system call the daemon is killed',
     async () => {
       const harnesses = await Promise.all(Array.from({ length: HARNESSES }, () => Harness.create()))
       const places = placesOf(calls).filter(({ varies }) => varies !== true)
@@ -58,8 +58,8 @@ describe('a daemon that is killed', () => {
   )
 })
 
-describe('the sweep itself', () => {
-  it('reports the attempts without an ending that stand there before the restart, and none after it', async () => {
+describe('the negative control of the sweep', () => {
+  it('the sweep reports the attempts that have no ending before the restart, and none after it', async () => {
     const harness = await Harness.create()
     const places = placesOf({ files: [], rare: [], sent: ['write'] })
       .filter(({ name }) => name === 'what is sent')

@@ -38,7 +38,7 @@ const RENAMES_BETWEEN = 4
 const AT_ONCE = 10
 
 describe('rotation at full load', () => {
-  it('200 times, by logrotate, rename and SIGHUP, and rename alone, loses, doubles, splits and reorders no line', async () => {
+  it('[P4] 200 rotations by logrotate, rename with SIGHUP and rename alone lose, double, split and reorder no line', async () => {
     const place = await Place.start()
     const load = Load.start({ path: place.rig.listenPath, clients: CLIENTS })
     for (let run = 0; run < LOGROTATE_RUNS; run += 1) {
@@ -62,7 +62,7 @@ describe('rotation at full load', () => {
     console.log(`rotation: ${asked.length} requests, ${place.rotations} rotations`)
   })
 
-  it('of a file that has only just been created costs no line and no request', async () => {
+  it('[P4] rotating a file that has just been created loses no line and refuses no request', async () => {
     const place = await Place.start()
     const load = Load.start({ path: place.rig.listenPath, clients: CLIENTS })
     for (let time = 0; time < 2 * AT_ONCE; time += 1) {
@@ -80,7 +80,7 @@ describe('rotation at full load', () => {
     expect(differences(asked, json)).toEqual([])
   })
 
-  it('is checked by a reader that sees what copytruncate loses', async () => {
+  it('the reader of this test sees the lines that copytruncate loses', async () => {
     const place = await Place.start()
     const client = await place.rig.client()
     const load = Load.start({ path: place.rig.listenPath, clients: 2 })
@@ -99,7 +99,7 @@ describe('rotation at full load', () => {
   })
 })
 
-describe('the reader of the files', () => {
+describe('the oracle', () => {
   const asked: readonly Asked[] = [
     { client: 0, verb: 'cluster_added', target: 'cluster:a', answer: 'ok', message: '' },
     { client: 0, verb: 'cluster_removed', target: 'cluster:b', answer: 'failure', message: 'not found' },
@@ -121,7 +121,7 @@ describe('the reader of the files', () => {
     line('completion', 'cluster_removed', 'cluster:b', 'err', 'B'),
   ] as const
 
-  it('has nothing to say when the lines are what the clients did', () => {
+  it('the oracle reports nothing when the lines are what the clients did', () => {
     expect(differences(asked, [first, second, third, fourth])).toEqual([])
   })
 
@@ -133,18 +133,18 @@ describe('the reader of the files', () => {
     ['wrong about the outcome', [first, { ...second, result: 'err' }, third, fourth]],
     ['under another request', [first, { ...second, request: 'C' }, third, fourth]],
     ['about nothing anybody asked', [first, second, third, fourth, { ...first, target: 'cluster:c' }]],
-  ])('names a line that is %s', (_, lines) => {
+  ])('the oracle names a line that is %s', (_, lines) => {
     expect(differences(asked, lines)).not.toEqual([])
   })
 
-  it('names the line where the two files differ', () => {
+  it('the oracle names the line where the two files differ', () => {
     expect(fileDifferences([first, second], [first, second])).toEqual([])
     expect(fileDifferences([first, second], [second, first])).not.toEqual([])
     expect(fileDifferences([first], [first, second])).not.toEqual([])
   })
 
   it.each(['text', 'json'] as const)(
-    'does not read a %s line that is torn or split in two',
+    'the oracle does not read a %s line that is torn or split in two',
     async (format) => {
       const place = await Place.start()
       await (await place.rig.client()).request('add_cluster', { cluster_id: 'a' })

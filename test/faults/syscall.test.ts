@@ -37,9 +37,9 @@ const STRUCK = [
 const createHarnesses = (count: number): Promise<Harness[]> =>
   Promise.all(Array.from({ length: count }, () => Harness.create()))
 
-describe('a system call that fails', () => {
+describe('a sweep of failing system calls', () => {
   it(
-    'whichever it is, costs no record, tears no line, and does not end the daemon without a word',
+    '[P1] [P2] [P4] no request reaches Sōzu before its attempt is on every required sink, no completion is lost and no torn line counts, whichever call fails',
     async () => {
       const harnesses = await createHarnesses(HARNESSES)
       const points = await countPoints(harnesses, placesOf(calls), ERRORS)
@@ -60,8 +60,8 @@ describe('a system call that fails', () => {
   )
 })
 
-describe('the sweep itself', () => {
-  it('reports requests without their attempt when requests may go on without a record', async () => {
+describe('the negative control of the sweep', () => {
+  it('the sweep reports requests without their attempt when the daemon may forward without a record', async () => {
     const harnesses = await createHarnesses(1)
     const allow = { on_audit_failure: 'allow' }
     const places = placesOf({ files: ['write', 'fdatasync'], rare: [], sent: [] })
