@@ -92,7 +92,7 @@ function rulesBrokenBy(scenario: Scenario): Rule[] {
   return [...complaints, ...compare(run, readings)].map(({ rule }) => rule)
 }
 
-describe('the checker is content with', () => {
+describe('the checker reports nothing for', () => {
   it.each<[string, Scenario]>([
     ['a request that has its attempt before and its completion after', {}],
     [

@@ -82,7 +82,7 @@ function refusals(file: string): number {
 }
 
 describe.each(plights)('a frozen disk with the $frozen file on it, required: $required', (plight) => {
-  it(`delays no answer beyond half a second, nor the other file, nor who a client is, ${FREEZES} times`, async () => {
+  it(`[P3] [P7] ${FREEZES} freezes delay no answer beyond half a second, nor the other file, nor account names`, async () => {
     const { rig, disk, here, there } = await startOn(plight)
     const client = await rig.client()
     const [taken, refused]: string[][] = [[], []]
@@ -131,7 +131,7 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
     }
   })
 
-  it('does not keep a stop from being one: nobody is served any more, and after the thaw nothing is left', async () => {
+  it('[P7] a frozen disk does not hold a stop up: no client is served any more, and after the thaw no process is left', async () => {
     const { rig, disk } = await startOn(plight)
     const [idle, waiting] = [await rig.client(), await rig.client()]
     expect((await idle.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
@@ -163,7 +163,7 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
     const client = await rig.client()
     expect((await client.request('add_cluster', cluster('c'))).status).toBe(STATUS.ok)
   })
-  it('lets a start end in words where the file is required, and serve without it where it is not', async () => {
+  it('[P6] [P7] a start on a frozen disk ends with an error where the file is required, and serves without it where it is not', async () => {
     const { rig, disk } = await startOn(plight)
     const name = plight.frozen
     expect(await rig.daemon.kill('SIGTERM')).toMatchObject({ code: EXIT.done })

@@ -93,8 +93,8 @@ async function knock(
   return { rig, told, emfile }
 }
 
-describe('900 clients at a door for 34, who are all in', () => {
-  it('are turned away in words and with a line, without a descriptor too few, and are let in afterwards', async () => {
+describe('900 clients where 34 may connect, and 34 have', () => {
+  it('[P8] 900 clients beyond the limit are rejected with a FAILURE or closed, with a line each or in a count, never run the daemon out of descriptors, and are accepted afterwards', async () => {
     const { rig, told, emfile } = await knock(200, null)
     expect(emfile).toEqual([])
     expect(told).toEqual({ 'sozu-auditd: connection refused: too many connections (N at most)': 900 })
@@ -112,7 +112,7 @@ describe('900 clients at a door for 34, who are all in', () => {
     }, 'a place')
   })
 
-  it('are noticed by these measurements when the limit on open files is lowered behind the daemon', async () => {
+  it('the measurement shows a daemon that runs out of descriptors when its limit on open files is lowered', async () => {
     const { told, emfile } = await knock(200, 110)
     expect(emfile.length).toBeGreaterThan(0)
     expect(told['closed without a word']).toBeGreaterThan(0)
@@ -218,7 +218,7 @@ function middle(rounds: readonly Ratios[]): Ratios {
 }
 
 describe('1,000 idle, 200 half-frame and 64 two-megabyte clients', () => {
-  it('leave the daemon below 256 MiB and others below twice their waiting time, for two minutes', async () => {
+  it('[P8] 1,000 idle, 200 half-frame and 64 two-megabyte clients leave the daemon below 256 MiB and others below twice their waiting time, for two minutes', async () => {
     const { rig, json, memory, loadGenerator, come, measure } = await scene()
     // Everything is compiled and warm before anything counts, or the first measurement without load would be too slow.
     await come()
@@ -270,14 +270,14 @@ describe('1,000 idle, 200 half-frame and 64 two-megabyte clients', () => {
     expect(figures.ratios.fresh).toBeLessThanOrEqual(2)
   })
 
-  it('are seen to take more than 256 MiB where max_buffered_bytes lets them', async () => {
+  it('the measurement shows more than 256 MiB where max_buffered_bytes allows it', async () => {
     const { memory, come, measure } = await scene({ max_buffered_bytes: 4096 * MIB })
     await come()
     await measure(6000)
     expect(memory.peakMib).toBeGreaterThan(300)
   })
 
-  it('are seen to keep others waiting where they do: a daemon that stands still now and then is noticed', async () => {
+  it('the measurement shows a daemon that stands still now and then', async () => {
     const { rig, measure } = await scene()
     await measure(1000)
     const alone = await measure(3000)

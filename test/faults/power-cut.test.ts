@@ -79,7 +79,7 @@ function rotate(directory: string): void {
 
 describe('a power cut', () => {
   it.each(Array.from({ length: CUTS }, (_, index) => index + 1))(
-    '%i of 25 takes the attempt of no request that Sōzu received, and the next start ends what it cut short',
+    '[P1] [P5] power cut %i of 25 loses no attempt of a request that Sōzu received, and the next start completes every open attempt',
     async (index) => {
       const { rig, directory, received, json, text } = await cutPower(index, 'fdatasync')
       expect(received.length).toBeGreaterThan(0)
@@ -97,7 +97,7 @@ describe('a power cut', () => {
     },
   )
 
-  it('does take them where lines are only written: this disk loses what is not flushed, and the test sees it', async () => {
+  it('a power cut does lose attempts with durability = "write": this disk loses unflushed blocks, and the test sees it', async () => {
     const losses: number[] = []
     for (let index = 1; index <= 3; index += 1) {
       const { before, json } = await cutPower(index, 'write')

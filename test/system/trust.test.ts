@@ -20,7 +20,7 @@ const OTHER_UID = 4_000_009
 const shippedSchema = fileURLToPath(new URL('../../schema/sozu-2.1.0.json', import.meta.url))
 
 describe("a command socket that has become the daemon's own", () => {
-  it('is not forwarded to: the request fails once, in words and on record, and does not go round', async () => {
+  it("a command socket that has become the daemon's own gets no request: it fails once, with a reason and a record, and does not loop", async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     expect((await client.request('add_cluster', { cluster_id: 'before' })).status).toBe(STATUS.ok)
@@ -45,7 +45,7 @@ describe("a command socket that has become the daemon's own", () => {
 })
 
 describe.skipIf(!isRoot)('(needs root) a file that belongs to somebody else', () => {
-  it('is not read as the wire schema, which decides what a request means', async () => {
+  it('a file of another account is not read as the wire schema', async () => {
     const rig = await Rig.start({ daemon: false, standin: false })
     const schema = path.join(rig.dir, 'schema.json')
     copyFileSync(shippedSchema, schema)
@@ -59,7 +59,7 @@ describe.skipIf(!isRoot)('(needs root) a file that belongs to somebody else', ()
     await daemon.until(({ msg }) => msg === 'ready')
   })
 
-  it('is not written to as an audit file: whoever owns it could change what it says', async () => {
+  it('a file of another account is not written to as an audit file', async () => {
     const rig = await Rig.start({ daemon: false, standin: false })
     mkdirSync(path.dirname(rig.jsonPath), { mode: 0o750 })
     writeFileSync(rig.jsonPath, '', { mode: 0o640 })
