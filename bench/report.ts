@@ -10,7 +10,7 @@ import { type SinkFigures, type SinkRound, wayLabels } from './sink.ts'
 import { type SozuReport, sozuLabels } from './sozu.ts'
 import type { StartUp } from './start.ts'
 import { ratiosOf, type Spread, spreadOf } from './statistics.ts'
-import { judge, type Verdict } from './targets.ts'
+import { type Verdict, verdictsOn } from './targets.ts'
 import type { Throughput } from './throughput.ts'
 
 export type Report = {
@@ -38,7 +38,7 @@ const BUSY_WARNING =
 
 export function renderReport(report: Report): string {
   const { throughput, sozu, memory, startUp, sink, lines } = report
-  const verdicts = judge(report)
+  const verdicts = verdictsOn(report)
   return [
     heading(report),
     ...(report.failures.length > 0 ? [renderFailures(report.failures)] : []),

@@ -25,7 +25,7 @@ const rate = ({ perSecond }: Round): number => perSecond
 /** What the targets are about: a load of nothing but audited requests, and one as automation has it. */
 const LOADS: readonly LoadName[] = ['add-cluster', 'mixed']
 
-export function judge(report: Report): Verdict[] {
+export function verdictsOn(report: Report): Verdict[] {
   const verdicts: (Verdict | null)[] = []
   for (const load of LOADS) {
     for (const connections of [16, 64]) {

@@ -25,7 +25,7 @@ const MODULE = 'hesiod'
 const KNOWN_UID = 1
 
 describe('an account database that hangs', () => {
-  it('for 30 seconds keeps nobody waiting: lines of newcomers say user null, and names come back afterwards', async () => {
+  it('[P7] an account database that hangs for 30 seconds keeps no client waiting: lines of new clients say user null, and names come back afterwards', async () => {
     const place = await Place.start()
     const old = await place.rig.client()
     await old.request('add_cluster', { cluster_id: 'before' })
@@ -74,7 +74,7 @@ describe('an account database that hangs', () => {
     expect(during.inside.p99).toBeLessThan(limitMs)
   })
 
-  it('at the start keeps nobody waiting either: the daemon serves, and its own lines say user null', async () => {
+  it('[P7] an account database that hangs at the start keeps no client waiting: the daemon serves, and its own lines say user null', async () => {
     const place = await Place.start({ hanging: true })
     expect(await place.requestAs(KNOWN_UID, 'a')).toMatchObject({ status: STATUS.ok })
     await until(() => place.asked > 0, 'the first question')
@@ -85,7 +85,7 @@ describe('an account database that hangs', () => {
 })
 
 describe('the measurement', () => {
-  it('shows an event loop that is held up, from inside and from outside', async () => {
+  it('the measurement shows a blocked event loop, from inside and from outside', async () => {
     const place = await Place.start()
     const client = await place.rig.client()
     const seen = await place.measure(client, async () => {

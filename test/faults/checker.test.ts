@@ -1,8 +1,8 @@
-// The judge of the sweeps, judged: a story in which nothing is wrong, and one thing wrong at a time. The lines are written
+// Checks the checker of the sweeps: scenarios in which nothing is wrong, and one thing wrong at a time. The lines are written
 // here by hand, in the forms of docs/observability.md.
 import { createHash } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
-import { type Evidence, judge, type Rule, readStreams, type Stream } from './support/checker.ts'
+import { compare, type ObservedRun, type Rule, readStreams, type Stream } from './support/checker.ts'
 import type { Received } from './support/received-log.ts'
 import type { Seen } from './support/scenario.ts'
 
@@ -53,7 +53,7 @@ const received: Received = {
 }
 const told: Seen = { kind: 'add_cluster', sha256: shaOf('shop'), final: { status: 0, message: 'done' } }
 
-type Story = {
+type Scenario = {
   /** Lines of both streams, or of one of them. */
   readonly lines?: readonly Entry[]
   readonly text?: readonly Entry[]
@@ -63,34 +63,37 @@ type Story = {
   readonly tail?: string
   readonly received?: readonly Received[]
   readonly seen?: readonly Seen[]
-  readonly toldCompletions?: Evidence['toldCompletions']
+  readonly toldCompletions?: ObservedRun['toldCompletions']
 }
 
 const content = (lines: readonly string[]): Buffer => Buffer.from(lines.map((line) => `${line}\n`).join(''))
 
-function rulesBrokenBy(story: Story): Rule[] {
-  const lines = story.lines ?? [opened, attempt, completion]
-  const text = content((story.text ?? lines).map(textLine))
-  const json = Buffer.concat([content((story.json ?? lines).map(jsonLine)), Buffer.from(story.tail ?? '')])
+function rulesBrokenBy(scenario: Scenario): Rule[] {
+  const lines = scenario.lines ?? [opened, attempt, completion]
+  const text = content((scenario.text ?? lines).map(textLine))
+  const json = Buffer.concat([
+    content((scenario.json ?? lines).map(jsonLine)),
+    Buffer.from(scenario.tail ?? ''),
+  ])
   const streams: Stream[] = [
     { name: 'text', files: [{ name: 'audit.log', content: text }] },
     { name: 'json', files: [{ name: 'audit.jsonl', content: json }] },
   ]
   const { readings, complaints } = readStreams(streams, ['hunter2'])
-  const evidence: Evidence = {
+  const run: ObservedRun = {
     since: at(1).slice(0, -1),
     until: at(8).slice(0, -1),
-    required: story.textRequired === false ? ['json'] : ['text', 'json'],
-    received: story.received ?? [received],
+    required: scenario.textRequired === false ? ['json'] : ['text', 'json'],
+    received: scenario.received ?? [received],
     unrecorded: new Set(['status']),
-    seen: story.seen ?? [told],
-    toldCompletions: story.toldCompletions ?? 'in every required stream',
+    seen: scenario.seen ?? [told],
+    toldCompletions: scenario.toldCompletions ?? 'in every required stream',
   }
-  return [...complaints, ...judge(evidence, readings)].map(({ rule }) => rule)
+  return [...complaints, ...compare(run, readings)].map(({ rule }) => rule)
 }
 
-describe('the checker is content with', () => {
-  it.each<[string, Story]>([
+describe('the checker reports nothing for', () => {
+  it.each<[string, Scenario]>([
     ['a request that has its attempt before and its completion after', {}],
     [
       'a read that leaves no line',
@@ -132,13 +135,13 @@ describe('the checker is content with', () => {
         lines: [opened, { ...attempt, ts: at(0), ulid: '01OLD', sha256: shaOf('old') }, attempt, completion],
       },
     ],
-  ])('%s', (_, story) => {
-    expect(rulesBrokenBy(story)).toEqual([])
+  ])('%s', (_, scenario) => {
+    expect(rulesBrokenBy(scenario)).toEqual([])
   })
 })
 
 describe('the checker reports', () => {
-  it.each<[string, Rule[], Story]>([
+  it.each<[string, Rule[], Scenario]>([
     ['a request that has no attempt in the JSON file', ['no attempt'], { json: [opened], seen: [] }],
     ['a request that has no attempt in a required text file', ['no attempt'], { text: [opened], seen: [] }],
     [
@@ -231,7 +234,7 @@ describe('the checker reports', () => {
       ['secret'],
       { text: [opened, { ...attempt, detail: { path: 'hunter2' } }, completion] },
     ],
-  ])('%s', (_, rules, story) => {
-    expect(rulesBrokenBy(story)).toEqual(rules)
+  ])('%s', (_, rules, scenario) => {
+    expect(rulesBrokenBy(scenario)).toEqual(rules)
   })
 })

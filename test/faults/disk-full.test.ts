@@ -15,7 +15,7 @@ import {
   unnamedTears,
   withoutAttempt,
   withoutCompletion,
-} from './support/evidence.ts'
+} from './support/lines.ts'
 import { goFirst } from './support/priority.ts'
 
 goFirst()
@@ -28,10 +28,14 @@ const MAX_FITTING = 300
 const PATIENCE_MS = 1000
 const cluster = (cluster_id: string) => ({ cluster_id })
 
-type Story = { readonly rig: Rig; readonly files: readonly string[]; readonly recoveryMs: readonly number[] }
+type Scenario = {
+  readonly rig: Rig
+  readonly files: readonly string[]
+  readonly recoveryMs: readonly number[]
+}
 
 /** Fills `disk` and frees it again, `cycles` times, with requests in flight and requests that come meanwhile. */
-async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'never'): Promise<Story> {
+async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'never'): Promise<Scenario> {
   const [text, json] = [path.join(disk.path, 'audit.log'), path.join(disk.path, 'audit.jsonl')]
   const files = [text, json]
   const rig = await Rig.start({
@@ -134,7 +138,7 @@ describe.each([
     greed: 'never' as const,
   },
 ])('a disk that another process fills ($name, $cycles times)', ({ make, cycles, greed }) => {
-  it('tears no line that counts, costs no completion, and is overcome within two seconds', async () => {
+  it('[P2] [P4] a full disk tears no line that counts and loses no completion, and requests are taken again within two seconds', async () => {
     const { rig, files, recoveryMs } = await fillAndFree(make(), cycles, greed)
     expect(recoveryMs).toHaveLength(cycles)
     expect(Math.max(...recoveryMs)).toBeLessThan(2000)
@@ -182,7 +186,7 @@ describe.each([
   { name: 'ext4', options: [] },
   { name: 'ext3', options: ['-O', '^extent,^64bit'] },
 ])('a daemon that was killed ($name)', ({ options }) => {
-  it('while its disk was full has left how many requests it refused, and starts on what was kept back', async () => {
+  it('[P5] [P6] a daemon that was killed while its disk was full has recorded how many requests it refused, and starts again on its reserve', async () => {
     const disk = Disk.ext4(MEGABYTES, ...options)
     const { rig, json } = await withOneHeld(disk)
     const filler = await DiskFiller.fill(disk.path, false)
@@ -194,7 +198,7 @@ describe.each([
     await startOnFullDisk(rig, json, filler)
   })
 
-  it('before its disk was full starts on what it had kept back', async () => {
+  it('[P5] a daemon that was killed before its disk was full starts again on its reserve', async () => {
     const disk = Disk.ext4(MEGABYTES, ...options)
     const { rig, json } = await withOneHeld(disk)
     await rig.daemon.kill('SIGKILL')
@@ -203,7 +207,7 @@ describe.each([
 })
 
 describe('two hundred requests in flight when the disk fills up', () => {
-  it('have their completions there before anybody frees any of it, however little is kept back', async () => {
+  it('[P2] two hundred requests in flight have their completions in the file while the disk is full, however small the reserve', async () => {
     const disk = Disk.ext4(MEGABYTES)
     const json = path.join(disk.path, 'audit.jsonl')
     const rig = await Rig.start({ config: { audit_logs_json_target: json, reserve_bytes: 262_144 } })
@@ -222,8 +226,8 @@ describe('two hundred requests in flight when the disk fills up', () => {
   })
 })
 
-describe('the judge of lines', () => {
-  it('misses a line that was torn, and names a tear that nobody owned up to', async () => {
+describe('the reader of lines', () => {
+  it('the reader of lines misses a torn line, and reports a tear that no line names', async () => {
     const rig = await Rig.start({ config: { audit_logs_target_required: true } })
     const client = await rig.client()
     for (const name of ['a', 'b']) await client.request('add_cluster', cluster(name))

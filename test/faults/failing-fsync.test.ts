@@ -6,7 +6,7 @@ import { STATUS } from '../../src/protocol/message.ts'
 import { Rig, until } from '../support/rig.ts'
 import { Disk, FailingDisk, VolatileDisk } from './support/block-device.ts'
 import { DiskLoad } from './support/disk-load.ts'
-import { readFamily, readPieces, vouchedFor, withoutAttempt } from './support/evidence.ts'
+import { readFamily, readPieces, vouchedFor, withoutAttempt } from './support/lines.ts'
 import { goFirst } from './support/priority.ts'
 import { failedSyncs, opens, parseCalls, SyncTrace, usesAfterFailure } from './support/sync-trace.ts'
 
@@ -18,7 +18,7 @@ const PATIENCE_MS = 1000
 const cluster = (cluster_id: string) => ({ cluster_id })
 
 describe('a disk whose syncs fail and then heal', () => {
-  it('has nothing acknowledged on a descriptor that failed, and everything that was acknowledged', async () => {
+  it('[P1] nothing is acknowledged on a descriptor whose sync failed, and the disk has every acknowledged line', async () => {
     const disk = await FailingDisk.mount()
     const file = path.join(disk.path, 'audit.jsonl')
     const text = path.join(Disk.tmpfs(16).path, 'audit.log')
@@ -72,7 +72,7 @@ describe('a disk whose syncs fail and then heal', () => {
     }
   })
 
-  it('goes read-only for good when its journal fails too: nothing is acknowledged any more, and a stop is a stop', async () => {
+  it('[P1] nothing is acknowledged on a file system that went read-only, and the daemon stops when told to', async () => {
     const disk = await VolatileDisk.mount()
     const config = {
       audit_logs_target: path.join(Disk.tmpfs(16).path, 'audit.log'),
@@ -95,12 +95,12 @@ describe('a disk whose syncs fail and then heal', () => {
   })
 })
 
-describe('the judge of descriptors', () => {
+describe('the trace of syncs', () => {
   const opened = '7 100.0 openat(AT_FDCWD, ""..., O_RDWR|O_APPEND) = 23</log>\n'
   const failed = '7 100.1 fdatasync(23</log>) = -1 EIO (Input/output error)\n'
   const synced = '7 100.3 fdatasync(23</log>) = 0\n'
 
-  it('sees a sync repeated on the descriptor on which it failed, also across threads', () => {
+  it('the trace shows a sync repeated on the descriptor on which it failed, also across threads', () => {
     expect(usesAfterFailure(parseCalls(opened + failed + synced), '/log')).toEqual([
       'fdatasync on descriptor 23 after its fdatasync failed',
     ])
@@ -111,7 +111,7 @@ describe('the judge of descriptors', () => {
     expect(usesAfterFailure(parseCalls(opened + interrupted + synced), '/log')).toHaveLength(1)
   })
 
-  it('has nothing to say against one that was closed and opened anew', () => {
+  it('the trace accepts a descriptor that was closed and opened again', () => {
     const closed = '7 100.2 close(23</log>) = 0\n'
     expect(usesAfterFailure(parseCalls(opened + failed + closed + opened + synced), '/log')).toEqual([])
   })

@@ -11,7 +11,7 @@ import { Rig, until } from '../support/rig.ts'
 import { Answering, sha256Of } from './support/answering.ts'
 import { requestLines } from './support/daemon-lines.ts'
 import { Chance, forgeries, variations } from './support/forgery.ts'
-import { FrameJudge, type Judged, rules } from './support/frame-judge.ts'
+import { type ExpectedFrame, FrameComparer, rules } from './support/frame-comparer.ts'
 import { FrameSource, type Made } from './support/frame-source.ts'
 import { framed } from './support/frame-splitter.ts'
 import { Pipeline } from './support/pipeline.ts'
@@ -33,18 +33,20 @@ const mayBeHarmless = new Set(['wrongWireType', 'stretched', 'cutNumber'])
 type Source = { readonly chance: Chance; next(): Made }
 
 /** Sends `frames` payloads over several connections at once, each connection used for a while. */
-async function drive(path: string, source: Source, judge: FrameJudge, frames: number): Promise<void> {
+async function drive(path: string, source: Source, comparer: FrameComparer, frames: number): Promise<void> {
   let left = frames
   const connection = async (): Promise<void> => {
     while (left > 0) {
-      const pipeline = await Pipeline.open<Judged>(path, (judged, answer) => judge.settle(judged, answer))
+      const pipeline = await Pipeline.open<ExpectedFrame>(path, (expected, answer) =>
+        comparer.settle(expected, answer),
+      )
       for (let batches = 10 + source.chance.below(30); batches > 0 && left > 0; batches -= 1) {
         const size = Math.min(left, 1 + source.chance.below(100))
         left -= size
-        const judged = Array.from({ length: size }, () => judge.expect(source.next()))
+        const expected = Array.from({ length: size }, () => comparer.expect(source.next()))
         await pipeline.exchange(
-          judged.map(({ made }) => framed(made.payload)),
-          judged,
+          expected.map(({ made }) => framed(made.payload)),
+          expected,
           source.chance,
         )
       }
@@ -99,7 +101,7 @@ class LineCount {
   }
 
   /** Every frame that was forwarded has its lines, nothing else has any, and every refusal is in a line or a count. */
-  hold({ forwarded, refused, unrecorded }: FrameJudge): void {
+  hold({ forwarded, refused, unrecorded }: FrameComparer): void {
     const lines = new Map<string, number>()
     for (const sha256 of this.#admitted.values()) lines.set(sha256, (lines.get(sha256) ?? 0) + 1)
     for (const [sha256, times] of forwarded) {
@@ -134,7 +136,7 @@ type Leg = {
 }
 
 /** Drives a daemon of its own, and holds answers, lines and what came out at the other end against each other. */
-async function run({ table, wireSchema, sourceOf, frames }: Leg): Promise<FrameJudge> {
+async function run({ table, wireSchema, sourceOf, frames }: Leg): Promise<FrameComparer> {
   const request = requestOf(table)
   const directory = memoryDirectory()
   const rig = await Rig.start({ standin: false, daemon: false })
@@ -157,25 +159,25 @@ async function run({ table, wireSchema, sourceOf, frames }: Leg): Promise<FrameJ
   const answering = await Answering.start(rig.commandPath, compileSchema(table, 'the table'))
   onTestFinished(() => answering.stop())
   await rig.startDaemon()
-  const judge = new FrameJudge(request)
+  const comparer = new FrameComparer(request)
   const lines = new LineCount(rig)
   const source = sourceOf(request)
   for (let sent = 0; sent < frames; sent += CHUNK) {
-    await drive(rig.listenPath, source, judge, Math.min(CHUNK, frames - sent))
-    expect(judge.complaints).toEqual([])
+    await drive(rig.listenPath, source, comparer, Math.min(CHUNK, frames - sent))
+    expect(comparer.complaints).toEqual([])
     await lines.rotate(textPath, jsonPath)
   }
   expect(residentMib(rig)).toBeLessThan(300)
   expect(await rig.daemon.kill('SIGTERM')).toEqual({ code: 0, signal: null })
   expect(rig.daemon.log.filter(({ level }) => level !== 'info')).toEqual([])
   lines.read(textPath, jsonPath)
-  lines.hold(judge)
-  const forwarded = [...judge.forwarded.values()].reduce((sum, times) => sum + times, 0)
-  expect(forwarded + judge.refused + judge.unrecorded + judge.unreached).toBe(frames)
+  lines.hold(comparer)
+  const forwarded = [...comparer.forwarded.values()].reduce((sum, times) => sum + times, 0)
+  expect(forwarded + comparer.refused + comparer.unrecorded + comparer.unreached).toBe(frames)
   // On a machine that does nothing else there are none.
-  expect(judge.unrecorded + judge.unreached).toBeLessThan(1 + frames / 1000)
-  expectSame(answering.received, judge.forwarded)
-  return judge
+  expect(comparer.unrecorded + comparer.unreached).toBeLessThan(1 + frames / 1000)
+  expectSame(answering.received, comparer.forwarded)
+  return comparer
 }
 
 /** What the daemon asks on its own account (list_workers, list_listeners) comes on top of what was forwarded. */
@@ -200,7 +202,7 @@ describe('"re-encodes to itself"', () => {
     ['a map', 'b201220a066d795f617070120a0a050d0100007f10b82a1a0c0a056f776e657212036f7073'],
     ['fields in another order', 'b20114120a0a050d0100007f10b82a0a066d795f617070'],
     ['a map entry without a value', 'b2011d0a066d795f617070120a0a050d0100007f10b82a1a070a056f776e6572'],
-  ])('is true of %s', (_, payload) => {
+  ])('reEncodesToItself is true of %s', (_, payload) => {
     expect(reEncodesToItself(request, Buffer.from(payload, 'hex'))).toBe(true)
   })
 
@@ -222,7 +224,7 @@ describe('"re-encodes to itself"', () => {
       'a key twice in a map',
       'b2012d0a066d795f617070120a0a050d0100007f10b82a1a090a056f776e65721200' + '1a0c0a056f776e657212036f7073',
     ],
-  ])('is not true of %s', (_, payload) => {
+  ])('reEncodesToItself is false of %s', (_, payload) => {
     expect(reEncodesToItself(request, Buffer.from(payload, 'hex'))).toBe(false)
   })
 })
@@ -267,18 +269,18 @@ describe('a million frames', { timeout: PATIENCE_MS }, () => {
   const few = Math.max(1000, Math.round(0.01 * FRAMES))
   const most = FRAMES - some - few
 
-  it('are forwarded to the byte exactly when they re-encode to themselves, or refused by name of the rule they break', async () => {
+  it('[P1] [P4] a frame is forwarded to the byte exactly when it re-encodes to itself, and otherwise refused by name of the rule that it breaks', async () => {
     const leg = { table: readRawTable('2.1.0'), wireSchema: '2.1.0', frames: most }
-    const judge = await run({ ...leg, sourceOf: (request) => new FrameSource(request, SEED) })
+    const comparer = await run({ ...leg, sourceOf: (request) => new FrameSource(request, SEED) })
     const kinds = requestOf(leg.table).fields.map(({ name }) => name)
     const answerable = kinds.filter((kind) => kind !== 'launch_worker' && kind !== 'return_listen_sockets')
-    const rare = answerable.filter((kind) => (judge.forwardedByKind.get(kind) ?? 0) < FRAMES / 1000)
+    const rare = answerable.filter((kind) => (comparer.forwardedByKind.get(kind) ?? 0) < FRAMES / 1000)
     const untried = [...Object.keys(rules), 'unanswerable'].filter(
-      (rule) => rule !== 'nested too deep' && (judge.refusedByRule.get(rule) ?? 0) < FRAMES / 10_000,
+      (rule) => rule !== 'nested too deep' && (comparer.refusedByRule.get(rule) ?? 0) < FRAMES / 10_000,
     )
     expect({ rare, untried }).toEqual({ rare: [], untried: [] })
     // No variation is ever refused (but for what is never answered), and no forgery of these is ever forwarded.
-    const outcomes = [...judge.outcomes.keys()]
+    const outcomes = [...comparer.outcomes.keys()]
     const changed = outcomes.filter((outcome) =>
       Object.keys(variations).includes(outcome.split(' → ')[0] ?? ''),
     )
@@ -287,27 +289,27 @@ describe('a million frames', { timeout: PATIENCE_MS }, () => {
     expect(outcomes.filter((outcome) => harmful.includes(outcome.replace(' → forwarded', '')))).toEqual([])
   })
 
-  it('of a Sōzu 1.x, too', async () => {
+  it('[P1] [P4] a frame of Sōzu 1.x is forwarded to the byte exactly when it re-encodes to itself', async () => {
     const leg = { table: readRawTable('1.1.1'), wireSchema: '1.1.1', frames: some }
-    const judge = await run({ ...leg, sourceOf: (request) => new FrameSource(request, SEED + 1) })
+    const comparer = await run({ ...leg, sourceOf: (request) => new FrameSource(request, SEED + 1) })
     const kinds = requestOf(leg.table).fields.map(({ name }) => name)
-    const missed = kinds.filter((kind) => !judge.forwardedByKind.has(kind))
+    const missed = kinds.filter((kind) => !comparer.forwardedByKind.has(kind))
     expect(missed).toEqual(['launch_worker', 'return_listen_sockets'])
   })
 
-  it('with messages in messages, to a depth of 32 and no further', async () => {
-    const judge = await run({
+  it('messages in messages are forwarded to a depth of 32 and refused beyond it', async () => {
+    const comparer = await run({
       table: nestingTable(),
       wireSchema: null,
       frames: few,
       sourceOf: () => nesting(SEED),
     })
-    expect(judge.refusedByRule.get('nested too deep') ?? 0).toBeGreaterThan(few / 10)
-    expect(judge.forwardedByKind.get('list_workers') ?? 0).toBeGreaterThan(few / 10)
-    expect([...judge.outcomes.keys()].sort()).toEqual(['deep → nested too deep', 'nested → forwarded'])
+    expect(comparer.refusedByRule.get('nested too deep') ?? 0).toBeGreaterThan(few / 10)
+    expect(comparer.forwardedByKind.get('list_workers') ?? 0).toBeGreaterThan(few / 10)
+    expect([...comparer.outcomes.keys()].sort()).toEqual(['deep → nested too deep', 'nested → forwarded'])
   })
 
-  it('would be found out if nobody looked at them: without the daemon in between, every rule is broken unpunished', async () => {
+  it('the comparer reports every rule as broken when the daemon is not in between', async () => {
     const directory = mkdtempSync(path.join(tmpdir(), 'frames-'))
     onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
     const table = readRawTable('2.1.0')
@@ -315,21 +317,21 @@ describe('a million frames', { timeout: PATIENCE_MS }, () => {
     const socket = path.join(directory, 'sozu.sock')
     const answering = await Answering.start(socket, compileSchema(table, '2.1.0'))
     onTestFinished(() => answering.stop())
-    const judge = new FrameJudge(request)
-    await drive(socket, new FrameSource(request, SEED), judge, 2000)
-    expect(judge.complaints.length).toBeGreaterThan(0)
+    const comparer = new FrameComparer(request)
+    await drive(socket, new FrameSource(request, SEED), comparer, 2000)
+    expect(comparer.complaints.length).toBeGreaterThan(0)
     expect(
-      judge.complaints.filter(
+      comparer.complaints.filter(
         (complaint) => !/^\w+, to be (?:refused|unanswerable), was forwarded: /.test(complaint),
       ),
     ).toEqual([])
-    const passed = Object.keys(forgeries).filter((how) => judge.outcomes.has(`${how} → forwarded`))
+    const passed = Object.keys(forgeries).filter((how) => comparer.outcomes.has(`${how} → forwarded`))
     expect(passed).toEqual(Object.keys(forgeries))
   })
 })
 
-describe('a length that is no length', () => {
-  it('is answered once, after everything before it, and nothing behind it is looked at', async () => {
+describe('an impossible length', () => {
+  it('an impossible length is answered once, after everything before it, and nothing after it is read', async () => {
     const config = { durability: 'write', guard_reload: false }
     const rig = await Rig.start({ standin: false, daemon: false, config })
     const answering = await Answering.start(rig.commandPath, compileSchema(readRawTable('2.1.0'), '2.1.0'))
@@ -337,21 +339,24 @@ describe('a length that is no length', () => {
     await rig.startDaemon()
     const request = requestOf(readRawTable('2.1.0'))
     const source = new FrameSource(request, SEED)
-    const judge = new FrameJudge(request)
+    const comparer = new FrameComparer(request)
     const { chance } = source
     let ends = 0
     for (let connection = 0; connection < 300; connection += 1) {
-      const pipeline = await Pipeline.open<Judged | null>(rig.listenPath, (judged, { status, message }) => {
-        if (judged !== null) return judge.settle(judged, { status, message, hasContent: false })
-        expect([status, message]).toEqual([
-          2,
-          expect.stringMatching(
-            /^sozu-auditd: frame length \d+ is (?:below 8, |above the maximum of 2000000 bytes )/,
-          ),
-        ])
-        ends += 1
-      })
-      const before = Array.from({ length: chance.below(4) }, () => judge.expect(source.next())).filter(
+      const pipeline = await Pipeline.open<ExpectedFrame | null>(
+        rig.listenPath,
+        (expected, { status, message }) => {
+          if (expected !== null) return comparer.settle(expected, { status, message, hasContent: false })
+          expect([status, message]).toEqual([
+            2,
+            expect.stringMatching(
+              /^sozu-auditd: frame length \d+ is (?:below 8, |above the maximum of 2000000 bytes )/,
+            ),
+          ])
+          ends += 1
+        },
+      )
+      const before = Array.from({ length: chance.below(4) }, () => comparer.expect(source.next())).filter(
         ({ kind }) => kind !== 'subscribe_events',
       )
       const prefix = Buffer.alloc(8)
@@ -373,8 +378,8 @@ describe('a length that is no length', () => {
       )
       await pipeline.end()
     }
-    expect([ends, judge.complaints]).toEqual([300, []])
+    expect([ends, comparer.complaints]).toEqual([300, []])
     await rig.daemon.kill('SIGTERM')
-    expectSame(answering.received, judge.forwarded)
+    expectSame(answering.received, comparer.forwarded)
   })
 })

@@ -12,10 +12,10 @@ import { decodeRequest, STATUS } from '../../src/protocol/message.ts'
 import { type LogLine, Rig, schema, until } from '../support/rig.ts'
 import type { TestClient } from '../support/test-client.ts'
 import { Disk } from './support/block-device.ts'
+import { askAsClient } from './support/client.ts'
 import { DiskLoad } from './support/disk-load.ts'
-import { type Entry, readPieces, withoutAttempt, withoutCompletion } from './support/evidence.ts'
+import { type Entry, readPieces, withoutAttempt, withoutCompletion } from './support/lines.ts'
 import { goFirst } from './support/priority.ts'
-import { askAsStranger } from './support/stranger.ts'
 
 goFirst()
 
@@ -25,7 +25,7 @@ const FROZEN_MS = 3000
 const ANSWER_MS = 500
 const START_MS = 15_000
 /** Accounts that every Debian has and the daemon has not looked up before. */
-const STRANGERS = ['daemon', 'bin', 'sys']
+const CLIENT_USERS = ['daemon', 'bin', 'sys']
 const cluster = (cluster_id: string) => ({ cluster_id })
 
 type Cluster = { readonly cluster_id: string }
@@ -82,7 +82,7 @@ function refusals(file: string): number {
 }
 
 describe.each(plights)('a frozen disk with the $frozen file on it, required: $required', (plight) => {
-  it(`delays no answer beyond half a second, nor the other file, nor who a client is, ${FREEZES} times`, async () => {
+  it(`[P3] [P7] ${FREEZES} freezes delay no answer beyond half a second, nor the other file, nor account names`, async () => {
     const { rig, disk, here, there } = await startOn(plight)
     const client = await rig.client()
     const [taken, refused]: string[][] = [[], []]
@@ -96,22 +96,22 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
       if (held !== null) await answerHeld(rig, held)
       const load = await DiskLoad.start(rig, 4, `frozen-${freeze}`, { pauseMs: 20 })
       await until(() => performance.now() - frozenMs > FROZEN_MS, 'a freeze of some length')
-      const stranger = await askAsStranger(rig, freeze, `cli-${freeze}`, `stranger-${freeze}`)
+      const other = await askAsClient(rig, freeze, `cli-${freeze}`, `client-${freeze}`)
       await load.stop()
       expect(load.slowestMs).toBeLessThan(ANSWER_MS)
-      expect(stranger.elapsedMs).toBeLessThan(ANSWER_MS)
+      expect(other.elapsedMs).toBeLessThan(ANSWER_MS)
       expect(load.answers.filter(({ ok }) => ok === plight.required)).toEqual([])
       for (const { name, ok } of load.answers) account(name, ok)
-      account(`stranger-${freeze}`, !plight.required)
+      account(`client-${freeze}`, !plight.required)
       expect((await client.request('status')).status).toBe(STATUS.ok)
 
       // Who is refused since the frozen file is out does not wait for the other one.
       const line = await until(
-        () => readPieces(here).entries.find(({ text }) => text.includes(`:stranger-${freeze}`)),
-        'the line of the stranger',
+        () => readPieces(here).entries.find(({ text }) => text.includes(`:client-${freeze}`)),
+        'the line of the other client',
       )
       expect(line.stage).toBe(plight.required ? 'refusal' : 'attempt')
-      expect(line.text).toMatch(whoIs({ uid: freeze, pid: stranger.pid, comm: `cli-${freeze}` }, here))
+      expect(line.text).toMatch(whoIs({ uid: freeze, pid: other.pid, comm: `cli-${freeze}` }, here))
 
       disk.thaw()
       await rig.daemon.until(() => recoveries(rig, plight.frozen) === freeze)
@@ -131,7 +131,7 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
     }
   })
 
-  it('does not keep a stop from being one: nobody is served any more, and after the thaw nothing is left', async () => {
+  it('[P7] a frozen disk does not hold a stop up: no client is served any more, and after the thaw no process is left', async () => {
     const { rig, disk } = await startOn(plight)
     const [idle, waiting] = [await rig.client(), await rig.client()]
     expect((await idle.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
@@ -163,7 +163,7 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
     const client = await rig.client()
     expect((await client.request('add_cluster', cluster('c'))).status).toBe(STATUS.ok)
   })
-  it('lets a start end in words where the file is required, and serve without it where it is not', async () => {
+  it('[P6] [P7] a start on a frozen disk ends with an error where the file is required, and serves without it where it is not', async () => {
     const { rig, disk } = await startOn(plight)
     const name = plight.frozen
     expect(await rig.daemon.kill('SIGTERM')).toMatchObject({ code: EXIT.done })
@@ -216,7 +216,7 @@ function recoveries(rig: Rig, sink: Kind): number {
 /** The actor as a line of `file` shows it. */
 function whoIs(actor: { uid: number; pid: number | undefined; comm: string }, file: string): RegExp {
   const { uid, pid, comm } = actor
-  const user = STRANGERS[uid - 1]
+  const user = CLIENT_USERS[uid - 1]
   return file.endsWith('.jsonl')
     ? new RegExp(`"actor":{"uid":${uid},"gid":${uid},"pid":${pid},"user":"${user}","comm":"${comm}"`)
     : new RegExp(`actor_uid=${uid}, .*actor_pid=${pid}, .*actor_user=${user}, actor_comm=${comm}, `)

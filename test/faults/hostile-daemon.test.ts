@@ -76,7 +76,7 @@ async function stage(
 }
 
 describe('through the daemon, awkward characters', () => {
-  it('in every field that a line shows leave the columns as they are and come back, whatever Sōzu answers', async () => {
+  it('[P4] awkward characters in every field that a line shows change no column and can be read back, whatever Sōzu answers', async () => {
     const answers = [
       (text: string) =>
         `could not dispatch request on the main process state: Did not find Cluster with address or id '${text}'`,
@@ -120,7 +120,7 @@ describe('through the daemon, awkward characters', () => {
     }
   })
 
-  it('that are no UTF-8 are refused, each with a FAILURE, and a line or a place in the count', async () => {
+  it('[P4] bytes that are not UTF-8 are refused, each with a FAILURE, and with a line or in a count', async () => {
     const { ask, lines, rig } = await stage({}, null)
     const bad = ['80', 'ff', 'c0af', 'c2', 'e0809f', 'eda080', 'edbfbf', 'f4908080', 'f0808080'].map(
       (digits) => Buffer.from(digits, 'hex'),
@@ -142,8 +142,8 @@ describe('through the daemon, awkward characters', () => {
   })
 })
 
-describe('through the daemon, the names of whoever asks', () => {
-  it('come back from the line, whatever bytes a process calls itself', async () => {
+describe('through the daemon, the names of processes and accounts', () => {
+  it('[P4] a process name of any bytes can be read back from the line', async () => {
     const { rig, ask, lines } = await stage({}, null)
     const own = readFileSync('/proc/self/comm')
     onTestFinished(() => writeFileSync('/proc/self/comm', own))
@@ -186,7 +186,7 @@ describe('through the daemon, the names of whoever asks', () => {
     expect(rig.daemon.log.filter(({ level }) => level === 'error')).toEqual([])
   })
 
-  it('come back from the line, whatever an account is called', async () => {
+  it('[P4] an account name of any bytes can be read back from the line', async () => {
     const names = [
       'evil, actor_uid=0',
       'a\u202eb',
@@ -267,7 +267,7 @@ const tellingAnswers = (secret: string): readonly string[] => [
 ]
 const secretKinds = ['add_cluster', 'add_certificate', 'replace_certificate', 'add_https_listener']
 
-describe('through the daemon, no secret', () => {
+describe('through the daemon, secrets', () => {
   /** Everything the daemon lets out but what Sōzu itself said to the client. */
   function everythingFrom({ rig }: Stage, answers: readonly Answer[]): string {
     const said = answers
@@ -281,7 +281,7 @@ describe('through the daemon, no secret', () => {
     ].join('\n')
   }
 
-  it('would be overlooked if it stood in a line, plain or in base64', () => {
+  it('the search for secrets finds each one that stands in a line, plain or in base64', () => {
     const secret = marks.get('add_certificate.certificate.key') ?? ''
     const encoded = Buffer.from(`a longer text around ${secret} and behind`).toString('base64')
     expect(markedIn(`reason=${secret}, stage=attempt`)).toEqual(['add_certificate.certificate.key'])
@@ -289,7 +289,7 @@ describe('through the daemon, no secret', () => {
     expect(markedIn('reason=no such cluster')).toEqual([])
   })
 
-  it('of a request is let out, forwarded or not: just the fields that a line may show', async () => {
+  it('a request shows no secret in a line, forwarded or not: only the fields that a line may show', async () => {
     const daemon = await stage({}, null)
     const answers = await daemon.ask(kinds.map(marked))
     expect(answers).toHaveLength(kinds.length)
@@ -297,7 +297,7 @@ describe('through the daemon, no secret', () => {
     expect(markedIn(everythingFrom(daemon, answers)).sort()).toEqual([...shownPaths].sort())
   })
 
-  it('of a request that is refused for its form is let out, and no field at all', async () => {
+  it('a request that is refused for its form shows no secret and no field in a line', async () => {
     const daemon = await stage({}, null)
     // A second request of another kind, a field that nobody knows, and an end that is missing.
     const broken = kinds.flatMap((kind) => {
@@ -318,7 +318,7 @@ describe('through the daemon, no secret', () => {
   it.each([
     ['that nobody may send', { command_allowed_uids: [4242] }],
     ['that finds no Sōzu', { command_socket: '/nonexistent/sozu.sock' }],
-  ])('of a request %s is let out: at most the fields that a line may show', async (_, config) => {
+  ])('a request %s shows no secret: at most the fields that a line may show', async (_, config) => {
     const daemon = await stage(config, null)
     const answers = await daemon.ask(kinds.map(marked))
     expect(answers.filter(({ status }) => status !== FAILURE)).toEqual([])
@@ -326,7 +326,7 @@ describe('through the daemon, no secret', () => {
     expect(markedIn(everythingFrom(daemon, answers)).filter((field) => !shownPaths.has(field))).toEqual([])
   })
 
-  it("of Sōzu's is let out, whatever its answer says", async () => {
+  it("no secret in an answer of Sōzu's is shown in a line", async () => {
     const secret = 'MIGHAgEAMBMGByqGSM49'
     const isSecret = (payload: Buffer): boolean =>
       secretKinds.some((kind) => marked(kind).subarray(8).equals(payload))

@@ -1,7 +1,7 @@
 // No text that a client, its process, its account, its certificate or Sōzu can supply forges, hides or splits a line. Every
-// code point and every kind of invalid bytes goes through the daemon's own functions, in every field that a line can show. The
-// judge is support/line-checker.ts, which reads lines as the documentation tells a consumer to; line-checker.test.ts judges
-// it. What goes through the daemon itself is in hostile-daemon.test.ts.
+// code point and every kind of invalid bytes goes through the daemon's own functions, in every field that a line can show.
+// support/line-checker.ts reads the lines as the documentation tells a consumer to; line-checker.test.ts tests that
+// reader. hostile-daemon.test.ts sends hostile text through the daemon itself.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeRequest, STATUS } from '../../src/protocol/message.ts'
 import { schema } from '../support/rig.ts'
@@ -65,7 +65,7 @@ function sweep(kept: KeptValue, perText = kept.spots.length > 1 ? 180 : 360, may
 }
 
 describe('every code point', () => {
-  it.each(shownFields)('in $path leaves the columns as they are and comes back', (field) => {
+  it.each(shownFields)('[P4] code points in $path change no column and can be read back', (field) => {
     // An empty reason is none, to Sōzu as well; the request's hash tells the two apart.
     sweep(keptIn(field), undefined, field.path !== 'set_metric_detail.reason')
   })
@@ -100,7 +100,7 @@ describe('every code point', () => {
     ['Logging', (value) => failure(`Error parsing logging filter:\n- ${value}`)],
   ]
   it.each(answers)(
-    "in Sōzu's answer to %s leaves the columns as they are and comes back (%#)",
+    "[P4] code points in Sōzu's answer to %s change no column and can be read back (%#)",
     (path, of) => {
       const frame = frameOf(path, 'x')
       const kept = new KeptValue((value) => linesOf(schema, frame, { said: of(value) }))
@@ -128,12 +128,12 @@ describe('every code point', () => {
     ],
     ["the path of Sōzu's executable", 'upgrade_main', (value) => ({ context: { sozuExecutable: value } })],
   ]
-  it.each(circumstances)('in %s leaves the columns as they are and comes back', (_, path, of) => {
+  it.each(circumstances)('[P4] code points in %s change no column and come back', (_, path, of) => {
     const frame = path === 'upgrade_main' ? Buffer.from('0a000000000000004200', 'hex') : frameOf(path, 'x')
     sweep(new KeptValue((value) => linesOf(schema, frame, of(value))))
   })
 
-  it('that a name in a certificate can hold leaves the columns as they are and comes back', () => {
+  it("[P4] code points in a certificate's name change no column and can be read back", () => {
     const kept = new KeptValue((value) =>
       linesOf(
         schema,
@@ -171,7 +171,7 @@ describe('two requests that differ in what a line shows', () => {
     }
   }
 
-  it.each(kinds)('never render alike: %s', (kind) => {
+  it.each(kinds)('[P4] two requests that differ never render alike: %s', (kind) => {
     const seen = new Map<string, Buffer>()
     for (const values of fillings(kind)) {
       const frame = frameHolding(request, kind, values)
@@ -188,7 +188,7 @@ describe('two requests that differ in what a line shows', () => {
   it.each([
     ['add_certificate', (names: readonly string[]) => ({ certificate: { names } })],
     ['update_https_listener', (values: readonly string[]) => ({ alpn_protocols: { values } })],
-  ])('never render alike: lists in %s', (kind, of) => {
+  ])('[P4] two requests that differ never render alike: lists in %s', (kind, of) => {
     const seen = new Set<string>()
     const few = ['', ...words.slice(0, 10)]
     const lists = [
@@ -201,7 +201,7 @@ describe('two requests that differ in what a line shows', () => {
 })
 
 describe('a process name', () => {
-  it('of any bytes comes back, and never renders like another one', () => {
+  it('[P4] a process name of any bytes can be read back, and never renders like another one', () => {
     const frame = frameOf('remove_cluster', 'x')
     const seen = new Set<string>()
     const columns = readTextLine(linesOf(schema, frame).text).shown.size
@@ -265,7 +265,7 @@ describe('bytes that are no UTF-8', () => {
   /** One of each kind that the table tells apart, at its edges. */
   const kinds = Buffer.from('004a7f808f909fa0bfc0c1c2dfe0e1ecedeeeff0f1f3f4f5f7f8fcfeff', 'hex')
 
-  it('are what the standard says they are', () => {
+  it("the test's invalid bytes are those that the standard names", () => {
     const decoder = new TextDecoder('utf-8', { fatal: true })
     for (let pair = 0; pair < 65_536; pair += 1) {
       const bytes = Buffer.from([pair >> 8, pair & 0xff])
@@ -324,7 +324,7 @@ describe('bytes that are no UTF-8', () => {
   const textFields = fields.filter(({ type }) => type === 'string')
 
   it.each(textFields)(
-    'in $path are refused: every byte at the start, in the middle, at the end and alone',
+    '[P4] invalid UTF-8 in $path is refused: every byte at the start, in the middle, at the end and alone',
     (field) => {
       for (const [before, after] of [
         ['', ''],
@@ -336,12 +336,12 @@ describe('bytes that are no UTF-8', () => {
     },
   )
 
-  it.each(shownFields)('in $path are refused: every pair of bytes, and three of each kind', (field) => {
+  it.each(shownFields)('[P4] invalid UTF-8 in $path is refused: pairs and triples of bytes', (field) => {
     refuses(field, 'a', pairs, 'z')
     refuses(field, 'a', threes, '')
   })
 
-  it('in a target and in the key of a map are refused: four of each kind', () => {
+  it('[P4] invalid UTF-8 in a target and in the key of a map is refused: four of each kind', () => {
     for (const path of ['remove_cluster', 'add_cluster.answers.key'])
       refuses(fieldAt(fields, path), '', fours, '')
   })

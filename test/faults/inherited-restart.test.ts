@@ -3,15 +3,15 @@
 import { describe, expect, it } from 'vitest'
 import { type LogLine, Rig, until } from '../support/rig.ts'
 import { compileC } from './support/c-program.ts'
-import { contentOf, differences, entriesOf, twoStories, unrecorded } from './support/ledger.ts'
 import { Load } from './support/load.ts'
+import { contentOf, differences, entriesOf, fileDifferences, unrecorded } from './support/oracle.ts'
 
 const RESTARTS = 20
 const KILLS = 5
 const CLIENTS = 16
 
 describe('restarts under load behind an inherited socket', () => {
-  it('20 times: no connect is refused, and no request that was answered or executed is missing', async () => {
+  it('[P1] [P2] 20 restarts behind an inherited socket refuse no connect and lose no request that was answered or executed', async () => {
     const rig = await Rig.start({ daemon: false, without: ['listen_socket'] })
     rig.spawnDaemon([compileC('socket-holder'), rig.listenPath])
     await until(() => logged(rig, 'ready').length === 1, 'the first daemon')
@@ -33,7 +33,7 @@ describe('restarts under load behind an inherited socket', () => {
     // A request without an answer has no line, or that of its refusal.
     expect(differences(asked, text)).toEqual([])
     expect(differences(asked, json)).toEqual([])
-    expect(twoStories(text, json)).toEqual([])
+    expect(fileDifferences(text, json)).toEqual([])
     expect(unrecorded(rig.standin.received(), json)).toEqual([])
     for (const verb of ['audit_started', 'audit_stopped']) {
       expect(json.filter((entry) => entry.verb === verb)).toHaveLength(RESTARTS + 1)
@@ -44,7 +44,7 @@ describe('restarts under load behind an inherited socket', () => {
     )
   })
 
-  it('by SIGKILL, 5 times: what was in flight has a completion that says that its outcome is unknown', async () => {
+  it('[P5] after each of 5 SIGKILLs every request in flight has a completion that says that its outcome is unknown', async () => {
     const rig = await Rig.start({ daemon: false, without: ['listen_socket'] })
     rig.spawnDaemon([compileC('socket-holder'), rig.listenPath])
     await until(() => logged(rig, 'ready').length === 1, 'the first daemon')
@@ -68,7 +68,7 @@ describe('restarts under load behind an inherited socket', () => {
     expect(json.filter(({ errorCode }) => errorCode === 'outcome_unknown').length).toBeGreaterThan(0)
   })
 
-  it('are watched by clients that notice a connect that is refused: without a holder there are some', async () => {
+  it('the clients of this test notice a refused connect: without a holder of the socket there are some', async () => {
     const rig = await Rig.start()
     const load = Load.start({ path: rig.listenPath, clients: 2, perConnection: 5 })
     await until(() => load.asked.length > 20, 'load')

@@ -2,9 +2,9 @@
 // as when a call fails, and more, since no file failed: every attempt has its completion or refusal, or one that says that
 // the outcome is unknown, in both files; and what a client was told is in both files, and not as unknown.
 import { describe, expect, it } from 'vitest'
+import { Harness } from './support/harness.ts'
 import { placesOf } from './support/places.ts'
-import { complaintsOf, countPoints, report, strike, WORKBENCHES } from './support/sweep.ts'
-import { Workbench } from './support/workbench.ts'
+import { complaintsOf, countPoints, HARNESSES, report, strike } from './support/sweep.ts'
 
 const MINUTE_MS = 60_000
 
@@ -37,14 +37,14 @@ const STRUCK = [
   ...['getsockopt', 'listen', 'mkdir', 'openat', 'rename', 'shutdown', 'socket', 'statx', 'write'],
 ]
 
-describe('a daemon that is killed', () => {
+describe('a sweep of SIGKILL', () => {
   it(
-    'at whichever system call, has left an attempt of whatever Sōzu got, and each attempt ends after a restart',
+    '[P1] [P5] no request reaches Sōzu before its attempt is on every required sink, and each attempt ends after a restart, at whichever system call the daemon is killed',
     async () => {
-      const benches = await Promise.all(Array.from({ length: WORKBENCHES }, () => Workbench.create()))
+      const harnesses = await Promise.all(Array.from({ length: HARNESSES }, () => Harness.create()))
       const places = placesOf(calls).filter(({ varies }) => varies !== true)
-      const points = await countPoints(benches, places, [null])
-      const swept = await strike(benches, points, 1)
+      const points = await countPoints(harnesses, places, [null])
+      const swept = await strike(harnesses, points, 1)
       console.log(
         `system calls at which the daemon was killed, of ${points.length} counted:\n${report(swept)}`,
       )
@@ -58,19 +58,19 @@ describe('a daemon that is killed', () => {
   )
 })
 
-describe('the sweep itself', () => {
-  it('reports the attempts without an ending that stand there before the restart, and none after it', async () => {
-    const bench = await Workbench.create()
+describe('the negative control of the sweep', () => {
+  it('the sweep reports the attempts that have no ending before the restart, and none after it', async () => {
+    const harness = await Harness.create()
     const places = placesOf({ files: [], rare: [], sent: ['write'] })
       .filter(({ name }) => name === 'what is sent')
       .map((place) => ({ ...place, phases: ['requests'] as const }))
-    const points = await countPoints([bench], places, [null])
+    const points = await countPoints([harness], places, [null])
     const before: string[] = []
     const after: string[] = []
     for (const point of points.filter(({ occurrence }) => occurrence % 7 === 3)) {
-      const outcomes = await bench.live({ setting: point.place.setting, requests: [point] })
-      before.push(...bench.inspect().map(({ rule }) => rule))
-      await bench.settle()
+      const outcomes = await harness.live({ setting: point.place.setting, requests: [point] })
+      before.push(...harness.inspect().map(({ rule }) => rule))
+      await harness.settle()
       after.push(...outcomes.flatMap(({ complaints }) => complaints.map(({ rule }) => rule)))
     }
     expect([...new Set(before)]).toEqual(['no ending'])

@@ -1,5 +1,5 @@
-// The judge is judged: lines that are broken in one way each, renderings that disagree, and what a rendering without
-// sanitising would write must all be refused, and good lines taken. Without this a green run of the others proves nothing.
+// The line checker must refuse lines that are broken in one way each, renderings that disagree, and unsanitised text, and
+// accept good lines. Without this a green run of the others proves nothing.
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { schema } from '../support/rig.ts'
@@ -22,7 +22,7 @@ describe('the line checker', () => {
   const goodText = good.text.toString('utf8')
   const goodJson = good.json.toString('utf8')
 
-  it('takes good lines, and finds in them what was sent', () => {
+  it('the line checker accepts good lines, and reads from them what was sent', () => {
     const [text, json] = [readTextLine(good.text), readJsonLine(good.json)]
     agree(text, json)
     for (const { originals, verb, stage } of [text, json]) {
@@ -62,13 +62,13 @@ describe('the line checker', () => {
     ['a reason too long', (line) => line.replace('reason=', `reason=${'x'.repeat(257)}`)],
     ['more than 8,000 bytes', (line) => line.replace('target=', `target=${'x'.repeat(8000)}`)],
   ]
-  it.each(badTexts)('refuses a text line with %s', (_, bad) => {
+  it.each(badTexts)('the line checker refuses a text line with %s', (_, bad) => {
     const line = bad(goodText)
     expect(line).not.toBe(goodText)
     expect(() => readTextLine(Buffer.from(line, 'utf8'))).toThrow(LineError)
   })
 
-  it('refuses a text line that is not UTF-8', () => {
+  it('the line checker refuses a text line that is not UTF-8', () => {
     const line = Buffer.from(goodText.replace('alice', 'al\u0001ce'), 'utf8')
     line[line.indexOf(1)] = 0xff
     expect(() => readTextLine(line)).toThrow(LineError)
@@ -90,7 +90,7 @@ describe('the line checker', () => {
     ['a hidden bidi override', (line) => line.replace('alice', 'al\\u202ece')],
     ['a hidden lone surrogate', (line) => line.replace('alice', 'al\\ud800ce')],
   ]
-  it.each(badJsons)('refuses a JSON line with %s', (_, bad) => {
+  it.each(badJsons)('the line checker refuses a JSON line with %s', (_, bad) => {
     const line = bad(goodJson)
     expect(line).not.toBe(goodJson)
     expect(() => readJsonLine(Buffer.from(line, 'utf8'))).toThrow(LineError)
@@ -101,12 +101,12 @@ describe('the line checker', () => {
     ['another original', (line: string) => line.replace(/raw\.backend_id=..../, 'raw.backend_id=AAAA')],
     ['no original', (line: string) => line.replace(/raw\.backend_id=[^,]*, /, '')],
     ['another result', (line: string) => line.replace('result=err', 'result=ok')],
-  ])('refuses two renderings that disagree: %s', (_, bad) => {
+  ])('the line checker refuses two renderings that disagree: %s', (_, bad) => {
     const text = readTextLine(Buffer.from(bad(goodText), 'utf8'))
     expect(() => agree(text, readJsonLine(good.json))).toThrow(LineError)
   })
 
-  it('refuses every unsafe character that a rendering without sanitising would show', () => {
+  it('the line checker refuses every unsafe character that an unsanitised rendering would show', () => {
     const kept = new KeptValue((value) => linesOf(schema, frameOf('remove_cluster', value)))
     const unsanitised = (value: string): Lines => {
       // What a line would be if the value had gone in as it came.
@@ -134,7 +134,7 @@ describe('the line checker', () => {
       expect(() => kept.hold(unsanitised(value), value), value).toThrow(LineError)
   })
 
-  it('refuses a rendering that makes two values one', () => {
+  it('the line checker refuses a rendering that makes two values one', () => {
     const forgetful = new KeptValue((value) =>
       linesOf(schema, frameOf('remove_cluster', value.replace(/\n/g, '?'))),
     )

@@ -18,7 +18,7 @@ const hasPeerPidfd = major > 6 || (major === 6 && minor >= 5)
 
 describe('a pid that was reused between connect and accept, 200 times', () => {
   it.skipIf(!hasPeerPidfd)(
-    '(needs Linux 6.5) gives no line a wrong name, and each line the right uid',
+    '(needs Linux 6.5) a reused pid gives no line a wrong process name, and each line has the right uid',
     async () => {
       const { clients, linesOf } = await reusePids([])
       for (const client of clients) {
@@ -36,7 +36,7 @@ describe('a pid that was reused between connect and accept, 200 times', () => {
     },
   )
 
-  it('on a kernel without pidfds of peers has every line say binding start_time, and the right uid', async () => {
+  it('on a kernel without pidfds of peers every line says binding start_time and has the right uid', async () => {
     const { clients, linesOf } = await reusePids([compileC('without-peerpidfd')])
     for (const client of clients) {
       // The wrong name is the known weakness of this binding, and what shows that the pid was really taken.

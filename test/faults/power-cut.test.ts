@@ -1,6 +1,6 @@
 // The power goes while clients are served, on a disk whose cache goes with it. What Sōzu's stand-in received by then, and
 // what it received afterwards, must be in the files that survived. That the disk does lose what was not flushed, and that
-// the judge sees it, is shown by the same cut with `durability = "write"`.
+// the test sees it, is shown by the same cut with `durability = "write"`.
 import { renameSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -15,7 +15,7 @@ import {
   unfinished,
   unnamedTears,
   withoutAttempt,
-} from './support/evidence.ts'
+} from './support/lines.ts'
 
 const CUTS = 25
 const CLIENTS = 4
@@ -79,7 +79,7 @@ function rotate(directory: string): void {
 
 describe('a power cut', () => {
   it.each(Array.from({ length: CUTS }, (_, index) => index + 1))(
-    '%i of 25 takes the attempt of no request that Sōzu received, and the next start ends what it cut short',
+    '[P1] [P5] power cut %i of 25 loses no attempt of a request that Sōzu received, and the next start completes every open attempt',
     async (index) => {
       const { rig, directory, received, json, text } = await cutPower(index, 'fdatasync')
       expect(received.length).toBeGreaterThan(0)
@@ -97,7 +97,7 @@ describe('a power cut', () => {
     },
   )
 
-  it('does take them where lines are only written: this disk loses what is not flushed, and the judge sees it', async () => {
+  it('a power cut does lose attempts with durability = "write": this disk loses unflushed blocks, and the test sees it', async () => {
     const losses: number[] = []
     for (let index = 1; index <= 3; index += 1) {
       const { before, json } = await cutPower(index, 'write')

@@ -18,17 +18,17 @@ import {
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Rig, until } from '../support/rig.ts'
+import { type Asked, Load } from './support/load.ts'
 import {
   contentOf,
   differences,
   type Entry,
   entriesOf,
   type Format,
-  twoStories,
+  fileDifferences,
   UNRECORDED,
   unrecorded,
-} from './support/ledger.ts'
-import { type Asked, Load } from './support/load.ts'
+} from './support/oracle.ts'
 
 /** Debian's account and group `daemon`, in place of sozu-auditd. */
 const ACCOUNT = 1
@@ -38,7 +38,7 @@ const RENAMES_BETWEEN = 4
 const AT_ONCE = 10
 
 describe('rotation at full load', () => {
-  it('200 times, by logrotate, rename and SIGHUP, and rename alone, loses, doubles, splits and reorders no line', async () => {
+  it('[P4] 200 rotations by logrotate, rename with SIGHUP and rename alone lose, double, split and reorder no line', async () => {
     const place = await Place.start()
     const load = Load.start({ path: place.rig.listenPath, clients: CLIENTS })
     for (let run = 0; run < LOGROTATE_RUNS; run += 1) {
@@ -54,7 +54,7 @@ describe('rotation at full load', () => {
     const [text, json] = [place.entries('text'), place.entries('json')]
     expect(differences(asked, text)).toEqual([])
     expect(differences(asked, json)).toEqual([])
-    expect(twoStories(text, json)).toEqual([])
+    expect(fileDifferences(text, json)).toEqual([])
     expect(unrecorded(place.rig.standin.received(), json)).toEqual([])
     // Neither file has a line that the journal did not count.
     expect([place.counted('text'), place.counted('json')]).toEqual([text.length, json.length])
@@ -64,7 +64,7 @@ describe('rotation at full load', () => {
     console.log(`rotation: ${asked.length} requests, ${place.rotations} rotations`)
   })
 
-  it('of a file that has only just been created costs no line and no request', async () => {
+  it('[P4] rotating a file that has just been created loses no line and refuses no request', async () => {
     const place = await Place.start()
     const load = Load.start({ path: place.rig.listenPath, clients: CLIENTS })
     for (let time = 0; time < 2 * AT_ONCE; time += 1) {
@@ -82,7 +82,7 @@ describe('rotation at full load', () => {
     expect(differences(asked, json)).toEqual([])
   })
 
-  it('is judged by a reader that sees what copytruncate loses', async () => {
+  it('the reader of this test sees the lines that copytruncate loses', async () => {
     const place = await Place.start()
     const client = await place.rig.client()
     const load = Load.start({ path: place.rig.listenPath, clients: 2 })
@@ -101,7 +101,7 @@ describe('rotation at full load', () => {
   })
 })
 
-describe('the reader of the files', () => {
+describe('the oracle', () => {
   const asked: readonly Asked[] = [
     { client: 0, verb: 'cluster_added', target: 'cluster:a', answer: 'ok', message: '' },
     { client: 0, verb: 'cluster_removed', target: 'cluster:b', answer: 'failure', message: 'not found' },
@@ -123,7 +123,7 @@ describe('the reader of the files', () => {
     line('completion', 'cluster_removed', 'cluster:b', 'err', 'B'),
   ] as const
 
-  it('has nothing to say when the lines are what the clients did', () => {
+  it('the oracle reports nothing when the lines are what the clients did', () => {
     expect(differences(asked, [first, second, third, fourth])).toEqual([])
   })
 
@@ -135,18 +135,18 @@ describe('the reader of the files', () => {
     ['wrong about the outcome', [first, { ...second, result: 'err' }, third, fourth]],
     ['under another request', [first, { ...second, request: 'C' }, third, fourth]],
     ['about nothing anybody asked', [first, second, third, fourth, { ...first, target: 'cluster:c' }]],
-  ])('names a line that is %s', (_, lines) => {
+  ])('the oracle names a line that is %s', (_, lines) => {
     expect(differences(asked, lines)).not.toEqual([])
   })
 
-  it('names the line where the two files differ', () => {
-    expect(twoStories([first, second], [first, second])).toEqual([])
-    expect(twoStories([first, second], [second, first])).not.toEqual([])
-    expect(twoStories([first], [first, second])).not.toEqual([])
+  it('the oracle names the line where the two files differ', () => {
+    expect(fileDifferences([first, second], [first, second])).toEqual([])
+    expect(fileDifferences([first, second], [second, first])).not.toEqual([])
+    expect(fileDifferences([first], [first, second])).not.toEqual([])
   })
 
   it.each(['text', 'json'] as const)(
-    'does not read a %s line that is torn or split in two',
+    'the oracle does not read a %s line that is torn or split in two',
     async (format) => {
       const place = await Place.start()
       await (await place.rig.client()).request('add_cluster', { cluster_id: 'a' })

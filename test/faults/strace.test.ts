@@ -16,7 +16,7 @@ const output = `100 1795327731.000100 openat(AT_FDCWD, "/a", O_RDONLY) = 3</a>
 `
 
 describe("strace's output", () => {
-  it('is read call by call, in the order in which they began, with what was injected', () => {
+  it("strace's output is read call by call, in the order in which calls began, with the injected faults", () => {
     expect(parseTrace(output).map(({ thread, call, injected }) => [thread, call, injected])).toEqual([
       [100, 'openat', false],
       [101, 'fdatasync', true],
@@ -26,7 +26,7 @@ describe("strace's output", () => {
     expect(parseTrace(output)[1]?.text).toBe('4</log/audit.jsonl>) = -1 EIO (Input/output error) (INJECTED)')
   })
 
-  it('of a single thread is read likewise', () => {
+  it("strace's output of a single thread is read likewise", () => {
     expect(parseTrace('1795327731.000100 close(3) = 0\n')).toEqual([
       { thread: 0, at: 1795327731.0001, call: 'close', text: '3) = 0', injected: false },
     ])
@@ -46,15 +46,15 @@ describe('a fault', () => {
     return { stdout, signal, lines: readFileSync(file, 'utf8').split('\n').slice(0, -1) }
   }
 
-  it('strikes the one call it is meant for, and no call on other files', () => {
+  it('a fault strikes the one call that it is meant for, and no call on other files', () => {
     expect(strike({ nth: 2, error: 'EMFILE' })).toEqual({ stdout: 'no 2\n', signal: null, lines: ['1', '3'] })
   })
 
-  it('that kills does so before the call is carried out', () => {
+  it('a fault that kills does so before the call is carried out', () => {
     expect(strike({ nth: 2, error: null })).toEqual({ stdout: '', signal: 'SIGKILL', lines: ['1'] })
   })
 
-  it('that comes too late strikes nothing', () => {
+  it('a fault that comes too late strikes nothing', () => {
     expect(strike({ nth: 4, error: 'EIO' })).toEqual({ stdout: '', signal: null, lines: ['1', '2', '3'] })
   })
 })

@@ -2,9 +2,9 @@
 // nothing that has no attempt line on the required files, the files are whole lines again after a restart, every attempt
 // has an ending, clients get answers that are true, and the daemon goes on, or says why it does not.
 import { describe, expect, it } from 'vitest'
+import { Harness } from './support/harness.ts'
 import { placesOf } from './support/places.ts'
-import { complaintsOf, countPoints, report, strike, WORKBENCHES } from './support/sweep.ts'
-import { Workbench } from './support/workbench.ts'
+import { complaintsOf, countPoints, HARNESSES, report, strike } from './support/sweep.ts'
 
 const ERRORS = ['EIO', 'ENOSPC', 'EINTR', 'EMFILE']
 /** Requests under a fault in the life of one daemon. */
@@ -34,16 +34,16 @@ const STRUCK = [
   ...['openat', 'rename', 'socket', 'statx', 'write'],
 ]
 
-const workbenches = (count: number): Promise<Workbench[]> =>
-  Promise.all(Array.from({ length: count }, () => Workbench.create()))
+const createHarnesses = (count: number): Promise<Harness[]> =>
+  Promise.all(Array.from({ length: count }, () => Harness.create()))
 
-describe('a system call that fails', () => {
+describe('a sweep of failing system calls', () => {
   it(
-    'whichever it is, costs no record, tears no line, and does not end the daemon without a word',
+    '[P1] [P2] [P4] no request reaches Sōzu before its attempt is on every required sink, no completion is lost and no torn line counts, whichever call fails',
     async () => {
-      const benches = await workbenches(WORKBENCHES)
-      const points = await countPoints(benches, placesOf(calls), ERRORS)
-      const swept = await strike(benches, points, PER_LIFE)
+      const harnesses = await createHarnesses(HARNESSES)
+      const points = await countPoints(harnesses, placesOf(calls), ERRORS)
+      const swept = await strike(harnesses, points, PER_LIFE)
       console.log(`system calls that failed, of ${points.length} counted:\n${report(swept)}`)
       expect(complaintsOf(swept)).toEqual([])
       expect(swept.unprovoked).toEqual([])
@@ -60,16 +60,16 @@ describe('a system call that fails', () => {
   )
 })
 
-describe('the sweep itself', () => {
-  it('reports requests without their attempt when requests may go on without a record', async () => {
-    const benches = await workbenches(1)
+describe('the negative control of the sweep', () => {
+  it('the sweep reports requests without their attempt when the daemon may forward without a record', async () => {
+    const harnesses = await createHarnesses(1)
     const allow = { on_audit_failure: 'allow' }
     const places = placesOf({ files: ['write', 'fdatasync'], rare: [], sent: [] })
       .filter(({ name }) => name === 'audit.jsonl')
       .map((place) => ({ ...place, setting: allow, phases: ['requests'] as const }))
-    const points = await countPoints(benches, places, ['EIO'])
+    const points = await countPoints(harnesses, places, ['EIO'])
     const swept = await strike(
-      benches,
+      harnesses,
       points.filter(({ occurrence }) => occurrence % 4 === 1),
       PER_LIFE,
     )

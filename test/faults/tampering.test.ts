@@ -24,8 +24,8 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { Rig, until } from '../support/rig.ts'
 import type { TestClient } from '../support/test-client.ts'
-import { contentOf, differences, entriesOf, type Format } from './support/ledger.ts'
 import { Load } from './support/load.ts'
+import { contentOf, differences, entriesOf, type Format } from './support/oracle.ts'
 
 const TIMES = 20
 const CLIENTS = 4
@@ -133,7 +133,7 @@ const deeds: readonly Deed[] = [
 
 const named = (chosen: readonly Deed[]) => chosen.map((deed) => [deed.deed, deed] as const)
 
-describe('by the next acknowledgement the line is in a proper file, and the deed is on record, when somebody', () => {
+describe('[P1] [P6] the next acknowledged line is in a proper file, and the tampering is on record, when somebody', () => {
   it.each(named(deeds))('%s, 20 times under load', async (_, { what, commit, harmless }) => {
     const rig = await Rig.start({ config: bothRequired })
     const probe = await rig.client()
@@ -173,9 +173,9 @@ describe('by the next acknowledgement the line is in a proper file, and the deed
   })
 })
 
-describe('a request whose line is written and not yet synced is acknowledged only with the line in a proper file, when somebody', () => {
+describe('[P1] a request whose line is written and not yet synced is acknowledged only with the line in a proper file, when somebody', () => {
   const inOneStep = deeds.filter(({ harmless, steps }) => harmless !== true && steps !== 2)
-  it.each(named(inOneStep))('%s in between', async (_, { what, commit }) => {
+  it.each(named(inOneStep))('%s between write and sync', async (_, { what, commit }) => {
     const rig = await Rig.start({ config: bothRequired })
     const probe = await rig.client()
     const file = rig.jsonPath
@@ -213,8 +213,8 @@ describe('a request whose line is written and not yet synced is acknowledged onl
   })
 })
 
-describe('a rename', () => {
-  it('is a rotation, not tampering: the new file opens with audit_log_opened and names no deed', async () => {
+describe('a rename of an audit file', () => {
+  it('a rename is a rotation and no tampering: the new file opens with audit_log_opened and names no tampering', async () => {
     const rig = await Rig.start({ config: bothRequired })
     const probe = await rig.client()
     for (let time = 0; time < TIMES; time += 1) {

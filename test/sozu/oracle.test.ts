@@ -1,16 +1,16 @@
-// Sōzu's own audit log as judge of ours: what both saw must be told in the same words, and the client must get the very
+// Sōzu's own audit log as the oracle of ours: what both saw must be told in the same words, and the client must get the very
 // bytes it would get without us. Where the two logs differ on purpose stands in one table, each row with its reason and
 // with what must hold; a difference without a row fails, and so does a row without a difference.
 import { createHash } from 'node:crypto'
 import { copyFileSync, mkdirSync, renameSync, rmdirSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
+import type { Conversation } from '../support/recorder.ts'
 import type { Line } from '../support/rig.ts'
 import { binaryOf, isInstalled, release } from '../support/sozu-release.ts'
 import { type SozuLine, SozuRig, type SozuRigOptions } from '../support/sozu-rig.ts'
-import type { Conversation } from '../support/tap.ts'
-import { type Difference, differences } from './judge.ts'
-import { comparable, play, replay } from './play.ts'
+import { type Difference, differences } from './compare.ts'
+import { comparable, replay, replayStep } from './replay.ts'
 import { run, Stage, type Step, script, send } from './script.ts'
 
 type Row = {
@@ -152,7 +152,7 @@ function isDigestOf(digested: string, text: string): boolean {
 const needed = new Set<Row>()
 
 /** Fails for a difference that no row of the table allows. */
-function expectSameStory(ours: Line, theirs: Parameters<typeof differences>[1]): void {
+function expectSameRecord(ours: Line, theirs: Parameters<typeof differences>[1]): void {
   const odd = differences(ours, theirs).filter((difference) => {
     const row = expected.find(
       ({ fields, verbs, holds }) =>
@@ -202,18 +202,18 @@ class Court {
     return { ours, theirs: theirs.filter(({ verb }) => !verb.endsWith('_worker_local')) }
   }
 
-  /** Plays one step in front of the daemon, compares the records, and the answers with those of the bare Sōzu. */
-  async judge(stage: Stage, step: Step): Promise<void> {
-    const conversations = await play(this.front, stage, step)
+  /** Replays one step in front of the daemon, compares the records, and the answers with those of the bare Sōzu. */
+  async compare(stage: Stage, step: Step): Promise<void> {
+    const conversations = await replayStep(this.front, stage, step)
     const { ours, theirs } = this.newLines()
     const last = ours.at(-1)
     if (last === undefined) throw new Error('we wrote nothing')
-    expectSameStory(last, theirs.at(-1))
+    expectSameRecord(last, theirs.at(-1))
     // Where Sōzu has a line for the attempt, it is ours as well.
     if (theirs.length === 2) {
       const attempt = ours.at(-2)
       expect(attempt?.stage).toBe('attempt')
-      if (attempt !== undefined) expectSameStory(attempt, theirs[0])
+      if (attempt !== undefined) expectSameRecord(attempt, theirs[0])
     }
     if (step.refused === true) expect(last.stage).toBe('refusal')
     else for (const conversation of conversations) await this.expectSameAnswers(conversation)
@@ -256,7 +256,7 @@ async function inCourt(
 describe.skipIf(!isInstalled(release))(
   `what Sōzu ${release} recorded is what we recorded, and the client got what Sōzu alone would have sent`,
   () => {
-    it.each(script)('$title', (step) => court.judge(stage, step))
+    it.each(script)('$title', (step) => court.compare(stage, step))
 
     it('when the working directory of Sōzu is gone', async () => {
       const gone = stage.file('gone')
@@ -264,7 +264,7 @@ describe.skipIf(!isInstalled(release))(
       await inCourt(
         async (own) => {
           rmdirSync(gone)
-          await own.judge(stage, send('', 'save_state', 'state.json'))
+          await own.compare(stage, send('', 'save_state', 'state.json'))
         },
         { cwd: gone },
       )
@@ -273,11 +273,11 @@ describe.skipIf(!isInstalled(release))(
     it('when the user is not on the list', () =>
       inCourt(
         async (own) => {
-          await own.judge(
+          await own.compare(
             stage,
             run('cluster add --id my_app --load-balancing-policy random', { refused: true }),
           )
-          const [conversation] = await play(own.front, stage, run('status'))
+          const [conversation] = await replayStep(own.front, stage, run('status'))
           if (conversation !== undefined) await own.expectSameAnswers(conversation)
         },
         { daemon: { command_allowed_uids: [12_345] } },
@@ -291,11 +291,11 @@ describe.skipIf(!isInstalled(release))(
           await client.request('set_metric_detail', { client_id: 'top:1:aa', ...change })
           const { ours, theirs } = own.newLines()
           const last = ours.at(-1)
-          if (last !== undefined) expectSameStory(last, theirs.at(-1))
+          if (last !== undefined) expectSameRecord(last, theirs.at(-1))
           expect(last?.result).toBe('ok')
         }
         client.close()
-        for (const conversation of own.front.tap.take()) await own.expectSameAnswers(conversation)
+        for (const conversation of own.front.recorder.take()) await own.expectSameAnswers(conversation)
       })
     })
 
@@ -313,29 +313,29 @@ describe.skipIf(!isInstalled(release))(
         expect(events[0]).toEqual(events[1])
         const { ours, theirs } = own.newLines()
         const last = ours.at(-1)
-        if (last !== undefined) expectSameStory(last, theirs.at(-1))
+        if (last !== undefined) expectSameRecord(last, theirs.at(-1))
       })
     })
 
     it('when a worker does not answer', async () => {
       await inCourt(async (own) => {
         for (const rig of [own.front, own.bare]) process.kill(await rig.workerPid(1), 'SIGSTOP')
-        await own.judge(stage, run('cluster add --id my_app --load-balancing-policy random'))
-        await own.judge(stage, run('upgrade --worker 1'))
+        await own.compare(stage, run('cluster add --id my_app --load-balancing-policy random'))
+        await own.compare(stage, run('upgrade --worker 1'))
       })
     })
 
     it.each(['shutdown', 'shutdown --hard'])('when Sōzu ends by sozu %s', async (command) => {
       await inCourt(async (own) => {
-        await own.judge(stage, run(command))
+        await own.compare(stage, run(command))
         expect(await Promise.all([own.front.sozuExited, own.bare.sozuExited])).toEqual([0, 0])
       })
     })
 
     it('when main and then the workers are upgraded', async () => {
       await inCourt(async (own) => {
-        await own.judge(stage, run('status'))
-        const conversations = await play(own.front, stage, run('upgrade'))
+        await own.compare(stage, run('status'))
+        const conversations = await replayStep(own.front, stage, run('upgrade'))
         const { ours, theirs } = own.newLines()
         const completions = ours.filter(({ stage: kind }) => kind === 'completion')
         expect(completions.map(({ verb }) => verb).sort()).toEqual([
@@ -345,7 +345,7 @@ describe.skipIf(!isInstalled(release))(
         ])
         for (const line of completions) {
           const same = theirs.find(({ verb, target }) => verb === line.verb && target === line.target)
-          expectSameStory(line, same)
+          expectSameRecord(line, same)
         }
         const [first] = conversations
         if (first !== undefined) await own.expectSameAnswers(first)
@@ -359,8 +359,8 @@ describe.skipIf(!isInstalled(release))(
         async (own) => {
           writeFileSync(`${binary}.new`, '#!/bin/sh\nexit 1\n', { mode: 0o755 })
           renameSync(`${binary}.new`, binary)
-          await own.judge(stage, send('', 'list_workers', {}))
-          await own.judge(stage, send('', 'upgrade_main', {}))
+          await own.compare(stage, send('', 'list_workers', {}))
+          await own.compare(stage, send('', 'upgrade_main', {}))
         },
         { binary },
       )
@@ -369,10 +369,10 @@ describe.skipIf(!isInstalled(release))(
     it('when a configuration that Sōzu cannot load takes it down', async () => {
       await inCourt(
         async (own) => {
-          const [conversation] = await play(own.front, stage, run('reload -f {dir}/missing.toml'))
+          const [conversation] = await replayStep(own.front, stage, run('reload -f {dir}/missing.toml'))
           const { ours, theirs } = own.newLines()
           const last = ours.at(-1)
-          if (last !== undefined) expectSameStory(last, theirs.at(-1))
+          if (last !== undefined) expectSameRecord(last, theirs.at(-1))
           expect(last?.extras.error_code).toBe('upstream_closed')
           // Sōzu alone would have closed the connection without a word.
           expect(conversation?.received.map((frame) => decodeResponse(frame).status)).toEqual([
@@ -393,12 +393,12 @@ describe.skipIf(!isInstalled(release))(
 describe.skipIf(!isInstalled(release))('the bytes', () => {
   it('that Sōzu sent are the bytes that the client got, and the bytes that the client sent are the bytes that Sōzu got', async () => {
     const ownStage = await Stage.set()
-    const rig = await SozuRig.start({ tapBehind: true })
+    const rig = await SozuRig.start({ recorderBehind: true })
     try {
       for (const step of script) {
-        rig.tapBehind.take()
-        const asked = await play(rig, ownStage, step)
-        const heard = rig.tapBehind.take().map(inHex)
+        rig.recorderBehind.take()
+        const asked = await replayStep(rig, ownStage, step)
+        const heard = rig.recorderBehind.take().map(inHex)
         if (step.refused === true) expect(heard, step.title).toEqual([])
         else for (const conversation of asked) expect(heard, step.title).toContainEqual(inHex(conversation))
       }

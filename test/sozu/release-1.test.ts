@@ -5,7 +5,7 @@ import { encodeFrame } from '../../src/protocol/frame.ts'
 import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import { isInstalled, oldRelease } from '../support/sozu-release.ts'
 import { SozuRig } from '../support/sozu-rig.ts'
-import { comparable, play, replay } from './play.ts'
+import { comparable, replay, replayStep } from './replay.ts'
 import { run, Stage, type Step, send } from './script.ts'
 
 /** A step, and the record it leaves: stage, verb, target, result, error code. */
@@ -122,7 +122,7 @@ describe.skipIf(!isInstalled(oldRelease))(`Sōzu ${oldRelease} behind the daemon
     'answers as it does alone, and is on record: $title',
     async ({ row: [step, lineStage, verb, target, result = 'ok', code = null] }) => {
       const before = front.ourLines().length
-      const conversations = await play(front, stage, step)
+      const conversations = await replayStep(front, stage, step)
       const lines = front.ourLines().slice(before)
       expect(lines.map((line) => line.stage)).toEqual(
         lineStage === 'completion' ? ['attempt', 'completion'] : [lineStage],
@@ -154,13 +154,13 @@ describe.skipIf(!isInstalled(oldRelease))(`Sōzu ${oldRelease} behind the daemon
       client.close()
       expect(front.ourLines().at(-1)?.stage).toBe('refusal')
     }
-    front.tap.take()
-    const [conversation] = await play(front, stage, run('status'))
+    front.recorder.take()
+    const [conversation] = await replayStep(front, stage, run('status'))
     expect(decodeResponse(conversation?.received.at(-1) ?? Buffer.alloc(0)).status).toBe(STATUS.ok)
   })
 
   it('ends by its own command line, which hears so', async () => {
-    const [conversation] = await play(front, stage, run('shutdown'))
+    const [conversation] = await replayStep(front, stage, run('shutdown'))
     const alone = conversation === undefined ? [] : await replay(bare.sozuPath, bare.schema, conversation)
     expect(comparable(front.schema, conversation?.received ?? [], front.dir)).toEqual(
       comparable(bare.schema, alone, bare.dir),

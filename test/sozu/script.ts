@@ -1,6 +1,6 @@
-// The script that is played to Sōzu: every request of the protocol, where it succeeds and where it fails, through the
+// The script that is replayed to Sōzu: every request of the protocol, where it succeeds and where it fails, through the
 // `sozu` command line wherever that has a sub-command. Steps run in order, since each one finds what those before it left.
-// `{http}` and the like stand for addresses and paths that are chosen when the script is played.
+// `{http}` and the like stand for addresses and paths that are chosen when the script is replayed.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
@@ -311,7 +311,7 @@ const backends: readonly Step[] = [
   run('backend add -i nobody --backend-id b1 -a [::1]:9'),
   run('backend remove -i my_app --backend-id b1 -a 127.0.0.1:9'),
   run('backend remove -i my_app --backend-id b1 -a 127.0.0.1:9'),
-  run('backend remove -i stranger --backend-id b1 -a 127.0.0.1:9'),
+  run('backend remove -i unknown --backend-id b1 -a 127.0.0.1:9'),
 ]
 
 const files = (name: string): string =>

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { StandinProcess } from '../support/rig.ts'
 import { isInstalled, release, repository } from '../support/sozu-release.ts'
 import { SozuRig } from '../support/sozu-rig.ts'
-import { comparable, play, replay } from './play.ts'
+import { comparable, replay, replayStep } from './replay.ts'
 import { Stage, script } from './script.ts'
 
 /** Where the stand-in falls short, and the steps whose answers show it. */
@@ -53,7 +53,7 @@ afterAll(async () => {
 
 describe.skipIf(!isInstalled(release))(`the stand-in answers as Sōzu ${release} does`, () => {
   it.each(answered)('$title', async (step) => {
-    const conversations = await play(sozu, stage, step)
+    const conversations = await replayStep(sozu, stage, step)
     const theirs: (readonly string[])[] = []
     const its: (readonly string[])[] = []
     for (const conversation of conversations) {

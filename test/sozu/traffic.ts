@@ -1,11 +1,11 @@
-// Traffic through Sōzu that a story can keep from draining: one HTTP request whose backend has begun to answer, and goes on
+// Traffic through Sōzu that a scenario can keep from draining: one HTTP request whose backend has begun to answer, and goes on
 // when it is told to.
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { expect, onTestFinished } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { until } from '../support/rig.ts'
 import { freePorts } from '../support/sozu-rig.ts'
-import type { Story } from './story.ts'
+import type { Scenario } from './scenario.ts'
 
 export type Traffic = {
   /** Resolves when the client's connection has ended, for whatever reason. */
@@ -19,7 +19,7 @@ export type Traffic = {
 const timeouts = { front_timeout: 60, back_timeout: 30, connect_timeout: 3, request_timeout: 10 }
 
 /** Sets Sōzu up for the request, sends it, and waits for the beginning of the answer. */
-export async function traffic(story: Story): Promise<Traffic> {
+export async function traffic(scenario: Scenario): Promise<Traffic> {
   const backend = await Backend.listen()
   const [port = 0] = await freePorts(1)
   const local = (at: number) => ({ ip: { v4: 0x7f00_0001 }, port: at })
@@ -34,7 +34,7 @@ export async function traffic(story: Story): Promise<Traffic> {
     ],
     ['add_backend', { ...web, backend_id: 'web-0', address: local(backend.port) }],
   ]
-  for (const [kind, value] of steps) expect((await story.ask(kind, value)).status, kind).toBe(STATUS.ok)
+  for (const [kind, value] of steps) expect((await scenario.ask(kind, value)).status, kind).toBe(STATUS.ok)
   const socket = connect({ port, host: '127.0.0.1' }).setEncoding('latin1')
   onTestFinished(() => {
     socket.destroy()

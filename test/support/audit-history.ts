@@ -1,6 +1,6 @@
 // Audit files as a life of the daemon leaves them: requests that overlap, rotations in the ways logrotate has, failures that end
 // in a torn line, crashes and restarts. Written by the rules of the format alone, so that what searches them is not
-// its own judge: what is unfinished is simply every attempt that was written and has no outcome.
+// its own oracle: what is unfinished is simply every attempt that was written and has no outcome.
 import {
   appendFileSync,
   existsSync,

@@ -9,9 +9,9 @@ import path from 'node:path'
 import { decodeContent } from '../../src/protocol/message.ts'
 import { compileSchema, type Schema } from '../../src/protocol/schema.ts'
 import { validateLine } from './record-schema.ts'
+import { Recorder } from './recorder.ts'
 import { DaemonProcess, type Line, until } from './rig.ts'
 import { binaryOf, release, repository } from './sozu-release.ts'
-import { Tap } from './tap.ts'
 import { TestClient } from './test-client.ts'
 
 const MARK = 'SOZU_RIG'
@@ -54,8 +54,8 @@ export type SozuRigOptions = {
   readonly sozuConfig?: string
   /** Further keys of the daemon's configuration; false: no daemon, clients talk to Sōzu itself. */
   readonly daemon?: TomlKeys | false
-  /** A second tap, between the daemon and Sōzu. */
-  readonly tapBehind?: true
+  /** A second recorder, between the daemon and Sōzu. */
+  readonly recorderBehind?: true
   /** Another binary than the installed one. */
   readonly binary?: string
   /** Working directory of Sōzu; the rig's own unless told. */
@@ -67,14 +67,14 @@ export class SozuRig {
   readonly schema: Schema
   readonly sozuPath: string
   readonly frontPath: string
-  readonly tapPath: string
+  readonly recorderPath: string
   readonly configPath: string
   readonly ourPath: string
   readonly oraclePath: string
   readonly #options: SozuRigOptions
   readonly #binary: string
-  #tap: Tap | null = null
-  #tapBehind: Tap | null = null
+  #recorder: Recorder | null = null
+  #recorderBehind: Recorder | null = null
   #daemon: DaemonProcess | null = null
   #sozu: ChildProcess | null = null
 
@@ -86,7 +86,7 @@ export class SozuRig {
     this.schema = schemaOf(version)
     this.sozuPath = path.join(this.dir, 'sozu.sock')
     this.frontPath = options.daemon === false ? this.sozuPath : path.join(this.dir, 'front.sock')
-    this.tapPath = path.join(this.dir, 'tap.sock')
+    this.recorderPath = path.join(this.dir, 'recorder.sock')
     this.configPath = path.join(this.dir, 'sozu.toml')
     this.ourPath = path.join(this.dir, 'audit.jsonl')
     this.oraclePath = path.join(this.dir, 'sozu-audit.jsonl')
@@ -97,9 +97,10 @@ export class SozuRig {
     const rig = new SozuRig(options)
     try {
       await rig.startSozu()
-      if (options.tapBehind) rig.#tapBehind = await Tap.listen(rig.file('behind.sock'), rig.sozuPath)
+      if (options.recorderBehind)
+        rig.#recorderBehind = await Recorder.listen(rig.file('behind.sock'), rig.sozuPath)
       if (options.daemon !== false) await rig.#startDaemon(options.daemon ?? {})
-      rig.#tap = await Tap.listen(rig.tapPath, rig.frontPath)
+      rig.#recorder = await Recorder.listen(rig.recorderPath, rig.frontPath)
       return rig
     } catch (error) {
       // Whatever went wrong: the processes that did start are ended, and the error is the caller's.
@@ -108,15 +109,15 @@ export class SozuRig {
     }
   }
 
-  get tap(): Tap {
-    if (this.#tap === null) throw new Error('this rig has no tap')
-    return this.#tap
+  get recorder(): Recorder {
+    if (this.#recorder === null) throw new Error('this rig has no recorder')
+    return this.#recorder
   }
 
-  /** The tap between the daemon and Sōzu. */
-  get tapBehind(): Tap {
-    if (this.#tapBehind === null) throw new Error('this rig has no tap behind the daemon')
-    return this.#tapBehind
+  /** The recorder between the daemon and Sōzu. */
+  get recorderBehind(): Recorder {
+    if (this.#recorderBehind === null) throw new Error('this rig has no recorder behind the daemon')
+    return this.#recorderBehind
   }
 
   get daemon(): DaemonProcess {
@@ -156,13 +157,13 @@ ${audit}${this.#options.sozuConfig ?? ''}`,
     return new Promise((resolve) => child.once('exit', resolve))
   }
 
-  /** Runs Sōzu's command line against the daemon (or against Sōzu, without one) through the tap. */
+  /** Runs Sōzu's command line against the daemon (or against Sōzu, without one) through the recorder. */
   async sozu(...args: readonly string[]): Promise<CommandResult> {
     const config = this.file('client.toml')
     if (!existsSync(config)) {
       writeFileSync(
         config,
-        `command_socket = "${this.tapPath}"\nctl_command_timeout = 10000\nlog_target = "file://${this.file('client.log')}"\n`,
+        `command_socket = "${this.recorderPath}"\nctl_command_timeout = 10000\nlog_target = "file://${this.file('client.log')}"\n`,
       )
     }
     const child = spawn(this.#binary, ['-c', config, ...args], {
@@ -180,9 +181,9 @@ ${audit}${this.#options.sozuConfig ?? ''}`,
     return { code, stdout, stderr }
   }
 
-  /** A connection of our own, through the tap. */
+  /** A connection of our own, through the recorder. */
   client(): Promise<TestClient> {
-    return TestClient.connect(this.tapPath, this.schema, {})
+    return TestClient.connect(this.recorderPath, this.schema, {})
   }
 
   /** Pid of a worker, as Sōzu itself has it. */
@@ -214,8 +215,8 @@ ${audit}${this.#options.sozuConfig ?? ''}`,
 
   /** Ends every process of this rig, by its pid, and removes the directory. */
   async end(): Promise<void> {
-    this.#tap?.close()
-    this.#tapBehind?.close()
+    this.#recorder?.close()
+    this.#recorderBehind?.close()
     await this.#daemon?.kill('SIGKILL')
     for (const pid of this.#processes()) kill(pid)
     await until(() => this.#processes().length === 0, "the end of Sōzu's processes")
@@ -226,7 +227,7 @@ ${audit}${this.#options.sozuConfig ?? ''}`,
     const config = this.file('auditd.toml')
     const keys = {
       listen_socket: this.frontPath,
-      command_socket: this.#tapBehind === null ? this.sozuPath : this.file('behind.sock'),
+      command_socket: this.#recorderBehind === null ? this.sozuPath : this.file('behind.sock'),
       audit_logs_json_target: this.ourPath,
       // Where there are both files, they are compared as soon as an answer is there.
       ...('audit_logs_target' in changes ? { audit_logs_target_required: true } : {}),

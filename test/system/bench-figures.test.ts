@@ -1,10 +1,10 @@
-// How the bench judges what it measured: pure code, tried on figures made up here. That the bench measures the right thing is
-// its own business (it refuses runs with a FAILURE, and files that lack a line).
+// How the bench compares figures with its targets, tried on made-up figures. The bench itself ensures that it measures the
+// right thing (it refuses runs with a FAILURE, and files that lack a line).
 import { describe, expect, it } from 'vitest'
 import { parseOptions } from '../../bench/options.ts'
 import type { Report } from '../../bench/report.ts'
 import { ratiosOf, rotated, spreadOf } from '../../bench/statistics.ts'
-import { judge } from '../../bench/targets.ts'
+import { verdictsOn } from '../../bench/targets.ts'
 
 const round = (perSecond: number, p50Us = 100) => ({
   requests: perSecond,
@@ -60,44 +60,44 @@ function reportOf(connections: number, ours: readonly number[], socats: readonly
 }
 
 describe('figures', () => {
-  it('have a median, whatever order they came in, and drop nothing', () => {
+  it('figures have a median, whatever their order, and none is dropped', () => {
     expect(spreadOf([9, 1, 5])).toEqual({ median: 5, min: 1, max: 9 })
     expect(spreadOf([4, 1, 2, 3])).toEqual({ median: 2.5, min: 1, max: 4 })
     expect(() => spreadOf([])).toThrow(RangeError)
   })
 
-  it('are set against what was measured in the same round, never against a median of other rounds', () => {
+  it('figures are compared with others of the same round, never with a median of other rounds', () => {
     // The medians, 20 and 50, would say 0.4.
     expect(ratiosOf([20, 100, 2], [10, 50, 100])).toEqual({ median: 2, min: 0.02, max: 2 })
     expect(ratiosOf([1], undefined)).toBeNull()
     expect(ratiosOf([1, 1], [0, 1])).toBeNull()
   })
 
-  it('come from contenders that each start a round in turn', () => {
+  it('figures come from contenders that each start a round in turn', () => {
     expect([0, 1, 2, 3].map((turn) => rotated(['a', 'b', 'c'], turn)[0])).toEqual(['a', 'b', 'c', 'a'])
     expect(rotated(['a', 'b', 'c'], 1)).toEqual(['b', 'c', 'a'])
   })
 })
 
 describe('a target', () => {
-  it('is met from its own value on, and missed below', () => {
-    expect(judge(reportOf(64, [100, 100], [100, 100])).map(({ met }) => met)).toEqual([true])
-    expect(judge(reportOf(64, [99, 99], [100, 100])).map(({ met }) => met)).toEqual([false])
+  it('a target is met from its own value on, and missed below', () => {
+    expect(verdictsOn(reportOf(64, [100, 100], [100, 100])).map(({ met }) => met)).toEqual([true])
+    expect(verdictsOn(reportOf(64, [99, 99], [100, 100])).map(({ met }) => met)).toEqual([false])
   })
 
-  it('of which nothing was measured is not judged', () => {
-    expect(judge(reportOf(256, [100], [100]))).toEqual([])
+  it('a target of which nothing was measured gets no verdict', () => {
+    expect(verdictsOn(reportOf(256, [100], [100]))).toEqual([])
   })
 })
 
 describe('the flags', () => {
-  it('that are none are refused, with what would be right', () => {
+  it('unknown flags are refused, with the right ones', () => {
     expect(() => parseOptions(['--load', 'everything'])).toThrow(/"everything" is none of mixed, /)
     expect(() => parseOptions(['--rounds', '1.5'])).toThrow(/no whole number/)
     expect(() => parseOptions(['--fast'])).toThrow(TypeError)
   })
 
-  it('leave the many lines out unless they are named', () => {
+  it('the flags leave the many lines out unless they are named', () => {
     expect(parseOptions([])?.sections).not.toContain('lines')
     expect(parseOptions(['--only', 'lines'])?.sections).toEqual(['lines'])
   })

@@ -10,17 +10,17 @@ const modules = readdirSync(dist, { recursive: true, encoding: 'utf8' }).filter(
 const codeOf = (file: string): string => readFileSync(path.join(dist, file), 'utf8')
 
 describe('the built program', () => {
-  it('finds protobufjs where it is installed: taken in, it would do without Buffer and Long and say nothing', () => {
+  it('the built program loads protobufjs as an installed package, since bundled it silently drops Buffer and Long', () => {
     const importing = modules.filter((file) => /from ["']protobufjs\/light\.js["']/.test(codeOf(file)))
     expect(importing).toEqual(expect.arrayContaining([path.join('protocol', 'schema.js')]))
     expect(modules.filter((file) => /inquire|protobuf\.js (v|runtime)/.test(codeOf(file)))).toEqual([])
   })
 
-  it.each(['koffi', 'posix'])('loads %s as an installed package', (name) => {
+  it.each(['koffi', 'posix'])('the built program loads %s as an installed package', (name) => {
     expect(modules.some((file) => codeOf(file).includes(`(import.meta.url)("${name}")`))).toBe(true)
   })
 
-  it('has a module for each of its own, and none of another folder’s name', () => {
+  it('the built program has a module for each of its own, and none of another folder’s name', () => {
     const src = path.join(import.meta.dirname, '../../src')
     const own = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'))
     const names = new Set(own.map((file) => file.replace(/\.ts$/, '.js')))

@@ -77,28 +77,28 @@ function internalCodes(): string[] {
 }
 
 describe('the reference', () => {
-  it('lists every key of a JSON line, in the order of the line', () => {
+  it('the reference lists every key of a JSON line, in the order of the line', () => {
     expect(column(table('Key', 'Type'), 0)).toEqual(keysOf(sample()))
   })
 
-  it('lists every request of the verb table with its verb and access', () => {
+  it('the reference lists every request of the verb table with its verb and access', () => {
     const documented = table('Request', 'Verb').map(([request, verb, , access]) => [request, verb, access])
     const known = Object.entries(verbTable).map(([request, { verb, access }]) => [request, verb, access])
     expect(documented.toSorted()).toEqual(known.toSorted())
   })
 
-  it('lists every error code a record can have, and no other', () => {
+  it('the reference lists every error code of a record, and no other', () => {
     expect(column(table('Code', 'Meaning'), 0).toSorted()).toEqual([...errorCodes].toSorted())
   })
 
-  it('lists every error code of the daemon itself, and no other', () => {
+  it('the reference lists every error code of the daemon itself, and no other', () => {
     expect(internalCodes().length).toBeGreaterThan(15)
     expect([...new Set(column(table('Code', 'Class'), 0))].toSorted()).toEqual(
       [...new Set(internalCodes())].toSorted(),
     )
   })
 
-  it('lists every line the daemon writes about itself', () => {
+  it('the reference lists every line that the daemon writes about itself', () => {
     const documented = column(table('Verb', 'Target', 'When', '`extras.detail`'), 0)
     const code = ['src/daemon/daemon.ts', 'src/daemon/own-records.ts', 'src/audit/journal/journal.ts']
       .map(read)
@@ -113,7 +113,7 @@ describe('the reference', () => {
 describe('the README', () => {
   const readme = read('README.md')
 
-  it('names only npm scripts that exist', () => {
+  it('the README names only npm scripts that exist', () => {
     const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> }
     for (const match of readme.matchAll(/npm (?:run )?(test|demo|build|lint\S*)/g))
       expect(scripts).toHaveProperty(match[1] ?? '')
@@ -167,7 +167,7 @@ describe('every document', () => {
     }
   })
 
-  it('that explains the configuration names every key', () => {
+  it('every document that explains the configuration names every key', () => {
     const text = read('config/sozu-auditd.toml')
     for (const key of configKeys) expect(text).toMatch(new RegExp(`^#? ?(for example: )?${key} = `, 'm'))
   })

@@ -27,7 +27,7 @@ async function everySinkRecovered(rig: Rig): Promise<void> {
 }
 
 describe('an audit file that cannot be written', () => {
-  it('refuses the request, tells the client why, and Sōzu hears nothing', async () => {
+  it('[P1] a request whose record cannot be written is refused with the reason, and Sōzu does not receive it', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     limitFileSize(rig, statSync(rig.jsonPath).size + 100)
@@ -40,7 +40,7 @@ describe('an audit file that cannot be written', () => {
     expect(rig.standin.received()).toEqual([])
   })
 
-  it('does so within half a second', inTime, async () => {
+  it('[P3] a request whose record cannot be written is refused within half a second', inTime, async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     limitFileSize(rig, statSync(rig.jsonPath).size + 100)
@@ -49,7 +49,7 @@ describe('an audit file that cannot be written', () => {
     expect(performance.now() - started).toBeLessThan(500)
   })
 
-  it('recovers by itself: torn line closed, what happened meanwhile written late, requests taken again', async () => {
+  it('[P4] [P6] a file that failed recovers by itself: its torn line is closed, pending lines are written late, requests are taken again', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     limitFileSize(rig, statSync(rig.jsonPath).size + 100)
@@ -76,7 +76,7 @@ describe('an audit file that cannot be written', () => {
     )
   })
 
-  it('does not let a flood of refused requests fill what the file is owed: ten lines a second, then a count', async () => {
+  it('[P8] a flood of refused requests does not fill the backlog of a file: ten lines a second, then a count', async () => {
     const rig = await Rig.start({ config: textRequired })
     const client = await rig.client()
     limitFileSize(rig, statSync(rig.jsonPath).size + 100)
@@ -98,7 +98,7 @@ describe('an audit file that cannot be written', () => {
     expect(rig.standin.received()).toEqual([])
   })
 
-  it("still lets the client have Sōzu's answer to what was forwarded, and writes the completion late", async () => {
+  it("[P2] when the completion cannot be written, the client still gets Sōzu's answer, and the completion follows late", async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     await rig.standin.control({ do: 'pause' })
@@ -119,7 +119,7 @@ describe('an audit file that cannot be written', () => {
     })
   })
 
-  it('is passed over with on_audit_failure = "allow", which is announced and owed', async () => {
+  it('with on_audit_failure = "allow" requests pass without a record, which is announced, and their lines follow late', async () => {
     const rig = await Rig.start({ config: { on_audit_failure: 'allow' } })
     await rig.daemon.until(({ msg, level }) => level === 'warn' && /on_audit_failure = "allow"/.test(msg))
     expect(rig.lines()[1]?.extras['detail']).toMatchObject({ on_audit_failure: 'allow' })
@@ -138,7 +138,7 @@ describe('an audit file that cannot be written', () => {
 
 describe('a disk that is slow but not broken', () => {
   it.skipIf(!isRoot)(
-    '(needs root) does not keep a client waiting longer than half a second',
+    '[P3] (needs root) a slow disk does not keep a client waiting longer than half a second',
     inTime,
     async () => {
       const rig = await Rig.start()
@@ -162,7 +162,7 @@ describe('a disk that is slow but not broken', () => {
 })
 
 describe('an audit file that vanishes', () => {
-  it('is replaced before the next record is acknowledged', async () => {
+  it('[P1] an audit file that vanishes is replaced before the next record is acknowledged', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     rmSync(rig.jsonPath)
@@ -178,7 +178,7 @@ describe('an audit file that vanishes', () => {
 
 describe('a frozen disk', () => {
   it.skipIf(!isRoot)(
-    '(needs root) costs its sink and nothing else: what meets it is refused, the other file goes on',
+    '[P7] (needs root) a frozen disk stops only its own file: requests that need it are refused, the other file goes on',
     async () => {
       const rig = await Rig.start({ daemon: false })
       const mount = mountImage(rig.dir)
@@ -202,7 +202,7 @@ describe('a frozen disk', () => {
     },
   )
 
-  it.skipIf(!isRoot)('(needs root) keeps no client waiting longer than half a second', inTime, async () => {
+  it.skipIf(!isRoot)('[P3] (needs root) no answer on a frozen disk takes half a second', inTime, async () => {
     const rig = await Rig.start({ daemon: false })
     const mount = mountImage(rig.dir)
     rig.configure({ audit_logs_json_target: `${mount.path}/audit.jsonl`, ...textRequired })

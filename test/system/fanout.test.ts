@@ -7,7 +7,7 @@ import { Rig, textRequired } from '../support/rig.ts'
 const cluster = (cluster_id: string) => ({ cluster_id })
 
 describe('the completion of a fanned-out request', () => {
-  it('says how many workers applied it, refused it, and should have', async () => {
+  it('the completion of a fanned-out request says how many workers applied it, refused it, and were expected to', async () => {
     const rig = await Rig.start({ config: textRequired })
     const client = await rig.client()
     await client.request('add_cluster', cluster('a'))
@@ -23,7 +23,7 @@ describe('the completion of a fanned-out request', () => {
     expect(rig.textLines().at(-1)).toContain('fanout=partial, workers=1/1/2')
   })
 
-  it("is an error when a worker stayed silent until Sōzu's time-out, although the client gets Sōzu's OK", async () => {
+  it("the completion is an error when a worker stayed silent until Sōzu's time-out, although the client gets Sōzu's OK", async () => {
     const rig = await Rig.start({ config: { worker_timeout: 1 }, standin: ['--worker-timeout-ms', '1000'] })
     await rig.standin.control({ do: 'silence_worker', worker: 0 })
     const client = await rig.client()
@@ -39,7 +39,7 @@ describe('a reload that would take Sōzu down', () => {
     ['a file that is not there', '/nonexistent/sozu.toml', null, /cannot be read by sozu-auditd \(ENOENT\)/],
     ['a file that is not TOML', 'bad.toml', 'command_socket = ', /is not TOML/],
     ['a directory', '/', null, /is not a regular file|EISDIR/],
-  ])('%s: is refused with the reason, recorded, and Sōzu hears nothing', async (_, file, content, words) => {
+  ])('a reload of %s is refused, recorded and not forwarded', async (_, file, content, words) => {
     const rig = await Rig.start()
     const target = file.startsWith('/') ? file : `${rig.dir}/${file}`
     if (content !== null) writeFileSync(target, content)
@@ -53,7 +53,7 @@ describe('a reload that would take Sōzu down', () => {
     expect(rig.standin.received()).toEqual([])
   })
 
-  it('is forwarded when it would not, and when the guard is off', async () => {
+  it('a reload is forwarded when its file is good, and when the guard is off', async () => {
     const rig = await Rig.start({ config: { guard_reload: false } })
     const client = await rig.client()
     writeFileSync(`${rig.dir}/good.toml`, 'worker_count = 2\n')

@@ -35,14 +35,14 @@ async function askAs(
 }
 
 describe('the actor', () => {
-  it('is the process that connected, by its own name, tied to it by its pidfd where the kernel has that', async () => {
+  it('the actor is the process that connected, by its own name, bound to it by its pidfd where the kernel has that', async () => {
     const rig = await Rig.start()
     const { actor } = await askAs(rig, { comm: Buffer.from('sozu-cli') }, 'a')
     expect(actor).toMatchObject({ comm: 'sozu-cli', uid: process.getuid?.() })
     expect(['pidfd', 'start_time']).toContain(actor['binding'])
   })
 
-  it.skipIf(!isRoot)('(needs root) is the uid of the client, with account name and role', async () => {
+  it.skipIf(!isRoot)("(needs root) the actor has the client's uid, account name and role", async () => {
     const rig = await Rig.start({ config: { listen_socket_mode: '0666' } })
     expect((await askAs(rig, { uid: 1 }, 'b')).actor).toMatchObject({
       uid: 1,
@@ -57,7 +57,7 @@ describe('the actor', () => {
     expect((await askAs(rig, {}, 'd')).actor).toMatchObject({ uid: 0, user: 'root', role: 'root' })
   })
 
-  it.skipIf(!isRoot)('(needs root) is held to the list by its uid, whoever asks beside it', async () => {
+  it.skipIf(!isRoot)('(needs root) the list of uids decides for each client by its own uid', async () => {
     const rig = await Rig.start({ config: { listen_socket_mode: '0666', command_allowed_uids: [1] } })
     expect(await askAs(rig, { uid: 1 }, 'b')).toMatchObject({ stage: 'attempt' })
     expect(await askAs(rig, { uid: 2 }, 'c')).toMatchObject({
@@ -67,7 +67,7 @@ describe('the actor', () => {
     })
   })
 
-  it('cannot forge a column, a line or another name with its process name', async () => {
+  it('[P4] a process name cannot forge a column, a line or another name', async () => {
     const rig = await Rig.start({ config: textRequired })
     const comm = Buffer.concat([Buffer.from('a\n, uid=0'), Buffer.from([0x1b, 0xff])])
     const { actor, extras } = await askAs(rig, { comm }, 'a')
@@ -76,7 +76,7 @@ describe('the actor', () => {
     for (const line of rig.textLines()) expect(line.match(/, actor_uid=/g)).toHaveLength(1)
   })
 
-  it('that calls itself "unknown" is not taken for one we know nothing of', async () => {
+  it('a process that calls itself "unknown" differs in a line from a process whose name is not known', async () => {
     const rig = await Rig.start({ config: textRequired })
     await askAs(rig, { comm: Buffer.from('unknown') }, 'a')
     expect(rig.textLines().at(-1)).toContain(`raw.comm=${Buffer.from('unknown').toString('base64')}`)

@@ -26,7 +26,7 @@ const cluster = (cluster_id: string) => ({ cluster_id })
 const main = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
 describe('the files of a fresh start', () => {
-  it('open with a line that differs from file to file, then say what the daemon runs with', async () => {
+  it('each fresh file opens with a line of its own, then says what the daemon runs with', async () => {
     const rig = await Rig.start({ config: textRequired })
     expect(rig.lines().map(({ verb }) => verb)).toEqual(['audit_log_opened', 'audit_started'])
     const [first] = rig.textLines()
@@ -37,14 +37,14 @@ describe('the files of a fresh start', () => {
     })
   })
 
-  it('have mode 0640 in a directory of mode 0750, whatever the umask', async () => {
+  it('fresh files have mode 0640 in a directory of mode 0750, whatever the umask', async () => {
     const rig = await Rig.start({ wrap: ['sh', '-c', 'umask 0007; exec "$0" "$@"'] })
     expect(statSync(rig.jsonPath).mode & 0o7777).toBe(0o640)
     expect(statSync(rig.textPath).mode & 0o7777).toBe(0o640)
     expect(statSync(path.dirname(rig.textPath)).mode & 0o7777).toBe(0o750)
   })
 
-  it('get a torn last line closed, and the loss named, at the next start', async () => {
+  it('[P4] the next start closes a torn last line with LF and names the loss', async () => {
     const rig = await Rig.start()
     await rig.daemon.kill('SIGKILL')
     const whole = readFileSync(rig.jsonPath)
@@ -60,14 +60,14 @@ describe('the files of a fresh start', () => {
 })
 
 describe('the socket', () => {
-  it('has its configured mode and is removed at the end', async () => {
+  it('the socket has its configured mode and is removed at the end', async () => {
     const rig = await Rig.start({ config: { listen_socket_mode: '0660' } })
     expect(statSync(rig.listenPath).mode & 0o777).toBe(0o660)
     await rig.daemon.kill('SIGTERM')
     expect(existsSync(rig.listenPath)).toBe(false)
   })
 
-  it.skipIf(process.getuid?.() !== 0)('(needs root) has its owner and group, by name or number', async () => {
+  it.skipIf(process.getuid?.() !== 0)('(needs root) owner and group of the socket are as set', async () => {
     const rig = await Rig.start({
       config: { listen_socket_mode: '0660', listen_socket_owner: 'daemon', listen_socket_group: '4711' },
     })
@@ -75,7 +75,7 @@ describe('the socket', () => {
     expect([uid, gid, mode & 0o777]).toEqual([1, 4711, 0o660])
   })
 
-  it('that is stale is replaced', async () => {
+  it('a stale socket is replaced', async () => {
     const rig = await Rig.start()
     await rig.daemon.kill('SIGKILL')
     expect(existsSync(rig.listenPath)).toBe(true)
@@ -84,7 +84,7 @@ describe('the socket', () => {
     expect((await client.request('status')).status).toBe(STATUS.ok)
   })
 
-  it('of another process that still serves is not taken over', async () => {
+  it('the socket of another process that still serves is not taken over', async () => {
     const rig = await Rig.start({ daemon: false })
     await listen(rig.listenPath)
     expect(await rig.spawnDaemon().exited).toMatchObject({ code: 78 })
@@ -92,7 +92,7 @@ describe('the socket', () => {
     expect(existsSync(rig.listenPath)).toBe(true)
   })
 
-  it('is not put where something else stands, which is left alone and named', async () => {
+  it('the socket does not replace another kind of file, which is left alone and named', async () => {
     const rig = await Rig.start({ daemon: false })
     writeFileSync(rig.listenPath, 'precious')
     expect(await rig.spawnDaemon().exited).toMatchObject({ code: 78 })
@@ -100,7 +100,7 @@ describe('the socket', () => {
     expect(readFileSync(rig.listenPath, 'utf8')).toBe('precious')
   })
 
-  it("is never Sōzu's own, not even by a link", async () => {
+  it("the socket is never Sōzu's own, not even by a link", async () => {
     const rig = await Rig.start({ daemon: false })
     rmSync(rig.listenPath, { force: true })
     symlinkSync(rig.commandPath, rig.listenPath)
@@ -108,7 +108,7 @@ describe('the socket', () => {
     expect(rig.daemon.stderr).toContain('same socket as command_socket')
   })
 
-  it("is never Sōzu's own, although neither exists yet and another directory name leads there", async () => {
+  it("the socket is never Sōzu's own, even if neither exists yet and another directory name leads there", async () => {
     const rig = await Rig.start({ daemon: false, standin: false })
     symlinkSync(rig.dir, path.join(rig.dir, 'link'))
     rig.configure({ command_socket: path.join(rig.dir, 'link', path.basename(rig.listenPath)) })
@@ -116,7 +116,7 @@ describe('the socket', () => {
     expect(rig.daemon.stderr).toContain('same socket as command_socket')
   })
 
-  it('can be one that the service manager passed on, which then stays', async () => {
+  it('the socket can be one that the service manager passed on, which then stays', async () => {
     const rig = await Rig.start({ daemon: false, without: ['listen_socket'] })
     const daemon = rig.spawnDaemon(['systemd-socket-activate', '-l', rig.listenPath])
     await until(() => existsSync(rig.listenPath), 'the socket')
@@ -148,7 +148,7 @@ function heldByHelper(pid: number): string[] | null {
 }
 
 describe('a stop', () => {
-  it('finishes what is in flight, writes a last line and ends with 0', async () => {
+  it('a stop finishes the requests in flight, writes a last line and ends with 0', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     await rig.standin.control({ do: 'pause' })
@@ -170,7 +170,7 @@ describe('a stop', () => {
     ])
   })
 
-  it('waits five seconds for an answer at most, and says that the outcome is unknown', async () => {
+  it('a stop waits at most five seconds for an answer, and then says that the outcome is unknown', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     await rig.standin.control({ do: 'pause' })
@@ -188,7 +188,7 @@ describe('a stop', () => {
     expect(completion?.extras.reason).toContain('the daemon stopped')
   })
 
-  it('is not held up by clients that are only connected', async () => {
+  it('a stop is not held up by idle clients', async () => {
     const rig = await Rig.start()
     await rig.client()
     const subscriber = await rig.client()
@@ -201,7 +201,7 @@ describe('a stop', () => {
 })
 
 describe('SIGHUP', () => {
-  it('after a rename: the next line starts a new file, and not one is lost', async () => {
+  it('[P4] after a rename and SIGHUP the next line starts a new file, and no line is lost', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     await client.request('add_cluster', cluster('a'))
@@ -221,7 +221,7 @@ describe('SIGHUP', () => {
     expect(rig.lines().at(-1)?.target).toBe('cluster:b')
   })
 
-  it('takes a new list of uids, with old and new in a record, and names what needs a restart', async () => {
+  it('SIGHUP applies a new list of uids, with old and new in a record, and names the settings that need a restart', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
@@ -236,7 +236,7 @@ describe('SIGHUP', () => {
     expect((await client.request('add_cluster', cluster('b'))).message).toMatch(/^unauthorized: /)
   })
 
-  it('with a bad file keeps the old settings and says so in a record', async () => {
+  it('SIGHUP with a bad file keeps the old settings and says so in a record', async () => {
     const rig = await Rig.start({ config: { command_allowed_uids: [4_000_000_000] } })
     writeFileSync(rig.configPath, 'listen_sockt = "/x"\n')
     rig.daemon.child.kill('SIGHUP')
@@ -248,7 +248,7 @@ describe('SIGHUP', () => {
 })
 
 describe('the service manager', () => {
-  it('hears READY, STATUS, WATCHDOG, RELOADING and STOPPING', async () => {
+  it('[P6] the service manager receives READY, STATUS, WATCHDOG, RELOADING and STOPPING', async () => {
     const socket = openNotifySocket()
     const rig = await Rig.start({ environment: { NOTIFY_SOCKET: socket.path, WATCHDOG_USEC: '200000' } })
     await until(() => socket.received().some((text) => /READY=1\nSTATUS=recording/.test(text)), 'READY')
@@ -264,7 +264,7 @@ describe('the service manager', () => {
 })
 
 describe('an operational log that cannot be written', () => {
-  it('costs log lines: clients are served, and a stop is a stop', async () => {
+  it('an operational log that cannot be written loses log lines only: clients are served, and a stop works', async () => {
     const rig = await Rig.start({ daemon: false })
     const daemon = rig.spawnDaemon(['sh', '-c', 'exec "$0" "$@" 2>/dev/full'])
     await until(() => existsSync(rig.listenPath), 'the socket')
@@ -278,7 +278,7 @@ describe('an operational log that cannot be written', () => {
 })
 
 describe('the wire schema', () => {
-  it('"1.1.1" refuses what a Sōzu 1.x would never answer', async () => {
+  it('the wire schema "1.1.1" refuses requests that a Sōzu 1.x would never answer', async () => {
     const rig = await Rig.start({ config: { wire_schema: '1.1.1' }, standin: ['--schema', '1.1.1'] })
     const client = await rig.client()
     expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
@@ -286,7 +286,7 @@ describe('the wire schema', () => {
     expect(rig.requests().at(-1)).toMatchObject({ stage: 'refusal', extras: { error_code: 'unknown_verb' } })
   })
 
-  it('can be a file of the operator, for a Sōzu newer than the daemon: verbs it cannot name are refused', async () => {
+  it('the wire schema can be a file of the operator, for a newer Sōzu: requests without a verb are refused', async () => {
     const rig = await Rig.start({ daemon: false })
     const table = JSON.parse(readFileSync(new URL('../../schema/sozu-2.1.0.json', import.meta.url), 'utf8'))
     table.messages.Request.brand_new = { tag: 99, oneof: 'request_type', type: 'string' }
@@ -309,7 +309,7 @@ describe('the wire schema', () => {
 })
 
 describe('the console mirror', () => {
-  it('shows the lines of the text file as they come', async () => {
+  it('the console mirror shows the lines of the text file as they come', async () => {
     const rig = await Rig.start({ daemon: false })
     rig.configure({ console: 'always', ...textRequired })
     const daemon = rig.spawnDaemon()
@@ -327,19 +327,19 @@ describe('the console mirror', () => {
 })
 
 describe('the daemon does not start', () => {
-  it('on a misspelt key, and names the right one', async () => {
+  it('the daemon does not start on a misspelt key, and names the right one', async () => {
     const rig = await Rig.start({ daemon: false, config: { audit_read: 'all' } })
     expect(await rig.spawnDaemon().exited).toMatchObject({ code: 78 })
     expect(rig.daemon.stderr).toContain('audit_reads')
   })
 
-  it('on a configuration that others may write', async () => {
+  it('the daemon does not start on a configuration that others may write', async () => {
     const rig = await Rig.start({ daemon: false })
     chmodSync(rig.configPath, 0o666)
     expect(await rig.spawnDaemon().exited).toMatchObject({ code: 78 })
   })
 
-  it('when an audit file cannot be had: a directory, a link, a file somebody else writes', async () => {
+  it("the daemon does not start when an audit file is a directory, a link or another writer's", async () => {
     const rig = await Rig.start({ daemon: false })
     mkdirSync(rig.jsonPath, { recursive: true })
     expect(await rig.spawnDaemon().exited).toMatchObject({ code: 74 })
@@ -354,7 +354,7 @@ describe('the daemon does not start', () => {
     await first.kill('SIGKILL')
   })
 
-  it('on a wrong command line: status 2', () => {
+  it('the daemon does not start on a wrong command line: status 2', () => {
     for (const args of [['run'], ['rn'], ['run', '--config'], ['run', '--konfig', 'x']]) {
       expect(spawnSync(process.execPath, [main, ...args]).status).toBe(2)
     }

@@ -29,7 +29,7 @@ const event = (kind: number): Buffer =>
   encodeResponse(STATUS.processing, 'main', encodeContent(schema, { event: { kind } }))
 
 describe('events behind a final, in one piece with it', () => {
-  it('reach the client after the final, as Sōzu sent them', async () => {
+  it('events behind a final reach the client after the final, as Sōzu sent them', async () => {
     const rig = await Rig.start({ standin: false })
     await fakeSozu(rig, (kind, socket) => {
       if (kind === 'subscribe_events') socket.write(event(26))
@@ -79,7 +79,7 @@ describe('a second final', () => {
     },
   )
 
-  it('that comes late after a reload holds the next request back, and never answers it', async () => {
+  it('a second final that comes late after a reload holds the next request back, and never answers it', async () => {
     const rig = await Rig.start({ standin: false })
     await fakeSozu(rig, (kind, socket) => {
       if (kind === 'reload_configuration') {

@@ -110,7 +110,7 @@ async function earlySozu(path: string): Promise<{ take: () => void; taken: () =>
 }
 
 describe('a thousand idle connections', () => {
-  it('cost little, and nobody else waits for them', async () => {
+  it('[P8] a thousand idle connections take little memory, and no other client waits for them', async () => {
     const rig = await Rig.start()
     const before = residentMib(rig)
     for (let batch = 0; batch < 10; batch += 1) await clients(rig, 100)
@@ -122,7 +122,7 @@ describe('a thousand idle connections', () => {
 })
 
 describe('frames of two megabytes', () => {
-  it('that are never finished are refused before they fill the memory, each with a record of its length', async () => {
+  it('[P8] unfinished frames of two megabytes are refused before they fill the memory, each with a record of its length', async () => {
     const rig = await Rig.start()
     const before = residentMib(rig)
     const half = encodeFrame(Buffer.alloc(1_999_000)).subarray(0, 1_990_000)
@@ -140,7 +140,7 @@ describe('frames of two megabytes', () => {
     expect(residentMib(rig) - before).toBeLessThan(160)
   })
 
-  it('reach Sōzu as they were sent, whatever is sent with them, and are hashed as such', async () => {
+  it('frames of two megabytes reach Sōzu as they were sent, whatever is sent with them, and are hashed as such', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     const ids = [1_990_000, 3, 300_000, 65_528, 70_000, 5].map((length, index) =>
@@ -164,7 +164,7 @@ describe('frames of two megabytes', () => {
     expect(attempts.map(({ extras }) => extras['request_sha256'])).toEqual(hashes)
   })
 
-  it('reach Sōzu whole even when it answers before it has taken them', async () => {
+  it('frames of two megabytes reach Sōzu whole even when it answers before it has read them', async () => {
     const rig = await Rig.start({ standin: false, daemon: false })
     const early = await earlySozu(rig.commandPath)
     await rig.startDaemon()
@@ -186,7 +186,7 @@ describe('frames of two megabytes', () => {
 })
 
 describe('more connections than there may be', () => {
-  it('are turned away with a FAILURE and a record; those who are in are served', async () => {
+  it('[P8] connections beyond the limit are rejected with a FAILURE and a record; earlier ones are served', async () => {
     const rig = await Rig.start({ wrap: ['prlimit', '--nofile=140:140'] })
     const client = await rig.client()
     expect((await client.request('status')).status).toBe(STATUS.ok)
@@ -205,7 +205,7 @@ describe('more connections than there may be', () => {
     await untilServed(rig)
   })
 
-  it('may write before they read why: nobody sees a broken pipe instead', async () => {
+  it('a rejected client may write before it reads the reason, and sees no broken pipe', async () => {
     const rig = await Rig.start({ config: { max_connections: 1 } })
     await rig.client()
     const late = await rig.client()
@@ -214,7 +214,7 @@ describe('more connections than there may be', () => {
     await late.ended
   })
 
-  it('are as many as max_connections says, also after a reload', async () => {
+  it('[P8] max_connections holds, also after a reload', async () => {
     const rig = await Rig.start({ config: { max_connections: 2 } })
     const [first, , third] = await clients(rig, 3)
     expect((await third?.final())?.message).toContain('(2 at most)')
@@ -226,7 +226,7 @@ describe('more connections than there may be', () => {
     expect((await first?.request('status'))?.status).toBe(STATUS.ok)
   })
 
-  it('cannot be promised beyond the limit on open files, neither at start nor by a reload', async () => {
+  it('[P8] max_connections beyond the limit on open files is refused, at start and by a reload', async () => {
     const wrap = ['prlimit', '--nofile=200:200']
     const rig = await Rig.start({ daemon: false, config: { max_connections: 35 } })
     const refused = rig.spawnDaemon(wrap)
@@ -244,7 +244,7 @@ describe('more connections than there may be', () => {
     expect(rig.requests()).toEqual([])
   })
 
-  it('are nothing a daemon with too few open files starts for: it says which limit is needed', async () => {
+  it('[P8] a daemon whose limit on open files is too low does not start, and says which limit it needs', async () => {
     const rig = await Rig.start({ daemon: false, standin: false })
     for (const files of [32, 64, 127]) {
       const daemon = rig.spawnDaemon(['prlimit', `--nofile=${files}:${files}`])
@@ -259,7 +259,7 @@ describe('more connections than there may be', () => {
 })
 
 describe.skipIf(!isRoot)('(needs root) one account', () => {
-  it('has a quarter of the connections, is told so, and leaves the rest to the others', async () => {
+  it('[P8] one account has a quarter of the connections, is told so, and leaves the rest to others', async () => {
     const rig = await Rig.start({ config: { listen_socket_mode: '0666', max_connections: 12 } })
     const told = await connectAs(rig, 4_000_001, 5)
     const why = 'too many connections of uid 4000001 (3 at most for one account)'
@@ -279,7 +279,7 @@ describe.skipIf(!isRoot)('(needs root) one account', () => {
     expect((await last.final()).message).toContain('too many connections (12 at most)')
   })
 
-  it('has as many connections as max_connections_per_uid says, and gets places back', async () => {
+  it('[P8] one account has as many connections as max_connections_per_uid says, and can use them again after closing', async () => {
     const rig = await Rig.start({ config: { listen_socket_mode: '0666', max_connections_per_uid: 1 } })
     const first = await connectAs(rig, 4_000_001, 2)
     expect(first[0]).toBe('held')
@@ -292,7 +292,7 @@ describe.skipIf(!isRoot)('(needs root) one account', () => {
 })
 
 describe('requests that Sōzu does not answer', () => {
-  it('are max_waiting_requests at most, half of that of one account; the others are told, recorded and stay connected', async () => {
+  it('[P8] at most max_waiting_requests wait, half of that of one account; the others get a FAILURE and a record and stay connected', async () => {
     const rig = await Rig.start({ config: { max_waiting_requests: 4 } })
     await rig.standin.control({ do: 'pause' })
     const waiting = await clients(rig, 2)
@@ -318,7 +318,7 @@ describe('requests that Sōzu does not answer', () => {
 describe('answers that clients do not take', () => {
   const answer = encodeResponse(STATUS.ok, 'x'.repeat(1_500_000)).toString('hex')
 
-  it('fill the share of their account, and then cost the connection, with a record, and refuse its requests', async () => {
+  it('[P8] unread answers fill the share of their account, and then close the connection, with a record, and its requests are refused', async () => {
     const rig = await Rig.start({ config: { max_buffered_bytes: 4_000_000 } })
     const [first, second, third] = await clients(rig, 3)
     for (const sleeper of [first, second]) {
@@ -346,7 +346,7 @@ describe('answers that clients do not take', () => {
     expect((await first?.final())?.message).toHaveLength(1_500_000)
   })
 
-  it('leave a line when the client is closed because two frames wait for it', async () => {
+  it('[P8] a client that is closed because two frames wait for it leaves a line', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     client.socket.pause()

@@ -1,5 +1,5 @@
 // Promises of what is packaged: units, accounts, directories, rotation, and the drop-in that lets the daemon in at Sōzu.
-// The programs that will read these files judge them, so they must be installed: without one the test fails and names
+// The programs that will read these files check them, so they must be installed: without one the test fails and names
 // the package. Units are verified in a root of their own, which holds empty programs at the paths the units name and
 // empty units for what they are ordered after: the machine that tests has neither the daemon nor Sōzu installed.
 import { execFile, spawnSync } from 'node:child_process'
@@ -102,12 +102,12 @@ function unitRoot(): string {
 describe('the units', () => {
   const verified = ['sozu-auditd.service', 'sozu-auditd.socket', 'sozu.service']
 
-  it('are clean to systemd-analyze verify, the drop-in of Sōzu included', () => {
+  it('the units pass systemd-analyze verify, the drop-in of Sōzu included', () => {
     const result = run('systemd', 'systemd-analyze', ['verify', `--root=${unitRoot()}`, ...verified])
     expect(result).toEqual({ status: 0, output: '' })
   })
 
-  it('would not be clean with a setting that systemd does not know', () => {
+  it('the units would fail systemd-analyze verify with a setting that systemd does not know', () => {
     const root = unitRoot()
     const unit = join(root, 'usr/lib/systemd/system/sozu-auditd.service')
     writeFileSync(unit, service.replace('KillMode=mixed', 'KillMode=mxied'))
@@ -115,7 +115,7 @@ describe('the units', () => {
     expect(result.output).toContain('mxied')
   })
 
-  it('leave an exposure of 1.5 at most', () => {
+  it('the units have an exposure of at most 1.5', () => {
     const unit = join(project, 'systemd/sozu-auditd.service')
     const { status, output } = run('systemd', 'systemd-analyze', [
       'security',
@@ -136,7 +136,7 @@ describe('the units', () => {
     'MemoryDenyWriteExecute',
     'DynamicUser',
     'PrivatePIDs',
-  ])('never set %s, which would take identity, or Node, away', (name) => {
+  ])('the units never set %s, which would break identity or Node', (name) => {
     expect(settings(service, name)).toEqual([])
   })
 
@@ -153,34 +153,34 @@ describe('the units', () => {
     ['RuntimeDirectoryPreserve', ['yes']],
     ['Restart', ['on-failure']],
     ['RestartPreventExitStatus', [`${EXIT.usage} ${EXIT.config}`]],
-  ])('set %s to %j', (name, values) => {
+  ])('the units set %s to %j', (name, values) => {
     expect(settings(service, name)).toEqual(values)
   })
 
-  it('give the daemon longer to stop than the five seconds it takes', () => {
+  it('the units give the daemon longer to stop than its five seconds', () => {
     expect(Number.parseInt(settings(service, 'TimeoutStopSec')[0] ?? '', 10)).toBeGreaterThan(5)
   })
 })
 
 describe('the packaged files agree', () => {
-  it('on the socket clients connect to', () => {
+  it('the packaged files agree on the socket that clients connect to', () => {
     expect(settings(socket, 'ListenStream')).toEqual([packaged.listenSocket])
     expect(dirname(packaged.listenSocket ?? '')).toBe(`/run/${settings(service, 'RuntimeDirectory')[0]}`)
     expect(tmpfiles).toContain(`\nd ${dirname(packaged.listenSocket ?? '')} `)
   })
 
-  it("on Sōzu's socket", () => {
+  it("the packaged files agree on Sōzu's socket", () => {
     expect(dropIn).toContain(`'s=${packaged.commandSocket};`)
   })
 
-  it('on the audit files', () => {
+  it('the packaged files agree on the audit files', () => {
     const files = [packaged.auditLogsTarget ?? '', packaged.auditLogsJsonTarget ?? '']
     expect(files.map(dirname)).toEqual(Array(2).fill(`/var/log/${settings(service, 'LogsDirectory')[0]}`))
     expect(logrotate).toContain(`\n${files.join(' ')} {\n`)
     expect(tmpfiles).toContain(`\nd ${dirname(files[0] ?? '')} 0750 `)
   })
 
-  it('on the accounts, each of which is made', () => {
+  it('the packaged files agree on the accounts, and make each of them', () => {
     const made = [...sysusers.matchAll(/^[ug] (\S+)/gm)].map(([, name]) => name)
     const used = [
       ...settings(service, 'User'),
@@ -198,7 +198,7 @@ describe('the packaged files agree', () => {
 })
 
 describe('the accounts and the directories', () => {
-  it('are what systemd-sysusers and systemd-tmpfiles make of their files', () => {
+  it('systemd-sysusers and systemd-tmpfiles make the accounts and the directories', () => {
     const root = join(directory, 'empty')
     mkdirSync(join(root, 'etc'), { recursive: true })
     const users = run('systemd', 'systemd-sysusers', [
@@ -246,14 +246,14 @@ describe('the rotation', () => {
     return path
   }
 
-  it('is read by logrotate without an error or a warning', () => {
+  it('logrotate reads the rotation without an error or a warning', () => {
     const { status, output } = run('logrotate', 'logrotate', ['-d', rotation('true')])
     expect(status, output).toBe(0)
     expect(output).toContain('(400 rotations)')
     expect(output).not.toMatch(/error|warning: (?!logrotate in debug mode)/i)
   })
 
-  it('renames each file, leaves a new one to the daemon, signals once, and compresses a rotation later', async () => {
+  it('the rotation renames each file, leaves a new one to the daemon, signals once, and compresses a rotation later', async () => {
     const signals = join(directory, 'signals')
     const file = rotation(`echo HUP >>${signals}`)
     const logs = join(directory, 'logs')
@@ -285,7 +285,7 @@ describe('the rotation', () => {
     expect(statSync(join(logs, `${names[1]}.gz`)).mode & 0o777).toBe(0o640)
   })
 
-  it('never copies and truncates, and keeps twelve months', () => {
+  it('the rotation never copies and truncates, and keeps twelve months', () => {
     expect(logrotate).not.toMatch(/^\s*(copytruncate|copy|create|size|maxsize|minsize|shred)\b/m)
     const rotations = Number(/^\s*rotate (\d+)$/m.exec(logrotate)?.[1])
     const days = Number(/^\s*maxage (\d+)$/m.exec(logrotate)?.[1])
@@ -306,7 +306,7 @@ describe("the drop-in of Sōzu's unit", () => {
       .replaceAll('u:sozu-auditd:', 'u:4711:')
   }
 
-  it('lets the daemon in even though Sōzu replaces an old socket, is slow to bind and sets 0600 late', async () => {
+  it("the drop-in opens Sōzu's socket to the daemon even if Sōzu replaces an old socket, binds slowly and sets 0600 late", async () => {
     const path = join(directory, 'sozu.sock')
     // What a killed Sōzu leaves behind: a socket of mode 0600 that nobody listens on.
     const leave = `require('node:net').createServer().listen(process.argv[1], () => process.kill(process.pid, 9))`
@@ -332,7 +332,7 @@ describe("the drop-in of Sōzu's unit", () => {
     expect(parent).toMatch(/^user:4711:--x$/m)
   })
 
-  it('never keeps Sōzu from starting', () => {
+  it('the drop-in never keeps Sōzu from starting', () => {
     expect(settings(dropIn, 'ExecStartPost')[0]).toMatch(/^-\+\/bin\/sh /)
     expect(settings(dropIn, 'ExecStart')).toEqual([])
     expect(settings(dropIn, 'ExecStartPre')).toEqual([])

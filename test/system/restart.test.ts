@@ -25,7 +25,7 @@ const outcomes = (lines: readonly Line[]): Line[] =>
   lines.filter(({ extras }) => extras.error_code === 'outcome_unknown')
 
 describe('a daemon that was killed', () => {
-  it('has the next run complete what was in flight, once, in both files, with the ulids of the attempt', async () => {
+  it('[P5] the next run completes every open attempt of a killed daemon, once, in both files, with the ulids of the attempt', async () => {
     const rig = await killedRig()
     await rig.startDaemon()
     const lines = rig.lines()
@@ -62,7 +62,7 @@ describe('a daemon that was killed', () => {
         rmSync(file)
       },
     ],
-  ])('has it found in a file that was %s meanwhile', async (_, rotate) => {
+  ])('[P5] an open attempt is found in a file that was %s', async (_, rotate) => {
     const rig = await killedRig()
     for (const file of [rig.jsonPath, rig.textPath]) rotate(file)
     await rig.startDaemon()
@@ -74,7 +74,7 @@ describe('a daemon that was killed', () => {
     ])
   })
 
-  it('that had stopped in order leaves nothing to find', async () => {
+  it('a daemon that stopped in order leaves no open attempt', async () => {
     const rig = await Rig.start({ config: textRequired })
     const client = await rig.client()
     await client.request('add_cluster', cluster('a'))
@@ -86,7 +86,7 @@ describe('a daemon that was killed', () => {
 })
 
 describe('an optional file that cannot be opened', () => {
-  it('does not keep the daemon from starting, and has everything when it can', async () => {
+  it('[P7] an optional file that cannot be opened does not keep the daemon from starting, and gets every line when it can', async () => {
     const rig = await Rig.start({ daemon: false })
     const blocked = `${rig.dir}/blocked`
     writeFileSync(blocked, '')

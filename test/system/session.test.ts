@@ -9,7 +9,7 @@ const address = { ip: { v4: 0x7f000001 }, port: 8080 }
 const cluster = (cluster_id: string) => ({ cluster_id, sticky_session: false, https_redirect: false })
 
 describe('one request', () => {
-  it('is recorded before Sōzu hears of it, and its completion before the client hears of the answer', async () => {
+  it('[P1] [P2] a request is recorded before Sōzu receives it, and its completion before the client receives the answer', async () => {
     const rig = await Rig.start()
     await rig.standin.control({ do: 'pause' })
     const client = await rig.client()
@@ -38,7 +38,7 @@ describe('one request', () => {
     expect(completion?.extras).toMatchObject({ fanout: { status: 'ok' }, client_gone: false })
   })
 
-  it('reaches Sōzu as the bytes the client sent, and the answer reaches the client as the bytes Sōzu sent', async () => {
+  it('a request reaches Sōzu as the bytes that the client sent, and the answer reaches the client as the bytes that Sōzu sent', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     const frame = client.frame('add_backend', { cluster_id: 'c', backend_id: 'b', address })
@@ -53,7 +53,7 @@ describe('one request', () => {
     expect(rig.standin.received()).toMatchObject([{ payload: frame.subarray(8).toString('hex') }])
   })
 
-  it('has the same lines in the text file as in the JSON file, in the same order', async () => {
+  it('a request has the same lines in the text file as in the JSON file, in the same order', async () => {
     const rig = await Rig.start({ config: textRequired })
     const client = await rig.client()
     await client.request('add_cluster', cluster('a'))
@@ -66,7 +66,7 @@ describe('one request', () => {
 })
 
 describe('several requests at once', () => {
-  it('get an answer each, in order, with two records each', async () => {
+  it('pipelined requests get one answer each, in order, with two records each', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     const names = Array.from({ length: 12 }, (_, index) => `c${index}`)
@@ -77,7 +77,7 @@ describe('several requests at once', () => {
     expect(rig.standin.received()).toHaveLength(12)
   })
 
-  it('are answered in full although the client has half-closed its side', async () => {
+  it('pipelined requests are all answered although the client has half-closed its side', async () => {
     const rig = await Rig.start()
     const client = await rig.client({ allowHalfOpen: true })
     client.socket.end(Buffer.concat([client.frame('add_cluster', cluster('a')), client.frame('status')]))
@@ -86,7 +86,7 @@ describe('several requests at once', () => {
     await client.ended
   })
 
-  it('from different clients do not wait for each other', async () => {
+  it('requests of different clients do not wait for each other', async () => {
     const rig = await Rig.start()
     const [slow, quick] = [await rig.client(), await rig.client()]
     await rig.standin.control({ do: 'pause' })
@@ -116,7 +116,7 @@ describe('bad input', () => {
     expect(rig.standin.received()).toEqual([])
   })
 
-  it('a payload with two readings is refused with path and offset, and the connection lives on', async () => {
+  it('a payload with two readings is refused with path and offset, and the connection stays open', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     const once = client.frame('remove_cluster', 'a').subarray(8)
@@ -142,7 +142,7 @@ describe('bad input', () => {
     expect(rig.standin.received()).toHaveLength(1)
   })
 
-  it('a frame that is never finished leaves a record and reaches nobody', async () => {
+  it('a frame that is never finished leaves a record and does not reach Sōzu', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     client.write(client.frame('remove_cluster', 'abc').subarray(0, 11))
@@ -153,7 +153,7 @@ describe('bad input', () => {
     expect(rig.standin.received()).toEqual([])
   })
 
-  it('in a flood leaves ten lines a second and a count of the rest', async () => {
+  it('[P8] a flood of bad input leaves ten lines a second and a count of the rest', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     const bad = encodeFrame(Buffer.from([0xff]))
@@ -170,7 +170,7 @@ describe('bad input', () => {
     expect(summaries()[0]?.actor.uid).toBe(process.getuid?.())
   })
 
-  it('in a cluster id forges neither column nor line nor head nor colour in any file', async () => {
+  it('[P4] a hostile cluster id forges neither column nor line nor head nor colour in any file', async () => {
     const rig = await Rig.start({ config: textRequired })
     const client = await rig.client()
     const forged =
@@ -195,7 +195,7 @@ describe('bad input', () => {
 })
 
 describe('an actor that is not on the list', () => {
-  it("gets Sōzu's own words and a record, Sōzu not so much as a connection, and stays connected", async () => {
+  it("an actor that is not on the list gets Sōzu's own words and a record, Sōzu no connection, and the client stays connected", async () => {
     const rig = await Rig.start({ config: { command_allowed_uids: [4_000_000_000] } })
     const client = await rig.client()
     const uid = process.getuid?.()
@@ -216,7 +216,7 @@ describe('an actor that is not on the list', () => {
 })
 
 describe('a long request of an actor that is not on the list', () => {
-  it('is refused and recorded without being read', async () => {
+  it('a long request of an actor that is not on the list is refused and recorded without being read', async () => {
     const rig = await Rig.start({ config: { command_allowed_uids: [4_000_000_000] } })
     const client = await rig.client()
     const frame = client.frame('remove_cluster', 'x'.repeat(70_000))
@@ -233,8 +233,8 @@ describe('a long request of an actor that is not on the list', () => {
   })
 })
 
-describe('Sōzu away', () => {
-  it('is said to the client and in the completion, and the request was not forwarded', async () => {
+describe('Sōzu out of reach', () => {
+  it('[P6] the client and the completion say that Sōzu is out of reach and that the request was not forwarded', async () => {
     const rig = await Rig.start({ standin: false })
     const client = await rig.client()
     const answer = await client.request('add_cluster', cluster('a'))
@@ -247,7 +247,7 @@ describe('Sōzu away', () => {
     expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
   })
 
-  it('in mid-request: the client hears that the outcome is unknown, then the end; nothing is sent twice', async () => {
+  it('[P2] when Sōzu leaves in mid-request the client is told that the outcome is unknown, the connection ends, and nothing is sent twice', async () => {
     const rig = await Rig.start()
     await rig.standin.control({ do: 'close_next', when: 'after_processing' })
     const client = await rig.client()
@@ -260,7 +260,7 @@ describe('Sōzu away', () => {
     expect(rig.standin.received()).toHaveLength(1)
   })
 
-  it('while idle ends the client connection too, as Sōzu itself would have', async () => {
+  it("when Sōzu leaves an idle connection the client's connection ends too, as it would with Sōzu itself", async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     expect((await client.request('status')).status).toBe(STATUS.ok)
@@ -270,7 +270,7 @@ describe('Sōzu away', () => {
 })
 
 describe('a client that leaves', () => {
-  it('in mid-request still gets its completion record, which says so', async () => {
+  it('[P2] the request of a client that leaves in mid-request still gets its completion, which says so', async () => {
     const rig = await Rig.start()
     await rig.standin.control({ do: 'pause' })
     const client = await rig.client()
@@ -282,7 +282,7 @@ describe('a client that leaves', () => {
     expect(completion).toMatchObject({ result: 'ok', extras: { client_gone: true } })
   })
 
-  it('leaves a line for each request it did not wait for, and none of those reaches Sōzu', async () => {
+  it('a client that leaves has a line for each request that it did not wait for, and none of those reaches Sōzu', async () => {
     const rig = await Rig.start()
     await rig.standin.control({ do: 'pause' })
     const client = await rig.client()
@@ -305,7 +305,7 @@ describe('a client that leaves', () => {
     expect(rig.standin.received()).toHaveLength(1)
   })
 
-  it('does not leave its upstream connection behind', async () => {
+  it('a client that leaves does not leave its upstream connection open', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     await client.request('status')
@@ -315,7 +315,7 @@ describe('a client that leaves', () => {
 })
 
 describe('a subscription', () => {
-  it('is recorded before it is forwarded, and events are relayed while requests go on', async () => {
+  it('[P1] a subscription is recorded before it is forwarded, and events are relayed while requests go on', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     client.send('subscribe_events')
@@ -329,7 +329,7 @@ describe('a subscription', () => {
     expect((await client.request('status')).status).toBe(STATUS.ok)
   })
 
-  it('ends with Sōzu', async () => {
+  it('a subscription ends with Sōzu', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     client.send('subscribe_events')
@@ -340,7 +340,7 @@ describe('a subscription', () => {
 })
 
 describe('a second final', () => {
-  it('is swallowed: the next request gets its own answer', async () => {
+  it('a second final is swallowed: the next request gets its own answer', async () => {
     const rig = await Rig.start()
     await rig.standin.control({ do: 'fail_reload', text: 'no such thing' })
     const client = await rig.client()
@@ -354,7 +354,7 @@ describe('a second final', () => {
 })
 
 describe('a listener update', () => {
-  it("shows the old values Sōzu has, and what Sōzu's own log never shows", async () => {
+  it("the record of a listener update shows the old values that Sōzu has, which Sōzu's own log never shows", async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     await client.request('add_http_listener', { address, sticky_name: 'S', front_timeout: 60 })
@@ -372,7 +372,7 @@ describe('a listener update', () => {
 })
 
 describe('an upgrade of main', () => {
-  it('counts the boot generation up once it was answered OK; a restart counts from 0 again', async () => {
+  it('an upgrade of main increments boot_generation once it was answered OK; a restart counts from 0 again', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     // From here on it is known which process answers.
@@ -392,7 +392,7 @@ describe('an upgrade of main', () => {
 })
 
 describe('a client that does not read', () => {
-  it('is closed when two frames wait for it, and Sōzu is still read to the end', async () => {
+  it("[P8] a client that does not read is closed when two frames wait for it, and Sōzu's answer is still read to the end", async () => {
     const rig = await Rig.start({
       // A hundred requests: how long a disk takes to sync is not what this is about.
       config: { max_command_buffer_size: 65_536, durability: 'write' },
@@ -414,7 +414,7 @@ describe('a client that does not read', () => {
 })
 
 describe('reads', () => {
-  it('leave a line when they reveal secrets, and none otherwise, by default', async () => {
+  it('[P1] reads leave a line when they reveal secrets, and none otherwise, by default', async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     for (const kind of ['list_workers', 'list_listeners', 'status', 'query_certificates_from_the_state']) {
@@ -426,7 +426,7 @@ describe('reads', () => {
     ])
   })
 
-  it('all leave a line with audit_reads = "all", none with "none"', async () => {
+  it('all reads leave a line with audit_reads = "all", none with "none"', async () => {
     for (const [auditReads, expected] of [
       ['all', 2],
       ['none', 0],

@@ -16,11 +16,11 @@ import { STATUS } from '../../src/protocol/message.ts'
 import { Rig } from '../support/rig.ts'
 
 const isRoot = process.getuid?.() === 0
-const STRANGER = 4_000_009
+const OTHER_UID = 4_000_009
 const shippedSchema = fileURLToPath(new URL('../../schema/sozu-2.1.0.json', import.meta.url))
 
 describe("a command socket that has become the daemon's own", () => {
-  it('is not forwarded to: the request fails once, in words and on record, and does not go round', async () => {
+  it("a command socket that has become the daemon's own gets no request: it fails once, with a reason and a record, and does not loop", async () => {
     const rig = await Rig.start()
     const client = await rig.client()
     expect((await client.request('add_cluster', { cluster_id: 'before' })).status).toBe(STATUS.ok)
@@ -45,28 +45,28 @@ describe("a command socket that has become the daemon's own", () => {
 })
 
 describe.skipIf(!isRoot)('(needs root) a file that belongs to somebody else', () => {
-  it('is not read as the wire schema, which decides what a request means', async () => {
+  it('a file of another account is not read as the wire schema', async () => {
     const rig = await Rig.start({ daemon: false, standin: false })
     const schema = path.join(rig.dir, 'schema.json')
     copyFileSync(shippedSchema, schema)
     rig.configure({ wire_schema: schema })
-    chownSync(schema, STRANGER, STRANGER)
+    chownSync(schema, OTHER_UID, OTHER_UID)
     const refused = rig.spawnDaemon()
     expect(await refused.exited).toMatchObject({ code: 78 })
-    expect(refused.stderr).toContain(`cannot be trusted: ${schema}: owned by uid ${STRANGER}`)
+    expect(refused.stderr).toContain(`cannot be trusted: ${schema}: owned by uid ${OTHER_UID}`)
     chownSync(schema, 0, 0)
     const daemon = rig.spawnDaemon()
     await daemon.until(({ msg }) => msg === 'ready')
   })
 
-  it('is not written to as an audit file: whoever owns it could change what it says', async () => {
+  it('a file of another account is not written to as an audit file', async () => {
     const rig = await Rig.start({ daemon: false, standin: false })
     mkdirSync(path.dirname(rig.jsonPath), { mode: 0o750 })
     writeFileSync(rig.jsonPath, '', { mode: 0o640 })
-    chownSync(rig.jsonPath, STRANGER, STRANGER)
+    chownSync(rig.jsonPath, OTHER_UID, OTHER_UID)
     const refused = rig.spawnDaemon()
     expect(await refused.exited).toMatchObject({ code: 74 })
-    expect(refused.stderr).toContain(`belongs to uid ${STRANGER}, who could change it`)
+    expect(refused.stderr).toContain(`belongs to uid ${OTHER_UID}, who could change it`)
     expect(rig.lines()).toEqual([])
     chownSync(rig.jsonPath, 0, 0)
     const daemon = rig.spawnDaemon()

@@ -1,4 +1,4 @@
-// Judges what a run left behind: audit files, what Sōzu's stand-in received, what the clients were told. Shares no code with
+// Checks what a run left behind: audit files, what Sōzu's stand-in received, what the clients were told. Shares no code with
 // the daemon: both renderings are read by readers of its own, written from docs/observability.md. A line the daemon wrote
 // late does not count as written before; a piece of a line counts as nothing, and must be accounted for.
 import { createHash } from 'node:crypto'
@@ -13,8 +13,8 @@ export type Stream = {
   readonly files: readonly { readonly name: string; readonly content: Buffer }[]
 }
 
-export type Evidence = {
-  /** Only requests of this time (RFC 3339 without the Z, the end not included) are judged: others belong to other runs. */
+export type ObservedRun = {
+  /** Only requests of this time (RFC 3339 without the Z, the end not included) are checked: others belong to other runs. */
   readonly since: string
   readonly until: string
   /** The daemon may forward nothing that is not in these. */
@@ -43,7 +43,7 @@ export type Rule =
 
 export type Complaint = { readonly rule: Rule; readonly about: string }
 
-/** One line about a request, as far as it is judged. */
+/** One line about a request, as far as it is checked. */
 type Line = {
   readonly ts: string
   readonly ulid: string
@@ -66,7 +66,7 @@ export function readStreams(
   const complaints: Complaint[] = []
   const complain: Complain = (rule, about) => complaints.push({ rule, about })
   const readings = streams.map((stream) => ({ stream, lines: readStream(stream, complain) }))
-  for (const { stream, lines } of readings) judgeLines(stream, lines, complain)
+  for (const { stream, lines } of readings) compareLines(stream, lines, complain)
   for (const secret of secrets) {
     for (const { name, files } of streams) {
       if (files.some(({ content }) => content.includes(secret))) complain('secret', `${secret} in ${name}`)
@@ -75,27 +75,27 @@ export function readStreams(
   return { readings, complaints }
 }
 
-/** Judges one run by what stands in the files. */
-export function judge(evidence: Evidence, readings: readonly Reading[]): Complaint[] {
+/** Compares one run with what stands in the files. */
+export function compare(run: ObservedRun, readings: readonly Reading[]): Complaint[] {
   const complaints: Complaint[] = []
   const complain: Complain = (rule, about) => complaints.push({ rule, about })
-  const inTime = ({ ts }: Line): boolean => ts >= evidence.since && ts < evidence.until
+  const inTime = ({ ts }: Line): boolean => ts >= run.since && ts < run.until
   const ofRun = readings.map(({ stream, lines }) => ({ stream, lines: lines.filter(inTime) }))
-  judgeReceived(evidence, ofRun, complain)
+  compareReceived(run, ofRun, complain)
   for (const { stream, lines } of readings) {
-    judgeEndings(stream.name, evidence.required.includes(stream.name), lines.filter(inTime), lines, complain)
+    compareEndings(stream.name, run.required.includes(stream.name), lines.filter(inTime), lines, complain)
   }
-  judgeAnswers(evidence, ofRun, complain)
+  compareAnswers(run, ofRun, complain)
   return complaints
 }
 
 type Complain = (rule: Rule, about: string) => unknown
 
 /** What Sōzu received was admitted before, on every required stream, and was not refused. */
-function judgeReceived(evidence: Evidence, readings: readonly Reading[], complain: Complain): void {
-  const required = readings.filter(({ stream }) => evidence.required.includes(stream.name))
+function compareReceived(run: ObservedRun, readings: readonly Reading[], complain: Complain): void {
+  const required = readings.filter(({ stream }) => run.required.includes(stream.name))
   const byPayload = grouped(
-    evidence.received.filter(({ kind }) => kind === null || !evidence.unrecorded.has(kind)),
+    run.received.filter(({ kind }) => kind === null || !run.unrecorded.has(kind)),
     ({ payload }) => payload,
   )
   for (const [payload, times] of byPayload) {
@@ -128,7 +128,7 @@ function judgeReceived(evidence: Evidence, readings: readonly Reading[], complai
 }
 
 /** Every attempt has one ending in the same stream: what came of it, a refusal, or that nobody knows. */
-function judgeEndings(
+function compareEndings(
   name: StreamName,
   required: boolean,
   ofRun: readonly Line[],
@@ -150,7 +150,7 @@ function judgeEndings(
 }
 
 /** No line stands in a stream twice, but those marked late. */
-function judgeLines({ name }: Stream, lines: readonly Line[], complain: Complain): void {
+function compareLines({ name }: Stream, lines: readonly Line[], complain: Complain): void {
   const seen = new Set<string>()
   for (const { raw, late, verb } of lines) {
     if (seen.has(raw) && !late) complain('line twice', `${verb} in ${name}: ${raw.slice(0, 160)}`)
@@ -159,13 +159,13 @@ function judgeLines({ name }: Stream, lines: readonly Line[], complain: Complain
 }
 
 /** What a client was told is true, and was written down before. */
-function judgeAnswers(evidence: Evidence, readings: readonly Reading[], complain: Complain): void {
+function compareAnswers(run: ObservedRun, readings: readonly Reading[], complain: Complain): void {
   const received = new Map<string, number>()
-  for (const { payload } of evidence.received) {
+  for (const { payload } of run.received) {
     const sha256 = shaOf(Buffer.from(payload, 'hex'))
     received.set(sha256, (received.get(sha256) ?? 0) + 1)
   }
-  for (const [sha256, times] of grouped(evidence.seen, (one) => one.sha256)) {
+  for (const [sha256, times] of grouped(run.seen, (one) => one.sha256)) {
     const what = `${times[0]?.kind} (${sha256})`
     if (times.some(({ final }) => final === 'silence')) complain('left without an answer', what)
     const finals = times.map(({ final }) => final).filter((final) => typeof final !== 'string')
@@ -178,8 +178,8 @@ function judgeAnswers(evidence: Evidence, readings: readonly Reading[], complain
       if (!mine.some(({ stage }) => stage === 'attempt')) return true
       return mine.filter((line) => line.stage === 'completion' && !isUnknown(line)).length >= relayed
     }
-    const required = readings.filter(({ stream }) => evidence.required.includes(stream.name))
-    const told = evidence.toldCompletions === 'in one stream' ? readings.some(isTold) : required.every(isTold)
+    const required = readings.filter(({ stream }) => run.required.includes(stream.name))
+    const told = run.toldCompletions === 'in one stream' ? readings.some(isTold) : required.every(isTold)
     if (!told) complain('told but not recorded', `${what}: a client saw a final that has no completion`)
   }
 }

@@ -1,4 +1,4 @@
-// How a daemon ended, judged: after whatever fault, its end was asked for, or is explained by its log and exit status.
+// Checks how a daemon ended: after whatever fault, its end was asked for, or is explained by its log and exit status.
 import { EXIT } from '../../../src/errors.ts'
 import type { Finding, Outcome, Plan } from './plan.ts'
 import type { Exit, SweptDaemon } from './swept-daemon.ts'

@@ -44,7 +44,7 @@ export type LifePlan = {
 }
 
 export type Outcome = {
-  /** Null for what was played without looking. */
+  /** Null for what was replayed without looking. */
   readonly plan: Plan | null
   /** Calls that strace saw, and those that it made fail among them. */
   readonly traced: Traced[]

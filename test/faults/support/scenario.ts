@@ -49,24 +49,24 @@ export type ScenarioParts = {
   readonly serial: number
 }
 
-export type Played = {
+export type Replayed = {
   /** What the clients saw. */
   readonly seen: readonly Seen[]
   /** Audit files that failed were back within three seconds, as often as somebody waited for them. */
   readonly recovered: boolean
 }
 
-/** Plays all of the script but its end against a daemon that serves, and waits until its files are in order. */
-export function playRequests(parts: ScenarioParts): Promise<Played> {
-  return play(parts, requests)
+/** Replays all of the script but its end against a daemon that serves, and waits until its files are in order. */
+export function replayRequests(parts: ScenarioParts): Promise<Replayed> {
+  return replay(parts, requests)
 }
 
-/** Plays the last request, in which the daemon is stopped, to the daemon's end. */
-export function playEnd(parts: ScenarioParts): Promise<Played> {
-  return play(parts, end)
+/** Replays the last request, in which the daemon is stopped, to the daemon's end. */
+export function replayEnd(parts: ScenarioParts): Promise<Replayed> {
+  return replay(parts, end)
 }
 
-async function play(parts: ScenarioParts, script: typeof requests): Promise<Played> {
+async function replay(parts: ScenarioParts, script: typeof requests): Promise<Replayed> {
   const cast = new Cast(parts)
   try {
     await script(parts, cast)

@@ -1,7 +1,8 @@
-// All points of a sweep, on several workbenches at once. What there is to strike is counted in lives without a fault; every
+// All points of a sweep, on several harnesses at once. What there is to strike is counted in lives without a fault; every
 // occurrence counted is then struck by a fault of its own, and a point only counts as covered when strace says that it
 // injected something. A point that was not reached is tried once more: now and then threads or caches save a call.
 import { availableParallelism } from 'node:os'
+import type { Harness } from './harness.ts'
 import {
   type Finding,
   type LifePlan,
@@ -13,10 +14,9 @@ import {
   struckCalls,
 } from './plan.ts'
 import type { Fault } from './strace.ts'
-import type { Workbench } from './workbench.ts'
 
 /** While one life waits for a file to recover, another one can use the processor. */
-export const WORKBENCHES = 3 * availableParallelism()
+export const HARNESSES = 3 * availableParallelism()
 
 /** How often a point is tried before it counts as out of reach. What every life had must come again some time. */
 const TRIES = 4
@@ -41,7 +41,7 @@ export type Swept = {
   readonly struck: readonly Struck[]
   /** Points that were counted and could not be reached again. */
   readonly missed: readonly Point[]
-  /** How often a fault went into a wake-up of the runtime, which no kernel fails: not judged, tried again. */
+  /** How often a fault went into a wake-up of the runtime, which no kernel fails: not checked, tried again. */
   readonly wakeUps: number
   /** What was wrong where no fault was. */
   readonly unprovoked: readonly Finding[]
@@ -49,25 +49,25 @@ export type Swept = {
 
 /** Counts what each place offers in each phase. @returns every occurrence of every call, once per error (null: a kill) */
 export async function countPoints(
-  workbenches: readonly Workbench[],
+  harnesses: readonly Harness[],
   places: readonly Place[],
   errors: readonly (string | null)[],
 ): Promise<Point[]> {
   const counted: { place: Place; outcomes: readonly Outcome[] }[] = []
-  await inParallel(workbenches, places, async (workbench, place) => {
+  await inParallel(harnesses, places, async (harness, place) => {
     const { setting } = place
     const plan = (phase: Phase): Plan => ({ place, phase, thread: null, fault: null })
     const outcomes: Outcome[] = []
     // Where nothing is yet, a start makes what later ones find; and lines are written together now and then.
     for (let rehearsal = 0; rehearsal < REHEARSALS; rehearsal += 1) {
       outcomes.push(
-        ...(await workbench.live({ setting, start: plan('start'), requests: [] })),
-        ...(await workbench.live({ setting, requests: [plan('requests')], end: plan('end') })),
+        ...(await harness.live({ setting, start: plan('start'), requests: [] })),
+        ...(await harness.live({ setting, requests: [plan('requests')], end: plan('end') })),
       )
     }
     counted.push({ place, outcomes })
   })
-  await Promise.all(workbenches.map((workbench) => workbench.settle()))
+  await Promise.all(harnesses.map((harness) => harness.settle()))
   const complaints = counted.flatMap(({ outcomes }) => outcomes.flatMap((outcome) => outcome.complaints))
   if (complaints.length > 0) throw new Error(`without a fault: ${JSON.stringify(complaints, null, 1)}`)
   return counted.flatMap(({ place, outcomes }) =>
@@ -130,7 +130,7 @@ function distinct(occurrences: readonly Occurrence[]): Occurrence[] {
 
 /** Strikes every point. @param perLife how many a daemon has to go through before it is stopped; one, if they kill it */
 export async function strike(
-  workbenches: readonly Workbench[],
+  harnesses: readonly Harness[],
   points: readonly Point[],
   perLife: number,
 ): Promise<Swept> {
@@ -140,13 +140,13 @@ export async function strike(
   const calm: Outcome[] = []
   let wakeUps = 0
   await Promise.all(
-    workbenches.map(async (workbench) => {
+    harnesses.map(async (harness) => {
       let setting: Setting | null = null
       // A life that starts under a fault is nobody's restart: as long as there are others, every second one is not.
       for (let starts = true; !agenda.empty; starts = !starts) {
         const { life, planned } = agenda.nextLife(setting, starts, perLife)
         setting = life.setting
-        const outcomes = await workbench.live(life)
+        const outcomes = await harness.live(life)
         for (const point of planned) {
           const outcome = outcomes.find(({ plan }) => plan === point)
           if (outcome === undefined) agenda.giveBack(point)
@@ -161,7 +161,7 @@ export async function strike(
         }
         calm.push(...outcomes.filter(({ plan }) => plan === null))
       }
-      await workbench.settle()
+      await harness.settle()
     }),
   )
   return {
@@ -280,16 +280,16 @@ function nameOf({ place, phase, fault, certain }: Point): string {
   return `${place.name}, ${phase}: ${call} no. ${nth} ${error ?? 'SIGKILL'}${certain ? '' : ' (not in every life)'}`
 }
 
-/** Deals the jobs out; each workbench does one at a time. */
+/** Deals the jobs out; each harness does one at a time. */
 async function inParallel<T>(
-  workbenches: readonly Workbench[],
+  harnesses: readonly Harness[],
   jobs: readonly T[],
-  work: (workbench: Workbench, job: T) => Promise<void>,
+  work: (harness: Harness, job: T) => Promise<void>,
 ): Promise<void> {
   const queue = [...jobs]
   await Promise.all(
-    workbenches.map(async (workbench) => {
-      for (let job = queue.shift(); job !== undefined; job = queue.shift()) await work(workbench, job)
+    harnesses.map(async (harness) => {
+      for (let job = queue.shift(); job !== undefined; job = queue.shift()) await work(harness, job)
     }),
   )
 }

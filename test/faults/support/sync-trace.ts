@@ -1,6 +1,6 @@
 // What the daemon did with the descriptors of one file, read from strace's output: a descriptor on which a sync or a write
 // failed must never be synced or written again, since the kernel may call the next sync a success although the bytes are
-// gone. Descriptor numbers are reused: only a close ends one's story.
+// gone. Descriptor numbers are reused: only a close ends one's use.
 import { existsSync, readFileSync } from 'node:fs'
 
 type Call = {

@@ -1,4 +1,4 @@
-// A protobuf payload as a tree of what stands on the wire, nothing judged: keys, numbers, bytes and messages, with their
+// A protobuf payload as a tree of what stands on the wire, nothing checked: keys, numbers, bytes and messages, with their
 // spare bytes. Read and written back, a payload is the same to the byte; tests take trees apart to forge requests.
 import { BYTES, FIXED32, FIXED64, type TableMessage, VARINT } from './wire-table.ts'
 

@@ -134,13 +134,13 @@ function expected(answer: Asked['answer'], message: string, crashes: boolean): s
   return message.startsWith('sozu-auditd: ') ? ['refusal err'] : ['attempt ok, completion err']
 }
 
-/** Where the two files tell different stories; each opens itself at its own times, everything else is the same. */
-export function twoStories(text: readonly Entry[], json: readonly Entry[]): string[] {
-  const story = (entries: readonly Entry[]): string[] =>
+/** Where the two files differ about requests; each opens itself at its own times, everything else is the same. */
+export function fileDifferences(text: readonly Entry[], json: readonly Entry[]): string[] {
+  const eventsOf = (entries: readonly Entry[]): string[] =>
     entries
       .filter(({ verb }) => verb !== 'audit_log_opened')
       .map(({ stage, verb, target, request }) => `${stage} ${verb} ${target} ${request}`)
-  const [left, right] = [story(text), story(json)]
+  const [left, right] = [eventsOf(text), eventsOf(json)]
   const differing = left.findIndex((line, index) => line !== right[index])
   if (differing === -1 && left.length === right.length) return []
   const at = differing === -1 ? left.length : differing

@@ -1,5 +1,5 @@
 // A relay between a client and a command socket that writes down every frame of either direction. It changes nothing and
-// judges nothing: what went in at one end comes out at the other. It is how a test knows what the `sozu` client really
+// checks nothing: what went in at one end comes out at the other. It is how a test knows what the `sozu` client really
 // sent, and which bytes it really got.
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { ProtocolError } from '../../src/errors.ts'
@@ -10,7 +10,7 @@ const MAX_FRAME_BYTES = 16_000_000
 /** One connection: whole frames, in the order in which they passed. */
 export type Conversation = { readonly sent: Buffer[]; readonly received: Buffer[] }
 
-export class Tap {
+export class Recorder {
   readonly #server: Server
   readonly #sockets = new Set<Socket>()
   #conversations: Conversation[] = []
@@ -20,13 +20,13 @@ export class Tap {
   }
 
   /** Listens at `path` and passes every connection on to `target`. */
-  static listen(path: string, target: string): Promise<Tap> {
+  static listen(path: string, target: string): Promise<Recorder> {
     const server = createServer()
-    const tap = new Tap(server)
-    server.on('connection', (socket) => tap.#join(socket, connect({ path: target })))
+    const recorder = new Recorder(server)
+    server.on('connection', (socket) => recorder.#join(socket, connect({ path: target })))
     return new Promise((resolve, reject) => {
       server.once('error', reject)
-      server.listen(path, () => resolve(tap))
+      server.listen(path, () => resolve(recorder))
     })
   }
 
@@ -56,7 +56,7 @@ export class Tap {
       try {
         for (let frame = decoder.next(); frame !== null; frame = decoder.next()) frames.push(frame)
       } catch (error) {
-        // ProtocolError: no frames any more, which is for the other end to judge.
+        // ProtocolError: no frames any more, which is for the other end to refuse.
         if (!(error instanceof ProtocolError)) throw error
       }
     })

@@ -1,27 +1,27 @@
-// Stories of ends: Sōzu is stopped, killed, loses a worker. What was under way is recorded as it ended, what nobody can know
+// Scenarios of ends: Sōzu is stopped, killed, loses a worker. What was under way is recorded as it ended, what nobody can know
 // is recorded as unknown, and the daemon serves the next Sōzu as it served the last.
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { until } from '../support/rig.ts'
 import { release } from '../support/sozu-release.ts'
-import { old, outcomeUnknown, Story } from './story.ts'
+import { old, outcomeUnknown, Scenario } from './scenario.ts'
 import { traffic } from './traffic.ts'
 
 const whole = { status: 'ok', workers_ok: 2, workers_err: 0, workers_expected: 2 }
 
 describe(`a stop of Sōzu ${release}`, () => {
   it('that is soft ends when the last connection drained, and is recorded then; until then others are served', async () => {
-    const story = await Story.begin()
-    const { finish, closed, received } = await traffic(story)
-    const stopping = await story.rig.client()
+    const scenario = await Scenario.begin()
+    const { finish, closed, received } = await traffic(scenario)
+    const stopping = await scenario.rig.client()
     stopping.send('soft_stop')
     expect(await stopping.next()).toMatchObject({
       status: STATUS.processing,
       message: 'Performing soft stop...',
     })
-    expect((await story.ask('list_workers')).status).toBe(STATUS.ok)
+    expect((await scenario.ask('list_workers')).status).toBe(STATUS.ok)
     expect(
-      story.rig
+      scenario.rig
         .ourLines()
         .map(({ stage, verb }) => `${verb} ${stage}`)
         .slice(-2),
@@ -31,11 +31,11 @@ describe(`a stop of Sōzu ${release}`, () => {
       'Successfully closed 2 workers, 0 errors, stopping the main process...',
     )
     await stopping.ended
-    await story.rig.sozuExited
+    await scenario.rig.sozuExited
     await closed
     expect(received(), 'the traffic was not cut').toMatch(/begun, ended$/)
-    await story.reckon()
-    expect(story.rig.ourLines().at(-1)).toMatchObject({
+    await scenario.reconcile()
+    expect(scenario.rig.ourLines().at(-1)).toMatchObject({
       stage: 'completion',
       target: 'stop:soft',
       result: 'ok',
@@ -44,34 +44,36 @@ describe(`a stop of Sōzu ${release}`, () => {
   })
 
   it('that is soft and whose client left is recorded all the same, when it ends', async () => {
-    const story = await Story.begin()
-    const { finish } = await traffic(story)
-    const stopping = await story.rig.client()
+    const scenario = await Scenario.begin()
+    const { finish } = await traffic(scenario)
+    const stopping = await scenario.rig.client()
     stopping.send('soft_stop')
     await stopping.next()
     stopping.close()
-    // By the time that this is answered, the tap has passed the hang-up on.
-    await story.ask('list_workers')
+    // By the time that this is answered, the recorder has passed the hang-up on.
+    await scenario.ask('list_workers')
     finish()
-    await story.rig.sozuExited
-    const end = await story.untilLine(({ stage, target }) => stage === 'completion' && target === 'stop:soft')
+    await scenario.rig.sozuExited
+    const end = await scenario.untilLine(
+      ({ stage, target }) => stage === 'completion' && target === 'stop:soft',
+    )
     expect(end).toMatchObject({ result: 'ok', extras: { fanout: whole, client_gone: true } })
-    await story.reckon()
+    await scenario.reconcile()
   })
 
   it('that is hard waits for nobody; whoever asks after it is told that Sōzu is away, and served when it is back', async () => {
-    const story = await Story.begin()
-    const { closed } = await traffic(story)
-    expect(await story.rig.sozu('shutdown', '--hard')).toMatchObject({ code: 0 })
+    const scenario = await Scenario.begin()
+    const { closed } = await traffic(scenario)
+    expect(await scenario.rig.sozu('shutdown', '--hard')).toMatchObject({ code: 0 })
     await closed
-    await story.rig.sozuExited
-    expect((await story.ask('add_cluster', { cluster_id: 'too-late' })).message).toMatch(
+    await scenario.rig.sozuExited
+    expect((await scenario.ask('add_cluster', { cluster_id: 'too-late' })).message).toMatch(
       /Sōzu is not reachable at .* \(ECONNREFUSED\); the request was not forwarded$/,
     )
-    await story.rig.startSozu()
-    expect(await story.fanout('again')).toEqual(whole)
-    await story.reckon()
-    const told = story.rig
+    await scenario.rig.startSozu()
+    expect(await scenario.fanout('again')).toEqual(whole)
+    await scenario.reconcile()
+    const told = scenario.rig
       .ourLines()
       .filter(({ stage }) => stage === 'completion')
       .slice(-3)
@@ -86,38 +88,38 @@ describe(`a stop of Sōzu ${release}`, () => {
 
 describe(`a Sōzu ${release} whose main process is killed`, () => {
   it('before it has read a request: the outcome is unknown, the client is told at once, and Sōzu heard nothing', async () => {
-    const story = await Story.begin({ tapBehind: true })
-    const main = await story.upgradeMain()
-    story.signal(main, 'SIGSTOP')
-    const client = await story.rig.client()
+    const scenario = await Scenario.begin({ recorderBehind: true })
+    const main = await scenario.upgradeMain()
+    scenario.signal(main, 'SIGSTOP')
+    const client = await scenario.rig.client()
     client.send('add_cluster', { cluster_id: 'cut' })
-    await until(() => story.conversationsBehind('add_cluster')[0], 'the request on its way to Sōzu')
-    expect(story.rig.ourLines().slice(2)).toMatchObject([{ stage: 'attempt', cluster_id: 'cut' }])
-    story.signal(main, 'SIGKILL')
+    await until(() => scenario.conversationsBehind('add_cluster')[0], 'the request on its way to Sōzu')
+    expect(scenario.rig.ourLines().slice(2)).toMatchObject([{ stage: 'attempt', cluster_id: 'cut' }])
+    scenario.signal(main, 'SIGKILL')
     expect((await client.final()).message).toMatch(outcomeUnknown)
     await client.ended
-    await story.reckon()
-    expect(story.rig.ourLines().at(-1)?.extras.error_code).toBe('upstream_closed')
-    expect(story.rig.sozuLines().filter(({ cluster_id }) => cluster_id === 'cut')).toEqual([])
+    await scenario.reconcile()
+    expect(scenario.rig.ourLines().at(-1)?.extras.error_code).toBe('upstream_closed')
+    expect(scenario.rig.sozuLines().filter(({ cluster_id }) => cluster_id === 'cut')).toEqual([])
   })
 
   it('while it waits for a worker: the outcome is unknown, and the next Sōzu begins at boot generation 0', async () => {
-    const story = await Story.begin()
-    const main = await story.upgradeMain()
-    const [worker] = await story.running()
-    story.signal(worker?.pid, 'SIGSTOP')
-    const client = await story.rig.client()
+    const scenario = await Scenario.begin()
+    const main = await scenario.upgradeMain()
+    const [worker] = await scenario.running()
+    scenario.signal(worker?.pid, 'SIGSTOP')
+    const client = await scenario.rig.client()
     client.send('add_cluster', { cluster_id: 'cut' })
     expect((await client.next()).status).toBe(STATUS.processing)
-    story.signal(main, 'SIGKILL')
+    scenario.signal(main, 'SIGKILL')
     expect((await client.final()).message).toMatch(outcomeUnknown)
     await client.ended
-    story.signal(worker?.pid, 'SIGCONT')
-    await story.untilSozuEnded()
-    await story.rig.startSozu()
-    expect(await story.fanout('after')).toEqual(whole)
-    await story.reckon()
-    const told = story.rig
+    scenario.signal(worker?.pid, 'SIGCONT')
+    await scenario.untilSozuEnded()
+    await scenario.rig.startSozu()
+    expect(await scenario.fanout('after')).toEqual(whole)
+    await scenario.reconcile()
+    const told = scenario.rig
       .ourLines()
       .map((line) => [line.target, line.stage, line.boot_generation, line.extras.error_code])
     expect(told.slice(2)).toEqual([
@@ -127,32 +129,32 @@ describe(`a Sōzu ${release} whose main process is killed`, () => {
       ['cluster:after', 'completion', 0, null],
     ])
     // Sōzu's own log has the beginning of it and, as ours, no end.
-    const heard = story.rig.sozuLines().filter(({ cluster_id }) => cluster_id === 'cut')
+    const heard = scenario.rig.sozuLines().filter(({ cluster_id }) => cluster_id === 'cut')
     expect(heard).toHaveLength(old ? 0 : 1)
   })
 })
 
 describe(`a Sōzu ${release} one of whose workers is killed`, () => {
   it('replaces it, and the counts of workers follow', async () => {
-    const story = await Story.begin()
-    expect(await story.fanout('before')).toEqual(whole)
-    const [worker] = await story.running()
-    story.signal(worker?.pid, 'SIGKILL')
-    await until(async () => (await story.running()).some(({ id }) => id === 2), 'another worker')
-    expect((await story.running()).map(({ id }) => id)).toEqual([1, 2])
-    const fanout = await until(async () => settled(await story.fanout('after'), 2), 'a whole fanout')
+    const scenario = await Scenario.begin()
+    expect(await scenario.fanout('before')).toEqual(whole)
+    const [worker] = await scenario.running()
+    scenario.signal(worker?.pid, 'SIGKILL')
+    await until(async () => (await scenario.running()).some(({ id }) => id === 2), 'another worker')
+    expect((await scenario.running()).map(({ id }) => id)).toEqual([1, 2])
+    const fanout = await until(async () => settled(await scenario.fanout('after'), 2), 'a whole fanout')
     expect(fanout).toEqual(whole)
-    await story.reckon()
+    await scenario.reconcile()
   })
 
   it('and does not replace it: the counts of workers follow, down to none', async () => {
-    const story = await Story.begin({ sozuConfig: 'worker_automatic_restart = false\n' })
+    const scenario = await Scenario.begin({ sozuConfig: 'worker_automatic_restart = false\n' })
     for (const left of [1, 0]) {
-      const [worker] = await story.running()
-      story.signal(worker?.pid, 'SIGKILL')
-      await until(async () => (await story.running()).length === left, `${left} workers`)
+      const [worker] = await scenario.running()
+      scenario.signal(worker?.pid, 'SIGKILL')
+      await until(async () => (await scenario.running()).length === left, `${left} workers`)
       const fanout = await until(
-        async () => settled(await story.fanout(`left-${left}`), left),
+        async () => settled(await scenario.fanout(`left-${left}`), left),
         `a fanout to ${left}`,
       )
       expect(fanout).toEqual({
@@ -162,7 +164,7 @@ describe(`a Sōzu ${release} one of whose workers is killed`, () => {
         workers_expected: left,
       })
     }
-    await story.reckon()
+    await scenario.reconcile()
   })
 })
 

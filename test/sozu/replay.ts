@@ -1,15 +1,15 @@
-// Plays steps to a Sōzu and compares what two of them answered. Answers are compared as bytes; what is taken out of the
+// Replays steps to a Sōzu and compares what two of them answered. Answers are compared as bytes; what is taken out of the
 // comparison is named in `inherent`, with the reason, and nothing else is.
 import { encodeFrame } from '../../src/protocol/frame.ts'
 import { decodeContent, decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import type { Schema } from '../../src/protocol/schema.ts'
+import type { Conversation } from '../support/recorder.ts'
 import type { SozuRig } from '../support/sozu-rig.ts'
-import type { Conversation } from '../support/tap.ts'
 import { TestClient } from '../support/test-client.ts'
 import type { Stage, Step } from './script.ts'
 
-/** Plays one step through the rig's tap. */
-export async function play(rig: SozuRig, stage: Stage, step: Step): Promise<Conversation[]> {
+/** Replays one step through the rig's recorder. */
+export async function replayStep(rig: SozuRig, stage: Stage, step: Step): Promise<Conversation[]> {
   step.before?.(stage)
   if (step.command !== undefined) await rig.sozu(...step.command.map((word) => stage.fill(word)))
   if (step.command === undefined) {
@@ -22,7 +22,7 @@ export async function play(rig: SozuRig, stage: Stage, step: Step): Promise<Conv
     await client.final()
     client.close()
   }
-  return rig.tap.take()
+  return rig.recorder.take()
 }
 
 /** Sends the frames of one conversation to the socket at `path`, and returns what came. */

@@ -43,14 +43,14 @@ const unanswerable = new Set(['launch_worker', 'return_listen_sockets'])
 const FAILURE = 2
 
 type Fate = 'forwarded' | 'refused' | 'unanswerable'
-export type Judged = {
+export type ExpectedFrame = {
   readonly made: Made
   readonly sha256: string
   readonly kind: string
   readonly fate: Fate
 }
 
-export class FrameJudge {
+export class FrameComparer {
   readonly complaints: string[] = []
   readonly forwardedByKind = new Map<string, number>()
   readonly refusedByRule = new Map<string, number>()
@@ -70,7 +70,7 @@ export class FrameJudge {
   }
 
   /** What must become of a payload. */
-  expect(made: Made): Judged {
+  expect(made: Made): ExpectedFrame {
     const { payload } = made
     const kind = this.#request.byTag.get(firstTag(payload))?.name ?? '?'
     const isGood = reEncodesToItself(this.#request, payload)
@@ -79,14 +79,14 @@ export class FrameJudge {
   }
 
   /** What became of it. */
-  settle(judged: Judged, { status, message }: Answer): void {
-    const { made, sha256, kind, fate } = judged
+  settle(expected: ExpectedFrame, { status, message }: Answer): void {
+    const { made, sha256, kind, fate } = expected
     // Whoever answered had exactly these bytes before them.
     if (message === sha256) {
       count(this.forwarded, sha256)
       count(this.forwardedByKind, kind)
       count(this.outcomes, `${made.how} → forwarded`)
-      if (fate !== 'forwarded') this.#complain(judged, 'was forwarded')
+      if (fate !== 'forwarded') this.#complain(expected, 'was forwarded')
       return
     }
     if (fate === 'forwarded' && UNRECORDED.test(message)) {
@@ -98,20 +98,20 @@ export class FrameJudge {
       return
     }
     this.refused += 1
-    if (status !== FAILURE) this.#complain(judged, `was answered ${status} ${message}`)
+    if (status !== FAILURE) this.#complain(expected, `was answered ${status} ${message}`)
     const rule =
       Object.keys(rules).find((name) => rules[name]?.test(message)) ??
       (UNANSWERABLE.test(message) ? 'unanswerable' : null)
-    if (rule === null) return this.#complain(judged, `was refused for no known reason: ${message}`)
+    if (rule === null) return this.#complain(expected, `was refused for no known reason: ${message}`)
     count(this.refusedByRule, rule)
     count(this.outcomes, `${made.how} → ${rule}`)
     if (fate !== (rule === 'unanswerable' ? 'unanswerable' : 'refused'))
-      return this.#complain(judged, `was refused: ${message}`)
+      return this.#complain(expected, `was refused: ${message}`)
     const offset = Number(/ at byte (\d+)$/.exec(message)?.[1] ?? 0)
-    if (offset > made.payload.length) this.#complain(judged, `was refused beyond its end: ${message}`)
+    if (offset > made.payload.length) this.#complain(expected, `was refused beyond its end: ${message}`)
   }
 
-  #complain({ made, fate }: Judged, what: string): void {
+  #complain({ made, fate }: ExpectedFrame, what: string): void {
     if (this.complaints.length < 20)
       this.complaints.push(
         `${made.how}, to be ${fate}, ${what}: ${made.payload.toString('hex').slice(0, 2000)}`,

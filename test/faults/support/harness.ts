@@ -1,22 +1,29 @@
-// One place where the script is played over and over: a stand-in that lives on, one daemon after the other on the same audit
-// files. In one life a daemon starts, plays the script once for each fault planned, and is stopped; each phase can have a
-// fault of its own. What a life left behind is judged when a successor that started without a fault serves: that start is
+// One place where the script is replayed over and over: a stand-in that lives on, one daemon after the other on the same audit
+// files. In one life a daemon starts, replays the script once for each fault planned, and is stopped; each phase can have a
+// fault of its own. What a life left behind is checked when a successor that started without a fault serves: that start is
 // the restart of every run before it.
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
 import { Rig } from '../../support/rig.ts'
-import { type Complaint, type Evidence, judge, readStreams, type Stream, type StreamName } from './checker.ts'
+import {
+  type Complaint,
+  compare,
+  type ObservedRun,
+  readStreams,
+  type Stream,
+  type StreamName,
+} from './checker.ts'
 import { lastOf, lastWords, untimelyEnd } from './ending.ts'
 import { hasMissedItsMark, type LifePlan, type Outcome, outcomeOf, type Plan, type Setting } from './plan.ts'
 import { ReceivedLog } from './received-log.ts'
-import { CANARY, playEnd, playRequests, RECOVERY_MS, type Seen } from './scenario.ts'
+import { CANARY, RECOVERY_MS, replayEnd, replayRequests, type Seen } from './scenario.ts'
 import { tracedFromStart, type Watch } from './strace.ts'
 import { SweptDaemon } from './swept-daemon.ts'
 import { attach, readCalls, readTrace, threadsOf } from './tracer.ts'
 
-/** What was played, and waits for its judgement. */
+/** What was replayed, and waits to be checked. */
 type Waiting = {
   readonly outcome: Outcome
   readonly required: readonly StreamName[]
@@ -37,7 +44,7 @@ const SCRIPT_MS = 450
 /** Kinds of the script that leave no line when they are forwarded, under the default `audit_reads`. */
 const unrecorded = new Set(['status'])
 
-export class Workbench {
+export class Harness {
   readonly #rig: Rig
   #setting: Setting = {}
   #serial = 0
@@ -50,18 +57,18 @@ export class Workbench {
   }
 
   /** Starts the stand-in. All files are in memory: strace is what fails here, and a busy disk would only take time. */
-  static async create(): Promise<Workbench> {
+  static async create(): Promise<Harness> {
     const { TMPDIR } = process.env
     if (existsSync(MEMORY)) process.env['TMPDIR'] = MEMORY
     const starting = Rig.start({ daemon: false })
     if (TMPDIR === undefined) delete process.env['TMPDIR']
     else process.env['TMPDIR'] = TMPDIR
-    const workbench = new Workbench(await starting)
+    const harness = new Harness(await starting)
     onTestFinished(async () => {
-      workbench.#daemon?.signal('SIGKILL')
-      await workbench.#daemon?.exited
+      harness.#daemon?.signal('SIGKILL')
+      await harness.#daemon?.exited
     })
-    return workbench
+    return harness
   }
 
   /** One life. @returns what came of each plan that was reached; a daemon that dies leaves the rest of them out */
@@ -73,18 +80,18 @@ export class Workbench {
     const outcomes = [started]
     const watch = start === undefined ? null : this.#watch(start)
     const daemon = await this.#start(watch, started)
-    // A life that starts under a fault has requests, too, whose records are then judged as its own.
+    // A life that starts under a fault has requests, too, whose records are then checked as its own.
     for (const plan of start !== undefined && requests.length === 0 ? [null] : requests) {
       if (daemon.exit !== null) break
       const outcome = plan === null ? started : outcomeOf(plan)
       if (plan !== null) outcomes.push(outcome)
-      await this.#play(plan, outcome, daemon, playRequests)
+      await this.#replay(plan, outcome, daemon, replayRequests)
       if (hasMissedItsMark(outcome)) return this.#giveUp(daemon, outcomes)
     }
     if (daemon.exit === null) {
       const outcome = end === undefined ? started : outcomeOf(end)
       if (end !== undefined) outcomes.push(outcome)
-      await this.#play(end ?? null, outcome, daemon, playEnd)
+      await this.#replay(end ?? null, outcome, daemon, replayEnd)
       if (hasMissedItsMark(outcome)) return this.#giveUp(daemon, outcomes)
       await this.#bury(lateKill(outcomes, daemon) ?? outcome, daemon, true)
     }
@@ -106,10 +113,10 @@ export class Workbench {
   /** What is wrong with the files as they are, before any restart. */
   inspect(): Complaint[] {
     const { readings, complaints } = readStreams(this.#streams(), [CANARY])
-    return [...complaints, ...this.#waiting.flatMap((waiting) => judge(evidenceOf(waiting), readings))]
+    return [...complaints, ...this.#waiting.flatMap((waiting) => compare(observedOf(waiting), readings))]
   }
 
-  /** Starts the daemon without any fault, judges what stands in its files, and stops it. */
+  /** Starts the daemon without any fault, checks what stands in its files, and stops it. */
   async settle(): Promise<void> {
     if (this.#waiting.length === 0) return
     const daemon = await this.#start(null, outcomeOf(null))
@@ -135,7 +142,7 @@ export class Workbench {
     if (ready) outcome.readyAt = Date.now() / 1000
     else await this.#bury(outcome, daemon, false)
     outcome.threads = threadsOf(daemon)
-    if (watch === null) this.#judge(ready, daemon)
+    if (watch === null) this.#compare(ready, daemon)
     this.#waiting.push({
       outcome,
       required: this.#required,
@@ -147,12 +154,12 @@ export class Workbench {
     return daemon
   }
 
-  /** Plays one part of the script, under the eyes of strace if that is planned. */
-  async #play(
+  /** Replays one part of the script, under the eyes of strace if that is planned. */
+  async #replay(
     plan: Plan | null,
     outcome: Outcome,
     daemon: SweptDaemon,
-    part: typeof playRequests,
+    part: typeof replayRequests,
   ): Promise<void> {
     await sleep(Math.max(0, this.#lastMs + SCRIPT_MS - performance.now()))
     this.#lastMs = performance.now()
@@ -182,13 +189,13 @@ export class Workbench {
     const back = recovered && (await daemon.until(() => daemon.healthy(), RECOVERY_MS))
     if (!back && (daemon.exit === null || !recovered))
       outcome.complaints.push({ rule: 'did not recover', about: lastOf(daemon) })
-    if (daemon.exit !== null && part === playRequests) {
+    if (daemon.exit !== null && part === replayRequests) {
       outcome.exit = daemon.exit
       // A call that is to be the last one of a start may only come afterwards.
       outcome.complaints.push(...untimelyEnd(outcome.plan, daemon.exit, daemon))
     }
-    const played = { since, until: untilNow(), received: received.requests(), seen }
-    this.#waiting.push({ outcome, required: this.#required, ...played })
+    const replayed = { since, until: untilNow(), received: received.requests(), seen }
+    this.#waiting.push({ outcome, required: this.#required, ...replayed })
   }
 
   /** Waits for the daemon's end, which was asked for or comes of a start that failed. */
@@ -197,11 +204,11 @@ export class Workbench {
     outcome.complaints.push(...lastWords(outcome, daemon, served))
   }
 
-  #judge(ready: boolean, daemon: SweptDaemon): void {
+  #compare(ready: boolean, daemon: SweptDaemon): void {
     const waiting = this.#waiting
     this.#waiting = []
     const { readings, complaints } = readStreams(this.#streams(), [CANARY])
-    for (const one of waiting) one.outcome.complaints.push(...judge(evidenceOf(one), readings))
+    for (const one of waiting) one.outcome.complaints.push(...compare(observedOf(one), readings))
     // What is wrong with the files as such is somebody's fault among these; the runs are too many to say whose.
     waiting.at(-1)?.outcome.complaints.push(...complaints)
     if (!ready) {
@@ -283,10 +290,10 @@ function lateKill(outcomes: readonly Outcome[], { exit }: SweptDaemon): Outcome 
   return exit?.signal === 'SIGKILL' ? (planned ?? null) : null
 }
 
-function evidenceOf({ outcome, ...played }: Waiting): Evidence {
+function observedOf({ outcome, ...replayed }: Waiting): ObservedRun {
   // A kill loses nothing that was written; a file that fails does.
   const killed = outcome.plan?.fault?.error === null
-  return { ...played, unrecorded, toldCompletions: killed ? 'in every required stream' : 'in one stream' }
+  return { ...replayed, unrecorded, toldCompletions: killed ? 'in every required stream' : 'in one stream' }
 }
 
 function now(): string {

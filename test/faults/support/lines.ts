@@ -1,4 +1,4 @@
-// What is left after a fault, judged without trusting who wrote it: which lines of an audit file are whole, and whether
+// Reads what is left after a fault without trusting its writer: which lines of an audit file are whole, and whether
 // each request that Sōzu's stand-in received has its attempt, and each that it answered its completion.
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -7,7 +7,7 @@ import type { Line, StandinProcess } from '../../support/rig.ts'
 
 export type Received = ReturnType<StandinProcess['received']>[number]
 
-/** One audit line, whichever file it is from, as far as evidence goes. */
+/** One audit line, whichever file it is from, as far as it is compared. */
 export type Entry = {
   readonly stage: string
   readonly verb: string

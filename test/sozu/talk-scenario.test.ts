@@ -1,12 +1,12 @@
-// Stories of connections that live long: subscribers, and the owner of a lease. A connection to the daemon is a connection
+// Scenarios of connections that live long: subscribers, and the owner of a lease. A connection to the daemon is a connection
 // to Sōzu, so what Sōzu ties to a connection (events, leases) stays with the client it belongs to.
 import { describe, expect, it } from 'vitest'
 import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
+import type { Conversation } from '../support/recorder.ts'
 import { until } from '../support/rig.ts'
 import { release } from '../support/sozu-release.ts'
-import type { Conversation } from '../support/tap.ts'
 import type { TestClient } from '../support/test-client.ts'
-import { old, Story } from './story.ts'
+import { old, Scenario } from './scenario.ts'
 
 /** How many changes each of two subscribers makes. */
 const CHANGES = 30
@@ -19,35 +19,35 @@ function eventsIn({ received }: Conversation): number[] {
 // 1.x has neither events of changes nor leases.
 describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
   it('(`sozu events`) gets, byte for byte, what Sōzu sends while others change things, until Sōzu stops', async () => {
-    const story = await Story.begin({ tapBehind: true })
-    const events = story.rig.sozu('events')
-    const near = await until(() => story.conversations('subscribe_events')[0], 'the subscription')
+    const scenario = await Scenario.begin({ recorderBehind: true })
+    const events = scenario.rig.sozu('events')
+    const near = await until(() => scenario.conversations('subscribe_events')[0], 'the subscription')
     const far = await until(
-      () => story.conversationsBehind('subscribe_events')[0],
+      () => scenario.conversationsBehind('subscribe_events')[0],
       'the subscription at Sōzu',
     )
     await until(() => eventsIn(near).includes(EVENT.subscribed), 'the echo of the subscription')
-    await story.ask('add_cluster', { cluster_id: 'a' })
-    await story.ask('remove_cluster', 'a')
-    await story.ask('remove_cluster', 'nobody')
+    await scenario.ask('add_cluster', { cluster_id: 'a' })
+    await scenario.ask('remove_cluster', 'a')
+    await scenario.ask('remove_cluster', 'nobody')
     // Sōzu keeps the event of a completion back until somebody asks for something.
-    await story.ask('list_workers')
+    await scenario.ask('list_workers')
     const { clusterAdded, clusterRemoved, subscribed } = EVENT
     const expected = [subscribed, clusterAdded, clusterAdded, clusterRemoved, clusterRemoved, clusterRemoved]
     await until(() => eventsIn(near).length >= expected.length, 'the events')
     expect(eventsIn(near)).toEqual(expected)
-    expect((await story.ask('hard_stop')).status).toBe(STATUS.ok)
+    expect((await scenario.ask('hard_stop')).status).toBe(STATUS.ok)
     await events
     expect(near.received).toEqual(far.received)
-    const requests = await story.reckon()
+    const requests = await scenario.reconcile()
     expect(requests[0]).toMatchObject([{ stage: 'access', verb: 'events_subscribed', result: 'ok' }])
   })
 
   it('may ask on the same connection while others do: answers and events come as Sōzu sent them, none lost', async () => {
-    const story = await Story.begin({ tapBehind: true })
+    const scenario = await Scenario.begin({ recorderBehind: true })
     const clients: TestClient[] = []
     for (let index = 0; index < 2; index += 1) {
-      const client = await story.rig.client()
+      const client = await scenario.rig.client()
       client.send('subscribe_events')
       await until(async () => (await client.next()).eventKind === EVENT.subscribed, 'the echo')
       clients.push(client)
@@ -59,10 +59,10 @@ describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
       }
     })
     await Promise.all(work)
-    await story.ask('list_workers')
+    await scenario.ask('list_workers')
     const [near, far] = [
-      story.conversations('subscribe_events'),
-      story.conversationsBehind('subscribe_events'),
+      scenario.conversations('subscribe_events'),
+      scenario.conversationsBehind('subscribe_events'),
     ]
     for (const [index, conversation] of near.entries()) {
       const added = () => eventsIn(conversation).filter((kind) => kind === EVENT.clusterAdded).length
@@ -71,23 +71,23 @@ describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
       expect(added()).toBe(CHANGES * 2 * 2)
       expect(conversation.received).toEqual(far[index]?.received)
     }
-    await story.reckon()
+    await scenario.reconcile()
   })
 
   it('loses its subscription with an upgrade of main, sees the end of the connection, and can subscribe again', async () => {
-    const story = await Story.begin()
-    const before = await story.rig.client()
+    const scenario = await Scenario.begin()
+    const before = await scenario.rig.client()
     before.send('subscribe_events')
     expect((await before.next()).eventKind).toBe(EVENT.subscribed)
-    await story.upgradeMain()
+    await scenario.upgradeMain()
     await before.ended
-    const after = await story.rig.client()
+    const after = await scenario.rig.client()
     after.send('subscribe_events')
     expect((await after.next()).eventKind).toBe(EVENT.subscribed)
-    await story.ask('add_cluster', { cluster_id: 'a' })
+    await scenario.ask('add_cluster', { cluster_id: 'a' })
     expect((await after.next()).eventKind).toBe(EVENT.clusterAdded)
-    await story.reckon()
-    const told = story.rig.ourLines().filter(({ verb }) => verb === 'events_subscribed')
+    await scenario.reconcile()
+    const told = scenario.rig.ourLines().filter(({ verb }) => verb === 'events_subscribed')
     expect(told.map(({ stage, boot_generation }) => `${stage} ${boot_generation}`)).toEqual([
       'access 0',
       'access 1',
@@ -97,21 +97,21 @@ describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
 
 describe.skipIf(old)(`a metric detail lease of Sōzu ${release}`, () => {
   it('is taken, renewed and given back on one connection, and by no other one', async () => {
-    const story = await Story.begin()
+    const scenario = await Scenario.begin()
     const lease = { client_id: 'top:4242:0badcafe', detail: 3, ttl_seconds: 30, reason: 'sozu top' }
-    const owner = await story.rig.client()
+    const owner = await scenario.rig.client()
     const applied = 'Successfully applied SetMetricDetail to all workers'
-    expect((await story.ask('set_metric_detail', lease, owner)).message).toBe(applied)
+    expect((await scenario.ask('set_metric_detail', lease, owner)).message).toBe(applied)
     const renewal = { ...lease, reason: 'sozu top (renew)' }
-    expect((await story.ask('set_metric_detail', renewal, owner)).message).toBe(applied)
-    const theft = { ...lease, detail: 0, reason: 'a stranger' }
-    expect((await story.ask('set_metric_detail', theft)).message).toBe(
+    expect((await scenario.ask('set_metric_detail', renewal, owner)).message).toBe(applied)
+    const theft = { ...lease, detail: 0, reason: 'another client' }
+    expect((await scenario.ask('set_metric_detail', theft)).message).toBe(
       'SetMetricDetail completed with worker errors',
     )
     const end = { client_id: lease.client_id, clear: true, reason: 'sozu top (clear)' }
-    expect((await story.ask('set_metric_detail', end, owner)).message).toBe(applied)
-    await story.reckon()
-    const told = story.rig.ourLines().filter(({ stage }) => stage === 'completion')
+    expect((await scenario.ask('set_metric_detail', end, owner)).message).toBe(applied)
+    await scenario.reconcile()
+    const told = scenario.rig.ourLines().filter(({ stage }) => stage === 'completion')
     expect(
       told.map(({ target, result, extras }) => [
         target,
@@ -122,13 +122,13 @@ describe.skipIf(old)(`a metric detail lease of Sōzu ${release}`, () => {
     ).toEqual([
       ['metric_detail:DetailBackend', 'ok', null, 'sozu top'],
       ['metric_detail:DetailBackend', 'ok', null, 'sozu top (renew)'],
-      ['metric_detail:DetailProcess', 'err', 'worker_failure', 'a stranger'],
+      ['metric_detail:DetailProcess', 'err', 'worker_failure', 'another client'],
       ['metric_detail:clear', 'ok', null, 'sozu top (clear)'],
     ])
     expect(new Set(told.map(({ extras }) => extras['lease_id']))).toEqual(new Set([lease.client_id]))
     // What really changed, as each worker reported it to Sōzu: up by the lease, down by its end, nothing in between.
     const changes = () =>
-      story.rig.sozuLines().filter(({ verb }) => verb === 'metric_detail_changed_worker_local')
+      scenario.rig.sozuLines().filter(({ verb }) => verb === 'metric_detail_changed_worker_local')
     // When they come, which is not when the client is answered.
     await until(() => changes().length >= 4, 'the reports of both workers')
     const kinds = changes().map(

@@ -27,14 +27,14 @@ export type Difference = {
 /** @param theirs undefined when Sōzu wrote nothing */
 export function differences(ours: Line, theirs: SozuLine | undefined): Difference[] {
   if (theirs === undefined) return [{ field: 'line', ours: ours.stage, theirs: null }]
-  const [a, b] = [judged(ours), judged(theirs)]
+  const [a, b] = [comparedOf(ours), comparedOf(theirs)]
   return fields
     .map((field) => ({ field, ours: a[field], theirs: b[field] }))
     .filter((difference) => difference.ours !== difference.theirs)
 }
 
 /** The compared fields of a line of either log; what Sōzu leaves out is null. */
-function judged(line: Line | SozuLine): Record<Field, string | null> {
+function comparedOf(line: Line | SozuLine): Record<Field, string | null> {
   const extras: Record<string, unknown> = line.extras ?? {}
   const whole: Record<string, unknown> = { ...extras, ...line }
   return {

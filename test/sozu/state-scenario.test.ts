@@ -1,38 +1,36 @@
-// Stories of much at once: ten thousand clusters in one request, whole configurations, and answers at the very limit of
+// Scenarios of much at once: ten thousand clusters in one request, whole configurations, and answers at the very limit of
 // what Sōzu will send. Whatever Sōzu makes of it, the records say what its clients were told, or that nobody knows.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { release } from '../support/sozu-release.ts'
 import { freePorts } from '../support/sozu-rig.ts'
-import { old, outcomeUnknown, Story } from './story.ts'
+import { old, outcomeUnknown, Scenario } from './scenario.ts'
 
 const CLUSTERS = 10_000
 const MAX_BYTES = 100_000
 
 describe(`a saved state of Sōzu ${release}`, () => {
   it('with ten thousand clusters is loaded and saved in one request each, and counted in its records', async () => {
-    const story = await Story.begin()
-    const [seed, bulk, saved] = ['seed', 'bulk', 'saved'].map((name) => story.rig.file(`${name}.json`)) as [
-      string,
-      string,
-      string,
-    ]
-    await story.ask('add_cluster', { cluster_id: 'seed' })
-    await story.ask('save_state', seed)
+    const scenario = await Scenario.begin()
+    const [seed, bulk, saved] = ['seed', 'bulk', 'saved'].map((name) =>
+      scenario.rig.file(`${name}.json`),
+    ) as [string, string, string]
+    await scenario.ask('add_cluster', { cluster_id: 'seed' })
+    await scenario.ask('save_state', seed)
     const record = readFileSync(seed, 'utf8')
     const records = Array.from({ length: CLUSTERS }, (_, index) =>
       record.replace('"seed"', `"bulk-${index}"`),
     )
     writeFileSync(bulk, records.join(''))
 
-    expect(await story.rig.sozu('state', 'load', '-f', bulk)).toMatchObject({ code: 0 })
-    expect(await story.rig.sozu('state', 'save', '-f', saved)).toMatchObject({ code: 0 })
-    const hashes = await story.ask('query_clusters_hashes')
+    expect(await scenario.rig.sozu('state', 'load', '-f', bulk)).toMatchObject({ code: 0 })
+    expect(await scenario.rig.sozu('state', 'save', '-f', saved)).toMatchObject({ code: 0 })
+    const hashes = await scenario.ask('query_clusters_hashes')
     expect(hashes.frame.length, 'an answer of hundreds of kilobytes').toBeGreaterThan(CLUSTERS * 3 * 20)
-    await story.reckon()
+    await scenario.reconcile()
 
-    const completions = story.rig
+    const completions = scenario.rig
       .ourLines()
       .filter(({ stage }) => stage === 'completion')
       .slice(2)
@@ -48,9 +46,9 @@ describe(`a saved state of Sōzu ${release}`, () => {
 })
 
 describe(`a reload of Sōzu ${release}`, () => {
-  const file = async (story: Story, text: string): Promise<string> => {
+  const file = async (scenario: Scenario, text: string): Promise<string> => {
     const [port] = await freePorts(1)
-    const target = story.rig.file('reload.toml')
+    const target = scenario.rig.file('reload.toml')
     writeFileSync(target, text.replaceAll('{http}', `127.0.0.1:${port}`))
     return target
   }
@@ -68,13 +66,13 @@ describe(`a reload of Sōzu ${release}`, () => {
   ]
 
   it('that is good is counted in its records, from a file and from memory', async () => {
-    const story = await Story.begin()
-    const target = await file(story, good)
-    const answer = await story.ask('reload_configuration', target)
+    const scenario = await Scenario.begin()
+    const target = await file(scenario, good)
+    const answer = await scenario.ask('reload_configuration', target)
     const [, ok] = /^Successfully loaded the config: (\d+) ok, 0 errors$/.exec(answer.message) ?? []
-    expect(await story.rig.sozu('reload')).toMatchObject({ code: 0 })
-    await story.reckon()
-    expect(story.rig.ourLines()).toMatchObject([
+    expect(await scenario.rig.sozu('reload')).toMatchObject({ code: 0 })
+    await scenario.reconcile()
+    expect(scenario.rig.ourLines()).toMatchObject([
       { stage: 'attempt', target: `config:${target}` },
       {
         stage: 'completion',
@@ -83,7 +81,7 @@ describe(`a reload of Sōzu ${release}`, () => {
         extras: { detail: { messages_ok: Number(ok), messages_err: 0 } },
       },
       { stage: 'attempt', target: 'config:', extras: { detail: { from_memory: true } } },
-      { stage: 'completion', target: `config:${story.rig.configPath}`, result: 'ok' },
+      { stage: 'completion', target: `config:${scenario.rig.configPath}`, result: 'ok' },
     ])
   })
 
@@ -91,14 +89,14 @@ describe(`a reload of Sōzu ${release}`, () => {
     ['is not there', null],
     ['is not TOML', 'command_socket =\n'],
   ])('of a file that %s is refused by the guard, and Sōzu lives on', async (_, text) => {
-    const story = await Story.begin()
-    const before = await story.running()
-    const target = text === null ? story.rig.file('missing.toml') : await file(story, text)
-    expect(await story.rig.sozu('reload', '-f', target)).toMatchObject({ code: 1 })
-    expect(await story.running()).toEqual(before)
-    const requests = await story.reckon()
+    const scenario = await Scenario.begin()
+    const before = await scenario.running()
+    const target = text === null ? scenario.rig.file('missing.toml') : await file(scenario, text)
+    expect(await scenario.rig.sozu('reload', '-f', target)).toMatchObject({ code: 1 })
+    expect(await scenario.running()).toEqual(before)
+    const requests = await scenario.reconcile()
     expect(requests).toMatchObject([[{ stage: 'refusal', extras: { error_code: 'invalid_input' } }]])
-    expect(story.rig.sozuLines()).toEqual([])
+    expect(scenario.rig.sozuLines()).toEqual([])
   })
 
   it.each<[what: string, guard: boolean, text: string | null]>([
@@ -111,15 +109,15 @@ describe(`a reload of Sōzu ${release}`, () => {
   ])(
     '%s ends Sōzu: the outcome is recorded as unknown, and the daemon serves the next Sōzu',
     async (_, guard, text) => {
-      const story = await Story.begin({ daemon: { guard_reload: guard } })
-      const target = text === null ? story.rig.file('missing.toml') : await file(story, text)
-      const answer = await story.ask('reload_configuration', target)
+      const scenario = await Scenario.begin({ daemon: { guard_reload: guard } })
+      const target = text === null ? scenario.rig.file('missing.toml') : await file(scenario, text)
+      const answer = await scenario.ask('reload_configuration', target)
       expect(answer.message).toMatch(outcomeUnknown)
-      await story.rig.sozuExited
-      await story.untilSozuEnded()
-      await story.rig.startSozu()
-      expect((await story.ask('add_cluster', { cluster_id: 'after' })).status).toBe(STATUS.ok)
-      const requests = await story.reckon()
+      await scenario.rig.sozuExited
+      await scenario.untilSozuEnded()
+      await scenario.rig.startSozu()
+      expect((await scenario.ask('add_cluster', { cluster_id: 'after' })).status).toBe(STATUS.ok)
+      const requests = await scenario.reconcile()
       expect(
         requests.map((lines) => lines.map(({ stage, result, extras }) => [stage, result, extras.error_code])),
       ).toEqual([
@@ -133,46 +131,46 @@ describe(`a reload of Sōzu ${release}`, () => {
         ],
       ])
       // Sōzu itself has nothing to say about what ended it.
-      expect(story.rig.sozuLines().filter(({ verb }) => verb === 'configuration_reloaded')).toEqual([])
+      expect(scenario.rig.sozuLines().filter(({ verb }) => verb === 'configuration_reloaded')).toEqual([])
     },
   )
 })
 
 // 1.x knows no limit for what it sends to clients.
 describe.skipIf(old)(`with max_command_buffer_size of Sōzu ${release} at ${MAX_BYTES} bytes`, () => {
-  const begin = (): Promise<Story> =>
-    Story.begin({
+  const begin = (): Promise<Scenario> =>
+    Scenario.begin({
       sozuConfig: `command_buffer_size = 16384\nmax_command_buffer_size = ${MAX_BYTES}\n`,
       daemon: { max_command_buffer_size: MAX_BYTES },
     })
 
   it('an answer of exactly that size is relayed; one byte more, Sōzu ends the connection and the outcome is unknown', async () => {
-    const story = await begin()
+    const scenario = await begin()
     // Sōzu's refusal quotes the cluster id: the answer is as long as we like.
     const sample = 20_000
-    const around = (await story.ask('remove_cluster', 'x'.repeat(sample))).frame.length - sample
-    const relayed = await story.ask('remove_cluster', 'x'.repeat(MAX_BYTES - around))
+    const around = (await scenario.ask('remove_cluster', 'x'.repeat(sample))).frame.length - sample
+    const relayed = await scenario.ask('remove_cluster', 'x'.repeat(MAX_BYTES - around))
     expect(relayed.frame).toHaveLength(MAX_BYTES)
     expect(relayed.status).toBe(STATUS.failure)
-    const client = await story.rig.client()
-    const cut = await story.ask('remove_cluster', 'x'.repeat(MAX_BYTES - around + 1), client)
+    const client = await scenario.rig.client()
+    const cut = await scenario.ask('remove_cluster', 'x'.repeat(MAX_BYTES - around + 1), client)
     expect(cut.message).toMatch(outcomeUnknown)
     await client.ended
-    expect((await story.ask('status')).status).toBe(STATUS.ok)
-    const requests = await story.reckon()
+    expect((await scenario.ask('status')).status).toBe(STATUS.ok)
+    const requests = await scenario.reconcile()
     const codes = requests.map((lines) => lines.at(-1)?.extras.error_code)
     expect(codes).toEqual(['dispatch_error', 'dispatch_error', 'upstream_closed', null])
   })
 
   it('a read whose answer is too long has a completion that says so, beside its access line', async () => {
-    const story = await begin()
+    const scenario = await begin()
     const id = 'x'.repeat(1000)
     for (let index = 0; index < 40; index += 1) {
-      expect((await story.ask('add_cluster', { cluster_id: `${index}${id}` })).status).toBe(STATUS.ok)
+      expect((await scenario.ask('add_cluster', { cluster_id: `${index}${id}` })).status).toBe(STATUS.ok)
     }
-    const answer = await story.ask('query_clusters_hashes')
+    const answer = await scenario.ask('query_clusters_hashes')
     expect(answer.message).toMatch(outcomeUnknown)
-    const requests = await story.reckon()
+    const requests = await scenario.reconcile()
     expect(requests.at(-1)).toMatchObject([
       { stage: 'access', verb: 'cluster_hashes_queried', result: 'ok' },
       {
@@ -185,16 +183,16 @@ describe.skipIf(old)(`with max_command_buffer_size of Sōzu ${release} at ${MAX_
   })
 
   it('a change of exactly that size costs Sōzu its workers and is told as OK: the record says that they did not answer', async () => {
-    const story = await begin()
-    const client = await story.rig.client()
+    const scenario = await begin()
+    const client = await scenario.rig.client()
     const frame = (length: number): Buffer => client.frame('add_cluster', { cluster_id: 'x'.repeat(length) })
     const length = MAX_BYTES - (frame(50_000).length - 50_000)
     expect(frame(length)).toHaveLength(MAX_BYTES)
-    expect((await story.ask('add_cluster', { cluster_id: 'x'.repeat(length) }, client)).status).toBe(
+    expect((await scenario.ask('add_cluster', { cluster_id: 'x'.repeat(length) }, client)).status).toBe(
       STATUS.ok,
     )
-    expect((await story.running()).map(({ id }) => id)).toEqual([2, 3])
-    const requests = await story.reckon()
+    expect((await scenario.running()).map(({ id }) => id)).toEqual([2, 3])
+    const requests = await scenario.reconcile()
     expect(requests[0]?.at(-1)).toMatchObject({
       stage: 'completion',
       result: 'err',
@@ -204,7 +202,7 @@ describe.skipIf(old)(`with max_command_buffer_size of Sōzu ${release} at ${MAX_
     client.write(frame(length + 1))
     expect((await client.final()).message).toContain(`${MAX_BYTES}`)
     await client.ended
-    const refusal = await story.untilLine(({ stage }) => stage === 'refusal')
+    const refusal = await scenario.untilLine(({ stage }) => stage === 'refusal')
     expect(refusal).toMatchObject({
       target: `frame:${MAX_BYTES + 1}`,
       extras: { error_code: 'request_too_large', request_sha256: null },

@@ -1,4 +1,4 @@
-// Stories of upgrades: Sōzu's processes are replaced while clients work, and the daemon's listener never blinks. What was
+// Scenarios of upgrades: Sōzu's processes are replaced while clients work, and the daemon's listener never blinks. What was
 // cut is recorded as unknown, and nothing but what was cut.
 import { connect } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -6,12 +6,12 @@ import { STATUS } from '../../src/protocol/message.ts'
 import { type Line, until } from '../support/rig.ts'
 import { release } from '../support/sozu-release.ts'
 import type { SozuLine } from '../support/sozu-rig.ts'
-import { isUnknown } from './reckoning.ts'
-import { old, outcomeUnknown, Story } from './story.ts'
+import { isUnknown } from './reconcile.ts'
+import { old, outcomeUnknown, Scenario } from './scenario.ts'
 
 /** Four clients that ask one thing after the other, each different; who loses the connection takes a new one. */
 class Load {
-  readonly #story: Story
+  readonly #scenario: Scenario
   readonly #kind: string
   readonly #nextValue: (index: number) => unknown
   readonly #loops: Promise<void>[]
@@ -19,8 +19,8 @@ class Load {
   #answered = 0
   #stopped = false
 
-  constructor(story: Story, kind: string, nextValue: (index: number) => unknown) {
-    this.#story = story
+  constructor(scenario: Scenario, kind: string, nextValue: (index: number) => unknown) {
+    this.#scenario = scenario
     this.#kind = kind
     this.#nextValue = nextValue
     this.#loops = Array.from({ length: 4 }, () => this.#work())
@@ -40,7 +40,7 @@ class Load {
 
   async #work(): Promise<void> {
     while (!this.#stopped) {
-      const client = await this.#story.rig.client()
+      const client = await this.#scenario.rig.client()
       try {
         while (!this.#stopped) {
           this.#sent += 1
@@ -48,7 +48,7 @@ class Load {
           this.#answered += 1
         }
       } catch (error) {
-        // The connection was ended by an upgrade; the reckoning says whether that was right.
+        // The connection was ended by an upgrade; reconciling says whether that was right.
         if (!(error instanceof Error && error.message.includes('ended without an answer'))) throw error
       }
       client.close()
@@ -110,19 +110,19 @@ function expectOneStep(lines: readonly Line[]): void {
 
 describe(`an upgrade of Sōzu ${release}`, () => {
   it('of main under load: the listener is up throughout, and only what was really cut has an unknown outcome', async () => {
-    const story = await Story.begin()
-    const knocking = new Knocking(story.rig.frontPath)
-    const load = new Load(story, 'add_cluster', (index) => ({ cluster_id: `load-${index}` }))
+    const scenario = await Scenario.begin()
+    const knocking = new Knocking(scenario.rig.frontPath)
+    const load = new Load(scenario, 'add_cluster', (index) => ({ cluster_id: `load-${index}` }))
     await load.answers(40)
-    await story.upgradeMain()
+    await scenario.upgradeMain()
     await load.answers(40)
     await load.stop()
     await knocking.expectNoRefusal()
-    const requests = await story.reckon()
-    expectOneStep(story.rig.ourLines())
+    const requests = await scenario.reconcile()
+    expectOneStep(scenario.rig.ourLines())
     // Sōzu writes a line about the end of each request that it answers: no such line, and it was cut.
     const ended = new Set(
-      story.rig
+      scenario.rig
         .sozuLines()
         .filter(isEnd)
         .map(({ extras }) => extras?.request_sha256),
@@ -136,63 +136,63 @@ describe(`an upgrade of Sōzu ${release}`, () => {
 
   // Requests that main answers alone: what is fanned out to workers while they are replaced can stop Sōzu's own upgrade.
   it('of everything by `sozu upgrade` under load: the listener is up throughout, and each step is recorded', async () => {
-    const story = await Story.begin()
-    const knocking = new Knocking(story.rig.frontPath)
-    const load = new Load(story, 'save_state', (index) => story.rig.file(`state-${index}`))
+    const scenario = await Scenario.begin()
+    const knocking = new Knocking(scenario.rig.frontPath)
+    const load = new Load(scenario, 'save_state', (index) => scenario.rig.file(`state-${index}`))
     await load.answers(40)
-    expect(await story.rig.sozu('upgrade')).toMatchObject({ code: 0 })
+    expect(await scenario.rig.sozu('upgrade')).toMatchObject({ code: 0 })
     await load.answers(40)
     await load.stop()
     await knocking.expectNoRefusal()
-    await story.reckon()
-    const lines = story.rig.ourLines()
+    await scenario.reconcile()
+    const lines = scenario.rig.ourLines()
     expectOneStep(lines)
     const workers = lines.filter(({ verb, stage }) => verb === 'worker_upgraded' && stage === 'completion')
     expect(workers.map(({ target, result }) => `${target} ${result}`).toSorted()).toEqual([
       'worker:0 ok',
       'worker:1 ok',
     ])
-    expect((await story.running()).map(({ id }) => id)).toEqual([2, 3])
+    expect((await scenario.running()).map(({ id }) => id)).toEqual([2, 3])
   })
 
   it('cuts a request that still waits for a worker: its outcome is recorded as unknown, its client told so', async () => {
-    const story = await Story.begin()
-    const [worker] = await story.running()
-    const waiting = await story.rig.client()
-    story.signal(worker?.pid, 'SIGSTOP')
+    const scenario = await Scenario.begin()
+    const [worker] = await scenario.running()
+    const waiting = await scenario.rig.client()
+    scenario.signal(worker?.pid, 'SIGSTOP')
     waiting.send('add_cluster', { cluster_id: 'waiting' })
     expect((await waiting.next()).status).toBe(STATUS.processing)
-    await story.upgradeMain()
+    await scenario.upgradeMain()
     expect((await waiting.final()).message).toMatch(outcomeUnknown)
     await waiting.ended
-    story.signal(worker?.pid, 'SIGCONT')
-    await story.reckon()
-    const last = story.rig.ourLines().findLast(({ cluster_id }) => cluster_id === 'waiting')
+    scenario.signal(worker?.pid, 'SIGCONT')
+    await scenario.reconcile()
+    const last = scenario.rig.ourLines().findLast(({ cluster_id }) => cluster_id === 'waiting')
     expect(last).toMatchObject({
       stage: 'completion',
       result: 'err',
       extras: { error_code: 'upstream_closed' },
     })
-    const clusters = await story.ask('query_cluster_by_id', 'waiting')
+    const clusters = await scenario.ask('query_cluster_by_id', 'waiting')
     expect(clusters.content?.includes('waiting'), 'unknown is not undone: this one was done').toBe(true)
   })
 
   it('of main alone: whoever is idle is disconnected, and finds the new main by connecting again', async () => {
-    const story = await Story.begin()
-    const idle = await story.rig.client()
-    expect((await story.ask('list_workers', {}, idle)).status).toBe(STATUS.ok)
-    await story.upgradeMain()
+    const scenario = await Scenario.begin()
+    const idle = await scenario.rig.client()
+    expect((await scenario.ask('list_workers', {}, idle)).status).toBe(STATUS.ok)
+    await scenario.upgradeMain()
     await idle.ended
-    expect(await story.fanout('after')).toEqual({
+    expect(await scenario.fanout('after')).toEqual({
       status: 'ok',
       workers_ok: 2,
       workers_err: 0,
       workers_expected: 2,
     })
-    await story.upgradeMain()
-    expect((await story.ask('add_cluster', { cluster_id: 'later' })).status).toBe(STATUS.ok)
-    await story.reckon()
-    const told = story.rig
+    await scenario.upgradeMain()
+    expect((await scenario.ask('add_cluster', { cluster_id: 'later' })).status).toBe(STATUS.ok)
+    await scenario.reconcile()
+    const told = scenario.rig
       .ourLines()
       .map(({ verb, stage, boot_generation }) => `${verb} ${stage} ${boot_generation}`)
     expect(told).toEqual([
@@ -207,19 +207,21 @@ describe(`an upgrade of Sōzu ${release}`, () => {
       'cluster_added completion 2',
     ])
     if (!old)
-      expect(story.rig.sozuLines().map(({ boot_generation }) => boot_generation)).toEqual([1, 1, 1, 2, 2, 2])
+      expect(scenario.rig.sozuLines().map(({ boot_generation }) => boot_generation)).toEqual([
+        1, 1, 1, 2, 2, 2,
+      ])
   })
 
   it('of one worker: recorded as it went, and the counts of workers follow', async () => {
-    const story = await Story.begin()
+    const scenario = await Scenario.begin()
     const whole = { status: 'ok', workers_ok: 2, workers_err: 0, workers_expected: 2 }
-    expect(await story.fanout('before')).toEqual(whole)
-    expect(await story.rig.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 0 })
-    expect((await story.running()).map(({ id }) => id)).toEqual([1, 2])
-    expect(await story.fanout('after')).toEqual(whole)
-    expect(await story.rig.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 1 })
-    await story.reckon()
-    const told = story.rig.ourLines().filter(({ verb }) => verb === 'worker_upgraded')
+    expect(await scenario.fanout('before')).toEqual(whole)
+    expect(await scenario.rig.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 0 })
+    expect((await scenario.running()).map(({ id }) => id)).toEqual([1, 2])
+    expect(await scenario.fanout('after')).toEqual(whole)
+    expect(await scenario.rig.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 1 })
+    await scenario.reconcile()
+    const told = scenario.rig.ourLines().filter(({ verb }) => verb === 'worker_upgraded')
     expect(
       told.map(({ stage, target, result, extras }) => [stage, target, result, extras.error_code]),
     ).toEqual([

@@ -1,14 +1,14 @@
-// The reckoning at the end of a story: what clients sent and were told (as the tap saw it), what both audit files of the
-// daemon say, and what Sōzu's own audit log says must be three tellings of the same events. A request that is missing in
-// one of them, stands twice, out of order, or ends otherwise fails the test.
+// Reconciles, at the end of a scenario, what clients sent and were told (as the recorder saw it), what both audit files of
+// the daemon say, and what Sōzu's own audit log says. A request that is missing in one of them, stands twice, out of
+// order, or ends otherwise fails the test.
 import { expect } from 'vitest'
 import { requestSha256 } from '../../src/audit/record/digest.ts'
 import { PREFIX_BYTES } from '../../src/protocol/frame.ts'
 import { decodeRequest, decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import type { Schema } from '../../src/protocol/schema.ts'
+import type { Conversation } from '../support/recorder.ts'
 import type { Line } from '../support/rig.ts'
 import type { SozuLine } from '../support/sozu-rig.ts'
-import type { Conversation } from '../support/tap.ts'
 
 /** A request as its client knows it: what it sent, and the status of the final, null when none came. */
 export type Told = { readonly sha: string; readonly kind: string; readonly status: number | null }
@@ -51,7 +51,7 @@ export function isUnknown({ extras }: Line): boolean {
 }
 
 /** Holds the tellings against each other. */
-export function expectOneStory({ told, lines, text, sozu }: Tellings): void {
+export function expectSameEvents({ told, lines, text, sozu }: Tellings): void {
   const requests = byRequest(lines)
   for (const request of requests) expectWellFormed(request)
   const texts = text.map((line) => /^\[\S+ (\S+) .* stage=(\w+), /.exec(line)?.slice(1).join(' '))

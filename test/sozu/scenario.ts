@@ -1,5 +1,5 @@
-// One installation that things happen to: a real Sōzu, the daemon in front with both audit files, clients through the tap.
-// At the end of a story comes the reckoning, which looks at everything that happened, not only at what the story was about.
+// One installation that things happen to: a real Sōzu, the daemon in front with both audit files, clients through the
+// recorder. At the end, a scenario reconciles everything that happened, not only what it was about.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -7,12 +7,12 @@ import { expect, onTestFinished } from 'vitest'
 import { requestSha256 } from '../../src/audit/record/digest.ts'
 import { PREFIX_BYTES } from '../../src/protocol/frame.ts'
 import { decodeContent, decodeRequest } from '../../src/protocol/message.ts'
+import type { Conversation } from '../support/recorder.ts'
 import { type Line, until } from '../support/rig.ts'
 import { release } from '../support/sozu-release.ts'
 import { SozuRig, type SozuRigOptions } from '../support/sozu-rig.ts'
-import type { Conversation } from '../support/tap.ts'
 import { type Received, TestClient } from '../support/test-client.ts'
-import { byRequest, expectOneStory, type TimedSozuLine, toldIn } from './reckoning.ts'
+import { byRequest, expectSameEvents, type TimedSozuLine, toldIn } from './reconcile.ts'
 
 /** Whether the release under test is a 1.x, which has no audit log and half the verbs. */
 export const old = release.startsWith('1.')
@@ -25,7 +25,7 @@ export type Worker = { readonly id: number; readonly pid: number; readonly run_s
 /** RunState of the schema. */
 const RUNNING = 0
 
-export class Story {
+export class Scenario {
   readonly rig: SozuRig
   readonly #textPath: string
   readonly #near: Conversation[] = []
@@ -37,14 +37,14 @@ export class Story {
   }
 
   /** Starts Sōzu and the daemon; all of it ends with the test. */
-  static async begin(options: SozuRigOptions = {}): Promise<Story> {
-    const dir = mkdtempSync(path.join(tmpdir(), 'story-'))
+  static async begin(options: SozuRigOptions = {}): Promise<Scenario> {
+    const dir = mkdtempSync(path.join(tmpdir(), 'scenario-'))
     onTestFinished(() => rmSync(dir, { recursive: true, force: true }))
     const textPath = path.join(dir, 'audit.log')
     const ours = { wire_schema: old ? '1.1.1' : '2.1.0', audit_logs_target: textPath }
     const rig = await SozuRig.start({ ...options, daemon: { ...ours, ...(options.daemon || {}) } })
     onTestFinished(() => rig.end())
-    return new Story(rig, textPath)
+    return new Scenario(rig, textPath)
   }
 
   /** One request on `client`, or on a connection of its own. Its last line is in the file before its client hears. */
@@ -90,7 +90,7 @@ export class Story {
     await until(async () => (await this.#workers()) === null, 'the end of Sōzu')
   }
 
-  /** Sends a signal to a process of this story's Sōzu; it refuses to signal any other. */
+  /** Sends a signal to a process of this scenario's Sōzu; it refuses to signal any other. */
   signal(pid: number | undefined, signal: NodeJS.Signals): void {
     const environment = pid === undefined ? '' : readFileSync(`/proc/${pid}/environ`, 'latin1')
     if (pid === undefined || !environment.split('\0').includes(`SOZU_RIG=${this.rig.dir}`)) {
@@ -101,13 +101,13 @@ export class Story {
 
   /** The conversations of clients that began with a request of this kind */
   conversations(kind: string): Conversation[] {
-    this.#near.push(...this.rig.tap.take())
+    this.#near.push(...this.rig.recorder.take())
     return this.#near.filter(({ sent }) => this.#kindOf(sent[0]) === kind)
   }
 
   /** The same, as they pass between the daemon and Sōzu. */
   conversationsBehind(kind: string): Conversation[] {
-    this.#behind.push(...this.rig.tapBehind.take())
+    this.#behind.push(...this.rig.recorderBehind.take())
     return this.#behind.filter(({ sent }) => this.#kindOf(sent[0]) === kind)
   }
 
@@ -115,13 +115,13 @@ export class Story {
    * Waits until every request has its last line, and holds what clients, we and Sōzu tell of them against each other.
    * @returns the lines of each request, in the order of the file
    */
-  async reckon(): Promise<Line[][]> {
+  async reconcile(): Promise<Line[][]> {
     const requests = await until(() => {
       const groups = byRequest(this.rig.ourLines())
       return groups.every((lines) => lines.at(-1)?.stage !== 'attempt') && groups
     }, 'the last line of every request')
-    this.#near.push(...this.rig.tap.take())
-    expectOneStory({
+    this.#near.push(...this.rig.recorder.take())
+    expectSameEvents({
       told: this.#near.flatMap((conversation) => toldIn(this.rig.schema, conversation)),
       lines: this.rig.ourLines(),
       text: readFileSync(this.#textPath, 'utf8').trimEnd().split('\n'),

@@ -18,7 +18,7 @@ socket.once('data', () => {
 `
 
 /** @returns the process's id, and how long its answer took */
-export async function askAsStranger(
+export async function askAsClient(
   rig: Rig,
   uid: number,
   comm: string,
@@ -32,6 +32,6 @@ export async function askAsStranger(
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   const [said, [status]] = await Promise.all([text(child.stdout), once(child, 'exit')])
-  if (status !== 0 || said === '') throw new Error(`the stranger ended with ${status} and no answer`)
+  if (status !== 0 || said === '') throw new Error(`the client ended with ${status} and no answer`)
   return { pid: child.pid, elapsedMs: Number(said) }
 }
