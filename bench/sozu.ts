@@ -4,6 +4,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { binaryOf } from '../test/support/sozu-release.ts'
 import { end, pidOf, serving, start, undoing, until } from './children.ts'
 import { AuditFiles, type Contender, startDaemon } from './contenders.ts'
 import { writeAddRemove } from './loads.ts'
@@ -48,9 +49,9 @@ const DAEMON = { durability: 'write', text: true } as const
 /** @returns null where Sōzu is not installed */
 export async function runSozu(options: Options, setting: Setting): Promise<SozuReport | null> {
   const { place, say } = setting
-  const binary = path.join(repository, '.sozu', VERSION, 'bin', 'sozu')
+  const binary = binaryOf(VERSION, repository)
   if (!existsSync(binary)) {
-    say(`SKIPPED: Sōzu ${VERSION} is not installed (scripts/install-sozu.sh)`)
+    say(`SKIPPED: Sōzu ${VERSION} is not installed (npm run setup:tests)`)
     return null
   }
   return undoing(async (later) => {

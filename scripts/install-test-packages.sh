@@ -12,6 +12,7 @@ needed=(
   logrotate:logrotate
   prlimit:util-linux
   openssl:openssl
+  zstd:zstd
 )
 # Only tests that need root start these.
 if [ "$(id -u)" -eq 0 ]; then needed+=(fsfreeze:util-linux mkfs.ext4:e2fsprogs strace:strace); fi

@@ -1,18 +1,15 @@
-// Once before any test: the releases under test are there, or can be installed. Where they cannot be, the tests that need
-// them are skipped, and this says so where nobody can miss it.
+// Once before any test: whether the releases under test are there, and are what was built. Tests of a release that is not are
+// skipped, and named at the end.
 import { spawnSync } from 'node:child_process'
-import { oldRelease, release } from '../support/sozu-release.ts'
+import { setup as build } from '../support/build.ts'
+import { isInstalled, oldRelease, release } from '../support/sozu-release.ts'
 
 export function setup(): void {
   for (const version of new Set([release, oldRelease])) {
-    const { status, stderr } = spawnSync('scripts/install-sozu.sh', [version], {
+    const { status, stderr } = spawnSync('scripts/install-sozu.sh', ['--check', version], {
       encoding: 'utf8',
-      stdio: ['ignore', 'inherit', 'pipe'],
     })
-    if (status === 0) continue
-    const line = '*'.repeat(100)
-    process.stderr.write(
-      `${line}\nSKIPPED: every test against Sōzu ${version}\n${stderr.trim().split('\n').slice(-5).join('\n')}\n${line}\n`,
-    )
+    if (status !== 0 && isInstalled(version)) throw new Error(stderr)
   }
+  build()
 }

@@ -1,8 +1,11 @@
-// Once before any test: the programs tests start are installed, and src/ is compiled into dist/, since the tests in test/
-// start the daemon that would be shipped.
+// Once before any test: src/ is built into dist/, since the tests in test/ start the daemon that would be shipped. Projects of
+// one run share a build.
 import { execFileSync } from 'node:child_process'
 
+const DONE = 'SOZU_AUDITD_TESTS_BUILT'
+
 export function setup(): void {
-  execFileSync('scripts/install-test-packages.sh', { stdio: 'inherit' })
+  if (process.env[DONE] === String(process.pid)) return
   execFileSync('npm', ['run', '--silent', 'build'], { stdio: 'inherit' })
+  process.env[DONE] = String(process.pid)
 }

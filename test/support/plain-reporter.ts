@@ -1,7 +1,19 @@
-// Closing lines that anybody can read: each skipped test with its reason, then `N passed, N failed, N skipped`.
+// Closing lines that anybody can read: each skipped test with its reason, then `N passed, N failed, N skipped`. Where nothing may
+// be left out (ALL_TESTS=1, as CI says), a skipped test fails the run.
 import type { Reporter, TestCase, TestModule } from 'vitest/node'
 
 export class PlainReporter implements Reporter {
+  readonly #write: (text: string) => void
+  readonly #mustBeAll: boolean
+
+  constructor(
+    write: (text: string) => void = (text) => process.stdout.write(text),
+    mustBeAll: boolean = process.env['ALL_TESTS'] === '1',
+  ) {
+    this.#write = write
+    this.#mustBeAll = mustBeAll
+  }
+
   onTestRunEnd(modules: readonly TestModule[]): void {
     const tests: TestCase[] = modules.flatMap((module) => [...module.children.allTests()])
     const count = (state: string): number => tests.filter((test) => test.result().state === state).length
@@ -9,10 +21,12 @@ export class PlainReporter implements Reporter {
       if (test.result().state !== 'skipped') continue
       // A title says what it needs where that is not root.
       const reason = test.fullName.includes('(needs ') ? '' : ' (needs root)'
-      process.stdout.write(`skipped: ${test.fullName}${reason}\n`)
+      this.#write(`skipped: ${test.fullName}${reason}\n`)
     }
-    process.stdout.write(
-      `\n${count('passed')} passed, ${count('failed')} failed, ${count('skipped')} skipped\n`,
-    )
+    const skipped = count('skipped')
+    this.#write(`\n${count('passed')} passed, ${count('failed')} failed, ${skipped} skipped\n`)
+    if (skipped === 0) return
+    this.#write('Tests were left out; npm run setup:tests installs what they need, as root all of it.\n')
+    if (this.#mustBeAll) process.exitCode = 1
   }
 }

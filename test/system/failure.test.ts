@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { inTime } from '../support/in-time.ts'
+import { hasProgram } from '../support/programs.ts'
 import { Rig, textRequired, until } from '../support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
@@ -137,8 +138,8 @@ describe('an audit file that cannot be written', () => {
 })
 
 describe('a disk that is slow but not broken', () => {
-  it.skipIf(!isRoot)(
-    '[P3] (needs root) a slow disk does not keep a client waiting longer than half a second',
+  it.skipIf(!isRoot || !hasProgram('strace'))(
+    '[P3] (needs root, strace) a slow disk does not keep a client waiting longer than half a second',
     inTime,
     async () => {
       const rig = await Rig.start()
@@ -177,8 +178,8 @@ describe('an audit file that vanishes', () => {
 })
 
 describe('a frozen disk', () => {
-  it.skipIf(!isRoot)(
-    '[P7] (needs root) a frozen disk stops only its own file: requests that need it are refused, the other file goes on',
+  it.skipIf(!isRoot || !hasProgram('mkfs.ext4'))(
+    '[P7] (needs root, mkfs.ext4) a frozen disk stops only its own file: requests that need it are refused, the other file goes on',
     async () => {
       const rig = await Rig.start({ daemon: false })
       const mount = mountImage(rig.dir)
@@ -202,20 +203,24 @@ describe('a frozen disk', () => {
     },
   )
 
-  it.skipIf(!isRoot)('[P3] (needs root) no answer on a frozen disk takes half a second', inTime, async () => {
-    const rig = await Rig.start({ daemon: false })
-    const mount = mountImage(rig.dir)
-    rig.configure({ audit_logs_json_target: `${mount.path}/audit.jsonl`, ...textRequired })
-    await rig.startDaemon()
-    const client = await rig.client()
-    mount.freeze()
-    for (const name of ['b', 'c', 'd']) {
-      const started = performance.now()
-      expect((await client.request('add_cluster', cluster(name))).message).toMatch(/not forwarded/)
-      expect(performance.now() - started).toBeLessThan(500)
-    }
-    mount.thaw()
-  })
+  it.skipIf(!isRoot || !hasProgram('mkfs.ext4'))(
+    '[P3] (needs root, mkfs.ext4) no answer on a frozen disk takes half a second',
+    inTime,
+    async () => {
+      const rig = await Rig.start({ daemon: false })
+      const mount = mountImage(rig.dir)
+      rig.configure({ audit_logs_json_target: `${mount.path}/audit.jsonl`, ...textRequired })
+      await rig.startDaemon()
+      const client = await rig.client()
+      mount.freeze()
+      for (const name of ['b', 'c', 'd']) {
+        const started = performance.now()
+        expect((await client.request('add_cluster', cluster(name))).message).toMatch(/not forwarded/)
+        expect(performance.now() - started).toBeLessThan(500)
+      }
+      mount.thaw()
+    },
+  )
 })
 
 /** Every sync of the daemon takes `ms` longer from here on. */

@@ -10,16 +10,21 @@ describe('the completion of a fanned-out request', () => {
   it('the completion of a fanned-out request says how many workers applied it, refused it, and were expected to', async () => {
     const rig = await Rig.start({ config: textRequired })
     const client = await rig.client()
-    await client.request('add_cluster', cluster('a'))
-    await rig.standin.control({ do: 'fail_worker', worker: 1, text: 'no' })
-    await client.request('add_cluster', cluster('b'))
-    const fanouts = rig
-      .requests()
-      .flatMap(({ stage, extras }) => (stage === 'completion' ? [extras['fanout']] : []))
-    expect(fanouts).toEqual([
-      { status: 'ok', workers_ok: 2, workers_err: 0, workers_expected: 2 },
-      { status: 'partial', workers_ok: 1, workers_err: 1, workers_expected: 2 },
-    ])
+    /** The fanout of a completion that came when Sōzu had listed its workers in time; until then nothing is made up. */
+    const fanoutOf = async (status: 'ok' | 'partial', known: object): Promise<unknown> => {
+      for (;;) {
+        if (status === 'partial') await rig.standin.control({ do: 'fail_worker', worker: 1, text: 'no' })
+        await client.request('add_cluster', cluster(status))
+        const fanout = rig.requests().at(-1)?.extras['fanout'] as Record<string, unknown>
+        if (fanout['workers_expected'] !== null) return fanout
+        expect(fanout).toEqual({ status, workers_expected: null, ...known })
+      }
+    }
+    const unknown = { workers_ok: null, workers_err: null }
+    const all = { status: 'ok', workers_ok: 2, workers_err: 0, workers_expected: 2 }
+    expect(await fanoutOf('ok', unknown)).toEqual(all)
+    const some = { workers_ok: 1, workers_err: 1 }
+    expect(await fanoutOf('partial', some)).toEqual({ status: 'partial', ...some, workers_expected: 2 })
     expect(rig.textLines().at(-1)).toContain('fanout=partial, workers=1/1/2')
   })
 
@@ -44,12 +49,20 @@ describe('a reload that would take Sōzu down', () => {
     const target = file.startsWith('/') ? file : `${rig.dir}/${file}`
     if (content !== null) writeFileSync(target, content)
     const client = await rig.client()
-    const answer = await client.request('reload_configuration', target)
+    let answer = await client.request('reload_configuration', target)
+    // A machine that stands still for 200 ms: refused as well, for another reason.
+    while (/could not be looked at in time/.test(answer.message))
+      answer = await client.request('reload_configuration', target)
     expect(answer.status).toBe(STATUS.failure)
     expect(answer.message).toMatch(words)
-    expect(rig.requests()).toMatchObject([
-      { stage: 'refusal', verb: 'configuration_reloaded', extras: { error_code: 'invalid_input' } },
-    ])
+    for (const line of rig.requests()) {
+      expect(line).toMatchObject({
+        stage: 'refusal',
+        verb: 'configuration_reloaded',
+        extras: { error_code: 'invalid_input' },
+      })
+    }
+    expect(rig.requests().length).toBeGreaterThan(0)
     expect(rig.standin.received()).toEqual([])
   })
 

@@ -20,6 +20,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { encodeFrame } from '../../src/protocol/frame.ts'
 import { STATUS } from '../../src/protocol/message.ts'
 import { openNotifySocket } from '../support/notify-socket.ts'
+import { itNeeds } from '../support/programs.ts'
 import { Rig, textRequired, until } from '../support/rig.ts'
 
 const cluster = (cluster_id: string) => ({ cluster_id })
@@ -116,23 +117,26 @@ describe('the socket', () => {
     expect(rig.daemon.stderr).toContain('same socket as command_socket')
   })
 
-  it('the socket can be one that the service manager passed on, which then stays', async () => {
-    const rig = await Rig.start({ daemon: false, without: ['listen_socket'] })
-    const daemon = rig.spawnDaemon(['systemd-socket-activate', '-l', rig.listenPath])
-    await until(() => existsSync(rig.listenPath), 'the socket')
-    // The daemon is only started by this first connection, and serves it.
-    const client = await until(() => rig.client().catch(() => null), 'somebody who listens')
-    expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
-    expect((await daemon.until(({ msg }) => msg === 'ready'))['socket']).toBe(rig.listenPath)
-    expect(readFileSync(rig.jsonPath, 'utf8')).toContain(`"socket":${JSON.stringify(rig.listenPath)}`)
-    const { pid = 0 } = daemon.child
-    const passedOn = readlinkSync(`/proc/${pid}/fd/3`)
-    expect(passedOn).toMatch(/^socket:/)
-    const held = await until(() => heldByHelper(pid), 'the descriptors of the helper')
-    expect(held).not.toContain(passedOn)
-    await daemon.kill('SIGTERM')
-    expect(existsSync(rig.listenPath)).toBe(true)
-  })
+  itNeeds('systemd-socket-activate')(
+    'the socket can be one that the service manager passed on, which then stays',
+    async () => {
+      const rig = await Rig.start({ daemon: false, without: ['listen_socket'] })
+      const daemon = rig.spawnDaemon(['systemd-socket-activate', '-l', rig.listenPath])
+      await until(() => existsSync(rig.listenPath), 'the socket')
+      // The daemon is only started by this first connection, and serves it.
+      const client = await until(() => rig.client().catch(() => null), 'somebody who listens')
+      expect((await client.request('add_cluster', cluster('a'))).status).toBe(STATUS.ok)
+      expect((await daemon.until(({ msg }) => msg === 'ready'))['socket']).toBe(rig.listenPath)
+      expect(readFileSync(rig.jsonPath, 'utf8')).toContain(`"socket":${JSON.stringify(rig.listenPath)}`)
+      const { pid = 0 } = daemon.child
+      const passedOn = readlinkSync(`/proc/${pid}/fd/3`)
+      expect(passedOn).toMatch(/^socket:/)
+      const held = await until(() => heldByHelper(pid), 'the descriptors of the helper')
+      expect(held).not.toContain(passedOn)
+      await daemon.kill('SIGTERM')
+      expect(existsSync(rig.listenPath)).toBe(true)
+    },
+  )
 })
 
 /** What a helper that has begun its work holds open; null for one that has not, or is not there yet. */

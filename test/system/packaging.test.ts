@@ -23,6 +23,7 @@ import { parse } from 'smol-toml'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { parseConfig } from '../../src/config/config.ts'
 import { EXIT } from '../../src/errors.ts'
+import { itNeeds } from '../support/programs.ts'
 
 const project = join(import.meta.dirname, '../..')
 const service = read('systemd/sozu-auditd.service')
@@ -102,20 +103,23 @@ function unitRoot(): string {
 describe('the units', () => {
   const verified = ['sozu-auditd.service', 'sozu-auditd.socket', 'sozu.service']
 
-  it('the units pass systemd-analyze verify, the drop-in of Sōzu included', () => {
+  itNeeds('systemd-analyze')('the units pass systemd-analyze verify, the drop-in of Sōzu included', () => {
     const result = run('systemd', 'systemd-analyze', ['verify', `--root=${unitRoot()}`, ...verified])
     expect(result).toEqual({ status: 0, output: '' })
   })
 
-  it('the units would fail systemd-analyze verify with a setting that systemd does not know', () => {
-    const root = unitRoot()
-    const unit = join(root, 'usr/lib/systemd/system/sozu-auditd.service')
-    writeFileSync(unit, service.replace('KillMode=mixed', 'KillMode=mxied'))
-    const result = run('systemd', 'systemd-analyze', ['verify', `--root=${root}`, ...verified])
-    expect(result.output).toContain('mxied')
-  })
+  itNeeds('systemd-analyze')(
+    'the units would fail systemd-analyze verify with a setting that systemd does not know',
+    () => {
+      const root = unitRoot()
+      const unit = join(root, 'usr/lib/systemd/system/sozu-auditd.service')
+      writeFileSync(unit, service.replace('KillMode=mixed', 'KillMode=mxied'))
+      const result = run('systemd', 'systemd-analyze', ['verify', `--root=${root}`, ...verified])
+      expect(result.output).toContain('mxied')
+    },
+  )
 
-  it('the units have an exposure of at most 1.5', () => {
+  itNeeds('systemd-analyze')('the units have an exposure of at most 1.5', () => {
     const unit = join(project, 'systemd/sozu-auditd.service')
     const { status, output } = run('systemd', 'systemd-analyze', [
       'security',
@@ -198,35 +202,38 @@ describe('the packaged files agree', () => {
 })
 
 describe('the accounts and the directories', () => {
-  it('systemd-sysusers and systemd-tmpfiles make the accounts and the directories', () => {
-    const root = join(directory, 'empty')
-    mkdirSync(join(root, 'etc'), { recursive: true })
-    const users = run('systemd', 'systemd-sysusers', [
-      '--dry-run',
-      `--root=${root}`,
-      join(project, 'systemd/sysusers.d/sozu-auditd.conf'),
-    ])
-    expect(users.status, users.output).toBe(0)
-    expect(users.output).toContain("Creating user 'sozu-auditd'")
-    expect(users.output).toContain("Creating group 'sozu-operators'")
+  itNeeds('systemd-tmpfiles')(
+    'systemd-sysusers and systemd-tmpfiles make the accounts and the directories',
+    () => {
+      const root = join(directory, 'empty')
+      mkdirSync(join(root, 'etc'), { recursive: true })
+      const users = run('systemd', 'systemd-sysusers', [
+        '--dry-run',
+        `--root=${root}`,
+        join(project, 'systemd/sysusers.d/sozu-auditd.conf'),
+      ])
+      expect(users.status, users.output).toBe(0)
+      expect(users.output).toContain("Creating user 'sozu-auditd'")
+      expect(users.output).toContain("Creating group 'sozu-operators'")
 
-    const account = 'sozu-auditd:x:990:990::/:/usr/sbin/nologin\n'
-    writeFileSync(join(root, 'etc/passwd'), account)
-    writeFileSync(join(root, 'etc/group'), 'sozu-auditd:x:990:\n')
-    // Who is not root cannot give directories away, so there it is the reading alone that is tried.
-    const isRoot = process.geteuid?.() === 0
-    const made = run('systemd', 'systemd-tmpfiles', [
-      '--create',
-      ...(isRoot ? [] : ['--prefix=/nowhere']),
-      `--root=${root}`,
-      join(project, 'systemd/tmpfiles.d/sozu-auditd.conf'),
-    ])
-    expect(made).toEqual({ status: 0, output: '' })
-    if (isRoot) {
-      const { uid, mode } = statSync(join(root, 'var/log/sozu-auditd'))
-      expect([uid, mode & 0o7777]).toEqual([990, 0o750])
-    }
-  })
+      const account = 'sozu-auditd:x:990:990::/:/usr/sbin/nologin\n'
+      writeFileSync(join(root, 'etc/passwd'), account)
+      writeFileSync(join(root, 'etc/group'), 'sozu-auditd:x:990:\n')
+      // Who is not root cannot give directories away, so there it is the reading alone that is tried.
+      const isRoot = process.geteuid?.() === 0
+      const made = run('systemd', 'systemd-tmpfiles', [
+        '--create',
+        ...(isRoot ? [] : ['--prefix=/nowhere']),
+        `--root=${root}`,
+        join(project, 'systemd/tmpfiles.d/sozu-auditd.conf'),
+      ])
+      expect(made).toEqual({ status: 0, output: '' })
+      if (isRoot) {
+        const { uid, mode } = statSync(join(root, 'var/log/sozu-auditd'))
+        expect([uid, mode & 0o7777]).toEqual([990, 0o750])
+      }
+    },
+  )
 })
 
 describe('the rotation', () => {
@@ -246,44 +253,48 @@ describe('the rotation', () => {
     return path
   }
 
-  it('logrotate reads the rotation without an error or a warning', () => {
+  itNeeds('logrotate')('logrotate reads the rotation without an error or a warning', () => {
     const { status, output } = run('logrotate', 'logrotate', ['-d', rotation('true')])
     expect(status, output).toBe(0)
     expect(output).toContain('(400 rotations)')
     expect(output).not.toMatch(/error|warning: (?!logrotate in debug mode)/i)
   })
 
-  it('the rotation renames each file, leaves a new one to the daemon, signals once, and compresses a rotation later', async () => {
-    const signals = join(directory, 'signals')
-    const file = rotation(`echo HUP >>${signals}`)
-    const logs = join(directory, 'logs')
-    const rotate = () => run('logrotate', 'logrotate', ['-f', '-s', join(directory, 'state'), file])
-    const write = (text: string) => {
-      for (const name of ['audit.log', 'audit.jsonl']) writeFileSync(join(logs, name), text, { mode: 0o640 })
-    }
-    write('first\n')
-    const { ino } = statSync(join(logs, 'audit.log'))
-    expect(rotate()).toEqual({ status: 0, output: '' })
-    expect(readFileSync(signals, 'utf8')).toBe('HUP\n')
-    const names = readdirSync(logs).sort()
-    expect(names).toEqual([
-      expect.stringMatching(/^audit\.jsonl-\d{8}-\d{10}$/),
-      expect.stringMatching(/^audit\.log-\d{8}-\d{10}$/),
-    ])
-    expect(statSync(join(logs, names[1] ?? '')).ino).toBe(ino)
+  itNeeds('logrotate')(
+    'the rotation renames each file, leaves a new one to the daemon, signals once, and compresses a rotation later',
+    async () => {
+      const signals = join(directory, 'signals')
+      const file = rotation(`echo HUP >>${signals}`)
+      const logs = join(directory, 'logs')
+      const rotate = () => run('logrotate', 'logrotate', ['-f', '-s', join(directory, 'state'), file])
+      const write = (text: string) => {
+        for (const name of ['audit.log', 'audit.jsonl'])
+          writeFileSync(join(logs, name), text, { mode: 0o640 })
+      }
+      write('first\n')
+      const { ino } = statSync(join(logs, 'audit.log'))
+      expect(rotate()).toEqual({ status: 0, output: '' })
+      expect(readFileSync(signals, 'utf8')).toBe('HUP\n')
+      const names = readdirSync(logs).sort()
+      expect(names).toEqual([
+        expect.stringMatching(/^audit\.jsonl-\d{8}-\d{10}$/),
+        expect.stringMatching(/^audit\.log-\d{8}-\d{10}$/),
+      ])
+      expect(statSync(join(logs, names[1] ?? '')).ino).toBe(ino)
 
-    write('second\n')
-    // A rotation in the same second would give the same name, which logrotate refuses: the second is part of it.
-    // (50 ms more, since time(2) may lag behind the clock that Node reads.)
-    const next = (Math.floor(Date.now() / 1000) + 1) * 1000 + 50
-    await expect.poll(() => Date.now(), { timeout: 5000 }).toBeGreaterThan(next)
-    expect(rotate()).toEqual({ status: 0, output: '' })
-    expect(readdirSync(logs).filter((name) => name.endsWith('.gz'))).toEqual(
-      names.map((name) => `${name}.gz`),
-    )
-    expect(readdirSync(logs)).toHaveLength(4)
-    expect(statSync(join(logs, `${names[1]}.gz`)).mode & 0o777).toBe(0o640)
-  })
+      write('second\n')
+      // A rotation in the same second would give the same name, which logrotate refuses: the second is part of it.
+      // (50 ms more, since time(2) may lag behind the clock that Node reads.)
+      const next = (Math.floor(Date.now() / 1000) + 1) * 1000 + 50
+      await expect.poll(() => Date.now(), { timeout: 5000 }).toBeGreaterThan(next)
+      expect(rotate()).toEqual({ status: 0, output: '' })
+      expect(readdirSync(logs).filter((name) => name.endsWith('.gz'))).toEqual(
+        names.map((name) => `${name}.gz`),
+      )
+      expect(readdirSync(logs)).toHaveLength(4)
+      expect(statSync(join(logs, `${names[1]}.gz`)).mode & 0o777).toBe(0o640)
+    },
+  )
 
   it('the rotation never copies and truncates, and keeps twelve months', () => {
     expect(logrotate).not.toMatch(/^\s*(copytruncate|copy|create|size|maxsize|minsize|shred)\b/m)
@@ -306,31 +317,34 @@ describe("the drop-in of Sōzu's unit", () => {
       .replaceAll('u:sozu-auditd:', 'u:4711:')
   }
 
-  it("the drop-in opens Sōzu's socket to the daemon even if Sōzu replaces an old socket, binds slowly and sets 0600 late", async () => {
-    const path = join(directory, 'sozu.sock')
-    // What a killed Sōzu leaves behind: a socket of mode 0600 that nobody listens on.
-    const leave = `require('node:net').createServer().listen(process.argv[1], () => process.kill(process.pid, 9))`
-    spawnSync(process.execPath, ['-e', leave, path])
-    chmodSync(path, 0o600)
-    const finished = promisify(execFile)('/bin/sh', ['-c', script(path)], { env: environment })
-    await delay(700)
+  itNeeds('getfacl')(
+    "the drop-in opens Sōzu's socket to the daemon even if Sōzu replaces an old socket, binds slowly and sets 0600 late",
+    async () => {
+      const path = join(directory, 'sozu.sock')
+      // What a killed Sōzu leaves behind: a socket of mode 0600 that nobody listens on.
+      const leave = `require('node:net').createServer().listen(process.argv[1], () => process.kill(process.pid, 9))`
+      spawnSync(process.execPath, ['-e', leave, path])
+      chmodSync(path, 0o600)
+      const finished = promisify(execFile)('/bin/sh', ['-c', script(path)], { env: environment })
+      await delay(700)
 
-    rmSync(path)
-    const server = createServer()
-    await new Promise<void>((resolve) => server.listen(path, resolve))
-    chmodSync(path, 0o660)
-    setTimeout(() => chmodSync(path, 0o600), 1500)
-    await finished
-    const acl = run('acl', 'getfacl', ['--absolute-names', '--numeric', path]).output
-    const parent = run('acl', 'getfacl', ['--absolute-names', '--numeric', directory]).output
-    await new Promise<void>((resolve) => server.close(() => resolve()))
-    expect(acl).toMatch(/^user:4711:rw-$/m)
-    expect(acl).toMatch(/^mask::rw-$/m)
-    expect(acl).toMatch(/^group::---$/m)
-    expect(acl).toMatch(/^other::---$/m)
-    expect(parent).toMatch(new RegExp(`^# file: .*${basename(directory)}$`, 'm'))
-    expect(parent).toMatch(/^user:4711:--x$/m)
-  })
+      rmSync(path)
+      const server = createServer()
+      await new Promise<void>((resolve) => server.listen(path, resolve))
+      chmodSync(path, 0o660)
+      setTimeout(() => chmodSync(path, 0o600), 1500)
+      await finished
+      const acl = run('acl', 'getfacl', ['--absolute-names', '--numeric', path]).output
+      const parent = run('acl', 'getfacl', ['--absolute-names', '--numeric', directory]).output
+      await new Promise<void>((resolve) => server.close(() => resolve()))
+      expect(acl).toMatch(/^user:4711:rw-$/m)
+      expect(acl).toMatch(/^mask::rw-$/m)
+      expect(acl).toMatch(/^group::---$/m)
+      expect(acl).toMatch(/^other::---$/m)
+      expect(parent).toMatch(new RegExp(`^# file: .*${basename(directory)}$`, 'm'))
+      expect(parent).toMatch(/^user:4711:--x$/m)
+    },
+  )
 
   it('the drop-in never keeps Sōzu from starting', () => {
     expect(settings(dropIn, 'ExecStartPost')[0]).toMatch(/^-\+\/bin\/sh /)

@@ -2,17 +2,17 @@
 // so no single step may take long, whatever a request or an answer of the largest size holds.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { DaemonRecords } from '../../daemon/own-records.ts'
-import { decodeRequest, encodeRequest, type Request, STATUS } from '../../protocol/message.ts'
-import { compileSchema } from '../../protocol/schema.ts'
-import { type Operation, operationOf } from '../../sozu/operation.ts'
-import { outcomeOf } from '../../sozu/outcome.ts'
-import { completionRecord, recordedOperation } from './build.ts'
-import { renderJson } from './json.ts'
-import { type AuditRecord, noExtras } from './record.ts'
-import { renderText } from './text.ts'
+import { completionRecord, recordedOperation } from '../src/audit/record/build.ts'
+import { renderJson } from '../src/audit/record/json.ts'
+import { type AuditRecord, noExtras } from '../src/audit/record/record.ts'
+import { renderText } from '../src/audit/record/text.ts'
+import { DaemonRecords } from '../src/daemon/own-records.ts'
+import { decodeRequest, encodeRequest, type Request, STATUS } from '../src/protocol/message.ts'
+import { compileSchema } from '../src/protocol/schema.ts'
+import { type Operation, operationOf } from '../src/sozu/operation.ts'
+import { outcomeOf } from '../src/sozu/outcome.ts'
 
-const file = new URL('../../../schema/sozu-2.1.0.json', import.meta.url)
+const file = new URL('../schema/sozu-2.1.0.json', import.meta.url)
 const schema = compileSchema(JSON.parse(readFileSync(file, 'utf8')), '2.1.0')
 const context = { clientId: 1, bootGeneration: 0, sozuExecutable: null, listener: null }
 const line = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: '0.1.0' }

@@ -3,9 +3,9 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync } from 'nod
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { AuditHistory } from '../../../test/support/audit-history.ts'
-import { jsonForm, textForm } from './line-form.ts'
-import { findOpenAttempts } from './reader.ts'
+import { jsonForm, textForm } from '../src/audit/trail/line-form.ts'
+import { findOpenAttempts } from '../src/audit/trail/reader.ts'
+import { AuditHistory } from '../test/support/audit-history.ts'
 
 const forms = { text: textForm, json: jsonForm }
 const BYTES = 30_000_000
