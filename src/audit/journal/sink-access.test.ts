@@ -146,15 +146,18 @@ describe('appending', () => {
     await expect(access.append(attempt, OPTIONS)).rejects.toMatchObject({ code: 'sink_open_failed' })
   })
 
-  it('fails when the new opening says that a sync failed: the unconfirmed lines come first', async () => {
-    const sink = fileLike()
-    const { access, syncsFailed } = accessTo(sink)
-    await access.open()
-    sink.moves = 1
-    sink.found = { ...sink.found, syncFailed: true }
-    await expect(access.append(attempt, OPTIONS)).rejects.toMatchObject({ code: 'sink_write_failed' })
-    expect([syncsFailed(), sink.lines.includes('attempt a')]).toEqual([1, false])
-  })
+  it.each([1, 2])(
+    'fails when a new opening reports a failed sync, so that unconfirmed lines come first: after %i moves',
+    async (moves) => {
+      const sink = fileLike()
+      const { access, syncsFailed } = accessTo(sink)
+      await access.open()
+      sink.moves = moves
+      sink.found = { ...sink.found, syncFailed: true }
+      await expect(access.append(attempt, OPTIONS)).rejects.toMatchObject({ code: 'sink_write_failed' })
+      expect([syncsFailed(), sink.lines.includes('attempt a')]).toEqual([1, false])
+    },
+  )
 
   it('without lines asks whether there is room', async () => {
     const sink = new MemorySink('text')

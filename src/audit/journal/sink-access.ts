@@ -58,8 +58,8 @@ export class SinkAccess {
   }
 
   /** Opens the sink and writes its first line. @throws JournalError */
-  open(deadlineMs = this.#options.deadlineMs): Promise<void> {
-    return this.#operation.run(() => this.#open(), deadlineMs)
+  async open(deadlineMs = this.#options.deadlineMs): Promise<void> {
+    await this.#operation.run(() => this.#open(), deadlineMs)
   }
 
   /**
@@ -87,15 +87,18 @@ export class SinkAccess {
     return this.#operation.run(() => this.#sink.close(), this.#options.deadlineMs)
   }
 
-  async #open(): Promise<void> {
+  /** @returns whether a sync has failed since the last opening */
+  async #open(): Promise<boolean> {
+    let syncFailed = false
     for (let moves = 0; moves < MAX_MOVES; moves += 1) {
       const opened = await this.#sink.open()
       this.#opened = opened
       if (opened.syncFailed) this.#options.onSyncFailed()
-      if (opened.firstRecord === null) return
+      syncFailed ||= opened.syncFailed
+      if (opened.firstRecord === null) return syncFailed
       const first = this.render([opened.firstRecord(this.#openAttempts)])
       const batch = opened.torn ? { ...first, text: `\n${first.text}` } : first
-      if ((await this.#write(batch, OWN_LINES)) === 'written') return
+      if ((await this.#write(batch, OWN_LINES)) === 'written') return syncFailed
     }
     throw new JournalError('sink_open_failed', this.#takenAway)
   }
@@ -117,9 +120,8 @@ export class SinkAccess {
     for (let moves = 0; moves < MAX_MOVES; moves += 1) {
       const result = await this.#write(batch, options)
       if (result !== 'moved') return result
-      await this.#open()
-      // What no sync had confirmed is in the backlog now, and must be written before these lines.
-      if (this.#opened?.syncFailed === true)
+      // What no sync had confirmed is in the backlog then, and must be written before these lines.
+      if (await this.#open())
         throw new JournalError('sink_write_failed', `sink ${this.#sink.name}: a sync has failed`)
     }
     throw new JournalError('sink_write_failed', this.#takenAway)
