@@ -1,9 +1,8 @@
-// Child process that turns uids into account names; the only place that calls the account database, which may block
-// for minutes (LDAP, NFS) and then blocks this process alone. One decimal uid per line on standard input, one JSON line
-// per uid on standard output: {"uid":n,"name":string|null} or {"uid":n,"error":string}. `name: null` means that the
-// database says there is no such account; a database that could not say is an error. Ends when standard input closes, and
-// with the daemon, whose pid is its argument.
-// Do not assume that a name is line-safe or plain ASCII: it is passed on as it is.
+// Child process that turns uids into account names: the account database may block for minutes (LDAP, NFS), and then blocks
+// this process alone. One decimal uid per line on standard input, one JSON line per uid on standard output:
+// {"uid":n,"name":string|null} or {"uid":n,"error":string}. `name: null` means that the database says there is no such
+// account; a database that failed is an error. A name is any text, as it came. The helper ends when standard input closes,
+// and with the daemon, whose pid is its argument.
 import { execFile } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
@@ -11,7 +10,7 @@ import { errnoOf } from '../errors.ts'
 import { dieWithParent } from '../host/native.ts'
 
 type Posix = { readonly getpwnam: (uid: number) => { readonly name: string } }
-type Answer = { uid: number; name: string | null } | { uid: number; error: string }
+type HelperReply = { uid: number; name: string | null } | { uid: number; error: string }
 
 const NO_SUCH_ACCOUNT = 'user id does not exist'
 // What getpwuid(3) may leave in errno when an account simply does not exist.
@@ -65,7 +64,7 @@ async function nameOf(uid: number, posix: Posix | null, signal: AbortSignal): Pr
   }
 }
 
-async function answerTo(line: string, posix: Posix | null, signal: AbortSignal): Promise<Answer> {
+async function replyTo(line: string, posix: Posix | null, signal: AbortSignal): Promise<HelperReply> {
   if (!/^\d{1,10}$/.test(line)) throw new Error('not a line of this protocol: a decimal uid was expected')
   const uid = Number(line)
   try {
@@ -87,7 +86,7 @@ const ended = new AbortController()
 process.stdin.once('end', () => ended.abort())
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const answer = await answerTo(line, posix, ended.signal)
+  const reply = await replyTo(line, posix, ended.signal)
   if (ended.signal.aborted) break
-  process.stdout.write(`${JSON.stringify(answer)}\n`)
+  process.stdout.write(`${JSON.stringify(reply)}\n`)
 }

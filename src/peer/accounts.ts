@@ -1,7 +1,6 @@
-// Account names of uids, for the audit record's `user`. The account database may take minutes, so a child process asks
-// it, never this one: a lookup costs its caller at most its deadline, and a helper that hangs, dies or talks nonsense
-// is replaced. Do not assume that null means "no such account": it also means "not known in time". Names are not kept
-// for long, since uids get reused.
+// Account names of uids, for the audit record's `user`. The account database may take minutes, so a helper process asks it:
+// a lookup takes at most its deadline, and a helper that hangs, dies or writes nonsense is replaced. Null means "no such
+// account" as well as "not known in time". Names are kept for a minute at most, since uids get reused.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
@@ -29,18 +28,21 @@ export type AccountsOptions = {
   readonly spawnHelper?: (helperPath: string) => ChildProcess
 }
 
-/** One question to the helper, shared by all who ask it meanwhile. */
-type Flight = { readonly name: Promise<string | null>; readonly land: (name: string | null) => void }
+/** One question to the helper, shared by every lookup of that uid until the helper replies. */
+type PendingLookup = {
+  readonly name: Promise<string | null>
+  readonly resolve: (name: string | null) => void
+}
 
-/** An answer in the helper's words; `name` is absent when the database failed. */
-type Answer = { readonly uid: number; readonly name?: string | null; readonly error?: string }
+/** A line of the helper's; `name` is absent when the database failed. */
+type HelperReply = { readonly uid: number; readonly name?: string | null; readonly error?: string }
 
 function spawnNodeHelper(helperPath: string): ChildProcess {
   const args = [`--max-old-space-size=${HELPER_HEAP_MB}`, helperPath, String(process.pid)]
   return spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'ignore'], env: {} })
 }
 
-function parseAnswer(line: string): Answer | null {
+function parseReply(line: string): HelperReply | null {
   let value: unknown
   try {
     value = JSON.parse(line)
@@ -56,13 +58,13 @@ function parseAnswer(line: string): Answer | null {
   return typeof value.name === 'string' || value.name === null ? { uid, name: value.name } : null
 }
 
-/** uid → account name. `start` it once, `stop` it once; between the two exactly one helper is running or due. */
+/** uid → account name. `start` it once, `stop` it once; in between exactly one helper runs or is due to start. */
 export class Accounts {
   readonly #log: Log
   readonly #helperPath: string
   readonly #spawnHelper: (helperPath: string) => ChildProcess
   readonly #cache: LRUCache<number, { readonly name: string | null }>
-  readonly #flights = new Map<number, Flight>()
+  readonly #pending = new Map<number, PendingLookup>()
   #helper: ChildProcess | null = null
   #usable = false
   #restartMs = FIRST_RESTART_MS
@@ -86,44 +88,39 @@ export class Accounts {
     if (this.#helper === null && !this.#stopped) this.#launch()
   }
 
-  /** What is known without asking: a name, null for an account known not to exist, undefined for anything else. */
-  peek(uid: number): string | null | undefined {
-    return this.#cache.peek(uid)?.name
-  }
-
   /**
-   * The name of `uid`; null when there is no such account, when nobody could say, or when `timeoutMs` went by. Never
-   * rejects. What comes too late for its caller still enters the cache.
+   * The name of `uid`; null when there is no such account, when the database failed, or after `timeoutMs`. Never rejects. A
+   * name that comes too late for its caller still enters the cache.
    */
   lookup(uid: number, timeoutMs: number): Promise<string | null> {
     const cached = this.#cache.get(uid)
     if (cached !== undefined) return Promise.resolve(cached.name)
-    const flight = this.#ask(uid)
-    if (flight === null) return Promise.resolve(null)
+    const pending = this.#ask(uid)
+    if (pending === null) return Promise.resolve(null)
     return new Promise((resolve) => {
       const deadline = setTimeout(resolve, timeoutMs, null)
-      void flight.name.then((name) => {
+      void pending.name.then((name) => {
         clearTimeout(deadline)
         resolve(name)
       })
     })
   }
 
-  /** Lets the helper end; everything that waits resolves null, and so does every later lookup of an unknown uid. */
+  /** Ends the helper. Pending lookups resolve null, and so does every later lookup of a uid that is not in the cache. */
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#restart)
-    this.#landAll()
+    this.#resolveAll()
     this.#usable = false
     const helper = this.#helper
     helper?.stdin?.end()
     setTimeout(() => helper?.kill('SIGKILL'), STOP_GRACE_MS).unref()
   }
 
-  /** Puts the question, or joins whoever put it; null when there is no helper to put it to. */
-  #ask(uid: number): Flight | null {
-    const underway = this.#flights.get(uid)
-    if (underway !== undefined) return underway
+  /** Asks the helper, once for all who ask at the same time; null when there is no usable helper. */
+  #ask(uid: number): PendingLookup | null {
+    const pending = this.#pending.get(uid)
+    if (pending !== undefined) return pending
     const helper = this.#helper
     if (helper === null || !this.#usable) return null
 
@@ -133,15 +130,15 @@ export class Accounts {
     const name = new Promise<string | null>((resolve) => {
       resolveName = resolve
     })
-    const land = (answer: string | null) => {
+    const resolve = (known: string | null) => {
       clearTimeout(overdue)
-      this.#flights.delete(uid)
-      resolveName(answer)
+      this.#pending.delete(uid)
+      resolveName(known)
     }
-    const flight = { name, land }
-    this.#flights.set(uid, flight)
+    const lookup = { name, resolve }
+    this.#pending.set(uid, lookup)
     helper.stdin?.write(`${uid}\n`)
-    return flight
+    return lookup
   }
 
   #launch(): void {
@@ -163,7 +160,7 @@ export class Accounts {
     helper.stdout.setEncoding('utf8').on('data', (chunk: string) => {
       const lines = (text + chunk).split('\n')
       text = lines.pop() ?? ''
-      for (const line of lines) this.#take(helper, line)
+      for (const line of lines) this.#handleLine(helper, line)
       if (text.length > MAX_ANSWER_CHARS) this.#discard(helper, 'wrote a line without an end')
     })
     for (const pipe of [helper.stdin, helper.stdout]) {
@@ -178,34 +175,31 @@ export class Accounts {
     if (ownUid !== undefined) this.#ask(ownUid)
   }
 
-  #take(helper: ChildProcess, line: string): void {
+  #handleLine(helper: ChildProcess, line: string): void {
     if (helper !== this.#helper || !this.#usable) return
-    const answer = parseAnswer(line)
-    const flight = answer === null ? undefined : this.#flights.get(answer.uid)
-    if (answer === null || flight === undefined) {
+    const reply = parseReply(line)
+    const lookup = reply === null ? undefined : this.#pending.get(reply.uid)
+    if (reply === null || lookup === undefined) {
       this.#discard(helper, 'wrote something that answers nothing')
       return
     }
     this.#restartMs = FIRST_RESTART_MS
-    if (answer.name === undefined) {
-      this.#log.warn({ uid: answer.uid, reason: answer.error }, 'account lookup failed')
-      flight.land(null)
+    if (reply.name === undefined) {
+      this.#log.warn({ uid: reply.uid, reason: reply.error }, 'account lookup failed')
+      lookup.resolve(null)
       return
     }
-    this.#cache.set(
-      answer.uid,
-      { name: answer.name },
-      { ttl: answer.name === null ? UNKNOWN_TTL_MS : KNOWN_TTL_MS },
-    )
-    flight.land(answer.name)
+    const ttl = reply.name === null ? UNKNOWN_TTL_MS : KNOWN_TTL_MS
+    this.#cache.set(reply.uid, { name: reply.name }, { ttl })
+    lookup.resolve(reply.name)
   }
 
-  /** No more questions to this helper. Its successor starts when it has really ended: SIGKILL can take its time. */
+  /** Kills this helper. The next one starts once it has really ended: SIGKILL can take its time. */
   #discard(helper: ChildProcess, reason: string): void {
     if (helper !== this.#helper || !this.#usable) return
     this.#usable = false
     this.#log.warn({ reason }, 'account helper is killed')
-    this.#landAll()
+    this.#resolveAll()
     helper.kill('SIGKILL')
   }
 
@@ -213,11 +207,11 @@ export class Accounts {
     if (helper !== this.#helper) return
     this.#helper = null
     this.#usable = false
-    this.#landAll()
+    this.#resolveAll()
     if (!this.#stopped) this.#relaunchLater(reason)
   }
 
-  /** Waits longer each time until a helper answers something, so that one that dies at once costs next to nothing. */
+  /** Waits longer each time until a helper answers: one that dies at once must cost next to nothing. */
   #relaunchLater(reason: string): void {
     const afterMs = this.#restartMs
     this.#restartMs = Math.min(afterMs * 2, LAST_RESTART_MS)
@@ -225,7 +219,7 @@ export class Accounts {
     this.#restart = setTimeout(() => this.#launch(), afterMs).unref()
   }
 
-  #landAll(): void {
-    for (const flight of [...this.#flights.values()]) flight.land(null)
+  #resolveAll(): void {
+    for (const { resolve } of [...this.#pending.values()]) resolve(null)
   }
 }

@@ -1,7 +1,7 @@
 // The actor as a record will show it: roles by number, unknown parts null.
 import { describe, expect, it } from 'vitest'
 import { type Actor, actorOf, roleOf, UNKNOWN_ACTOR } from './actor.ts'
-import type { Peer } from './peercred.ts'
+import type { Peer } from './credentials.ts'
 
 const peer: Peer = { uid: 1000, gid: 100, pid: 42, comm: Buffer.from([0xff, 0x29]), binding: 'pidfd' }
 

@@ -1,11 +1,11 @@
-// The actor of a record: the peer's credentials, what its process calls itself, and the account's name. A part that is
-// not known is null, never guessed. Do not assume that `user` or `comm` is safe to print: both hold what others chose,
-// and become line-safe text in the audit folder.
-import type { Binding, Peer } from './peercred.ts'
+// The actor of a record: the peer's credentials, the name of its process, and the name of its account. A part that is not
+// known is null, never guessed. `user` and `comm` are not safe to print: others chose them, and `audit/record/` makes them
+// line-safe.
+import type { Binding, Peer } from './credentials.ts'
 
 export type Role = 'root' | 'system' | 'user' | 'unknown'
 
-/** `comm` is bytes, as the process set them; `binding` says how firmly they are tied to the peer. */
+/** `comm` is bytes, as the process set them; `binding` says how firmly they belong to the peer. */
 export type Actor = {
   readonly uid: number | null
   readonly gid: number | null
@@ -22,7 +22,7 @@ export type LookUpUser = (uid: number, timeoutMs: number) => Promise<string | nu
 
 const FIRST_REGULAR_UID = 1000
 
-/** Whoever is behind a connection whose credentials the kernel would not give. */
+/** The actor of a connection whose credentials the kernel did not give. */
 export const UNKNOWN_ACTOR: Actor = {
   uid: null,
   gid: null,
@@ -40,7 +40,7 @@ export function roleOf(uid: number | null): Role {
   return uid < FIRST_REGULAR_UID ? 'system' : 'user'
 }
 
-/** The actor that `peer` is, under the account name `user`. */
+/** The actor of `peer`, whose account has the name `user`. */
 export function actorOf(peer: Peer, user: string | null): Actor {
   return {
     uid: peer.uid,

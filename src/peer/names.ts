@@ -1,5 +1,5 @@
-// Names of accounts and groups in the configuration → numbers. Asked once at start, before anything is served, so waiting
-// for the database here delays nobody.
+// Turns names of accounts and groups in the configuration into numbers. It waits for the database, which is fine at the start,
+// before clients are served.
 import { execFileSync } from 'node:child_process'
 import { ConfigError } from '../errors.ts'
 

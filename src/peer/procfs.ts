@@ -1,7 +1,6 @@
-// What /proc says about a process: pure parsers over bytes, and a reader rooted at a given directory. Whatever the
-// kernel did not say plainly is null. Do not assume that a pid still names the process that connected: binding the two
-// is peercred.ts's work. Nor that `comm` is text: a process names itself, with any bytes but NUL, brackets and line
-// feeds included.
+// What /proc says about a process: pure parsers over bytes, and a reader of a given procfs. Anything unexpected is null. A pid
+// may not name the process that connected any more: credentials.ts binds the two. `comm` is bytes, not text: a process
+// names itself, with brackets and line feeds if it likes.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { errnoOf, PeerError } from '../errors.ts'

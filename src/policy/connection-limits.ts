@@ -1,5 +1,5 @@
-// How many connections there may be: as many as the limit on open files allows, or fewer if so configured, and how many of
-// them one account may have. No account but root and the daemon's own can take every place.
+// How many connections there may be: as many as the limit on open files allows, or fewer if so configured. One account has a
+// part of them; only root and the daemon's own account may use all.
 import { ConfigError } from '../errors.ts'
 
 /** Descriptors a session uses at most: client, upstream, and a connection that asks for a listener's state. */

@@ -1,5 +1,5 @@
-// What clients together may make the daemon hold, of bytes or of requests: a total, and for one account half of it, so that
-// nobody is shut out by somebody else. Whoever was granted something gives it back.
+// How many bytes or requests the clients may make the daemon hold: a total, and for one account half of it, so that no account
+// shuts out the others. The caller counts down whatever it counted up.
 
 export class Quota {
   readonly #leastShare: number
@@ -7,18 +7,18 @@ export class Quota {
   #max: number
   #held = 0
 
-  /** @param leastShare what one account may hold however small the total is */
+  /** @param leastShare usage that one account may have however small the total is */
   constructor(max: number, leastShare = 1) {
     this.#max = max
     this.#leastShare = leastShare
   }
 
-  /** The total. A lower one takes nothing from anybody; it only admits less. */
+  /** The total. A lower one takes nothing away; it only allows fewer increases. */
   set max(max: number) {
     this.#max = max
   }
 
-  /** Counts what a client holds now instead of what it held; false when that is more than before and too much: nothing changed. */
+  /** Replaces a client's usage `held` by `holds`. Returns false and changes nothing if the increase exceeds a limit. */
   update(uid: number, held: number, holds: number): boolean {
     const change = holds - held
     if (change === 0) return true

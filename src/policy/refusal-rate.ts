@@ -1,5 +1,5 @@
-// How many refusals get a line of their own: ten a second for each uid. What is held back is counted and reported in one
-// summary, so that a flood of bad requests can neither fill the disk nor hide. Pure: time comes in as a parameter.
+// Which refusals get a line of their own: ten a second for each uid. The others are counted and reported in one summary, so
+// that a flood of bad requests can neither fill the disk nor hide.
 import type { RecordErrorCode } from '../audit/record/record.ts'
 
 export const REFUSALS_PER_SECOND = 10
@@ -21,7 +21,7 @@ type Window = {
 export class RefusalLimiter {
   readonly #windows = new Map<number | null, Window>()
 
-  /** Whether this refusal gets its own line; when not, it is counted for the next summary. */
+  /** Returns whether this refusal gets a line of its own. If not, the next summary counts it. */
   admit(uid: number | null, code: RecordErrorCode, nowMs: number): boolean {
     let window = this.#windows.get(uid)
     if (window === undefined || (nowMs - window.startedMs >= WINDOW_MS && window.suppressed === 0)) {
@@ -37,7 +37,7 @@ export class RefusalLimiter {
     return false
   }
 
-  /** Counts of windows that are over (of all windows with `everything`), which are then forgotten. */
+  /** Returns and forgets the counts of windows that have ended, or of all windows with `everything`. */
   takeSuppressed(nowMs: number, everything = false): Suppressed[] {
     const summaries: Suppressed[] = []
     for (const [uid, window] of this.#windows) {

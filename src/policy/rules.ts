@@ -1,5 +1,5 @@
-// May this actor do that: `command_allowed_uids`, with Sōzu's meaning and Sōzu's words. Absent means no check; an actor
-// whose uid is not known is never on a list. A refusal is a value, not an error.
+// Whether an actor may send requests: `command_allowed_uids`, with Sōzu's meaning and in Sōzu's words. Without a list there is
+// no check; an actor whose uid is not known is on no list.
 
 export type Decision = { readonly allowed: true } | { readonly allowed: false; readonly reason: string }
 

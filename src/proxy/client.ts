@@ -1,23 +1,22 @@
-// The client's end of a session: frames in, one at a time and only when asked for; frames out, with a bound on what waits
-// for a client that does not read. Reading stops with the first chunk that comes while a request is in flight, so what a
-// client can make us hold is the frame in progress and one chunk.
+// The client's end of a session: hands out its frames one at a time, and sends it frames up to a bound. Reading stops with the
+// first chunk that comes while a request is in flight, so a client makes the daemon hold one frame and one chunk at most.
 import type { Socket } from 'node:net'
 import { ProtocolError } from '../errors.ts'
-import { clientHasHungUp } from '../peer/peercred.ts'
+import { clientHasHungUp } from '../peer/credentials.ts'
 import type { Quota } from '../policy/quota.ts'
 import { FrameDecoder, OWN_MEMORY_BYTES, PREFIX_BYTES } from '../protocol/frame.ts'
 import { freeMemory } from './free-memory.ts'
 import { turn } from './turn.ts'
 
-/** How long input is still taken and thrown away after we closed, so that the client reads our last answer, not a reset. */
+/** Input is read and discarded for this long after we closed, so that the client reads our last answer and not a reset. */
 const LINGER_MS = 1000
 
-/** A frame must be complete this long after its first byte: Sōzu waits for ever, and memory is not for ever. */
+/** A frame must be complete this long after its first byte. Sōzu waits for ever, but the frame takes memory. */
 const FRAME_MS = 30_000
-/** Longest a client takes nothing of the answers that wait for it. */
+/** A client must take some of its waiting answers within this time. */
 const STALLED_MS = 30_000
 
-/** Less than this is not counted: a thousand clients of this size are four megabytes. */
+/** Fewer bytes are not counted: for a thousand clients they make four megabytes. */
 const FREE_BYTES = 4096
 
 type Unfinished = { readonly bytes: number; readonly expected: number }
@@ -31,13 +30,13 @@ export class Client {
   readonly socket: Socket
   readonly #decoder: FrameDecoder
   readonly #maxWaitingBytes: number
-  readonly #quota: Quota
+  readonly #bytes: Quota
   readonly #uid: number
   /** Bytes of the frame in flight. */
   #lentBytes = 0
-  /** Bytes of its requests, unfinished or in flight, as counted against the quota. */
+  /** Bytes of its requests, unfinished or in flight, that the quota counts. */
   #inputBytes = 0
-  /** Bytes of answers that it has not taken, likewise. */
+  /** Bytes of its waiting answers that the quota counts. */
   #outputBytes = 0
   #sentBytes = 0
   #takenBytes = 0
@@ -55,7 +54,7 @@ export class Client {
   /** Resolves when the socket is closed and its descriptor given back. */
   readonly closed: Promise<void>
 
-  constructor(socket: Socket, uid: number, maxFrameBytes: number, quota: Quota) {
+  constructor(socket: Socket, uid: number, maxFrameBytes: number, bytes: Quota) {
     this.socket = socket
     this.#uid = uid
     this.closed = new Promise((resolve) => {
@@ -66,7 +65,7 @@ export class Client {
     })
     this.#decoder = new FrameDecoder(maxFrameBytes, freeMemory)
     this.#maxWaitingBytes = 2 * maxFrameBytes
-    this.#quota = quota
+    this.#bytes = bytes
     socket.pause()
     socket.on('data', (chunk: Buffer) => {
       this.#decoder.push(chunk)
@@ -74,7 +73,7 @@ export class Client {
       else {
         // Only now: pausing and resuming for every request would cost more than reading one chunk too many.
         socket.pause()
-        // What there is no room for is refused when it is its turn.
+        // A frame that exceeds the quota is refused when `next` comes to it.
         this.#countInput()
       }
     })
@@ -84,32 +83,32 @@ export class Client {
       this.#ended = true
       this.#advance()
     })
-    // ECONNRESET, EPIPE: the client went away; 'close' follows and says all we need.
+    // ECONNRESET, EPIPE: the client went away; 'close' follows.
     socket.on('error', () => this.#leave())
     socket.on('close', () => this.#leave())
   }
 
   /**
-   * The client has closed its connection (a half-close is not that), or was closed for not reading. Asks the kernel only
-   * when there is a reason to: while we read, whoever closes is noticed.
+   * Whether the client has closed its connection (a half-close does not count), or was cut. Asks the kernel only when
+   * needed: while the socket is read, a close is an event.
    */
   get gone(): boolean {
     if (!this.#gone && (this.#ended || this.socket.isPaused())) return this.hasHungUp
     return this.#gone
   }
 
-  /** The same, at this very moment. */
+  /** The same, always asking the kernel. */
   get hasHungUp(): boolean {
     if (!this.#gone && clientHasHungUp(this.socket)) this.#leave()
     return this.#gone
   }
 
-  /** How long the client has been at its unfinished frame; 0 when it is at none. */
+  /** Age of the client's unfinished frame; 0 when there is none. */
   unfinishedMs(nowMs: number): number {
     return this.#waiting === null || this.#decoder.bufferedBytes === 0 ? 0 : nowMs - this.#frameSinceMs
   }
 
-  /** Gives up on a client that does not finish its frame: `next` throws. */
+  /** Makes the pending `next` throw, for a client that does not finish its frame. */
   abort(why: string): void {
     const waiting = this.#waiting
     if (waiting === null) return
@@ -118,7 +117,7 @@ export class Client {
     this.#settle(() => waiting.reject(new ProtocolError('malformed_request', why, known)))
   }
 
-  /** How long the client has taken nothing of the answers that wait for it; 0 when none do. Asked once a second. */
+  /** For how long the client has taken none of its waiting answers; 0 when none wait. Called once a second. */
   stalledMs(nowMs: number): number {
     this.#countOutput()
     const waitingBytes = this.socket.writableLength
@@ -137,7 +136,7 @@ export class Client {
     this.#leave()
   }
 
-  /** Called once a second: ends a client that does not finish its frame, or takes nothing of its answers. */
+  /** Called once a second: ends a client that does not finish its frame or does not take its answers. */
   tick(nowMs: number): void {
     if (this.unfinishedMs(nowMs) > FRAME_MS) {
       this.abort(`the frame was not finished within ${FRAME_MS / 1000} seconds`)
@@ -157,7 +156,7 @@ export class Client {
     if (frame.length > OWN_MEMORY_BYTES) freeMemory(frame)
   }
 
-  /** Bytes of a frame that had begun when the input ended, and how many it should have had (0 when not known). */
+  /** Bytes that came of the unfinished frame, and its length (0 when not known). */
   get unfinished(): Unfinished {
     return this.#endedIn ?? { bytes: this.#decoder.bufferedBytes, expected: this.#decoder.expectedBytes }
   }
@@ -172,8 +171,8 @@ export class Client {
   }
 
   /**
-   * The next whole frame, or null when there will be none.
-   * @throws ProtocolError when framing is lost; nothing more can be read from this client
+   * The next whole frame; null at the end of the input.
+   * @throws ProtocolError when framing is lost or the quota is exceeded; this client is not read any further
    */
   next(): Promise<Buffer | null> {
     this.#frameSinceMs = performance.now()
@@ -184,7 +183,7 @@ export class Client {
     })
   }
 
-  /** Resolves when the client has really gone; it is noticed when somebody reads `gone`. */
+  /** Resolves when a read of `gone` or `hasHungUp` finds that the client is gone. */
   untilGone(): Promise<void> {
     return new Promise((resolve) => {
       if (this.hasHungUp) return resolve()
@@ -192,13 +191,13 @@ export class Client {
     })
   }
 
-  /** No more input will be looked at: frames already received are still returned by `next`. */
+  /** Ends the input: `next` still returns the frames that have come, then null. */
   endInput(): void {
     this.#inputEnded = true
     this.#advance()
   }
 
-  /** Hands a frame to the client. One that leaves two frames' worth waiting, or more than there is room for, is cut. */
+  /** Sends a frame. Cuts a client for which more than two frames' bytes would wait, or whose bytes exceed the quota. */
   send(frame: Buffer): void {
     if (this.#gone) return
     const waitingBytes = this.socket.writableLength
@@ -214,7 +213,7 @@ export class Client {
     }
   }
 
-  /** Closes after what was sent has been taken, or after a second. */
+  /** Closes the connection once the client took what was sent, or after a second. */
   close(): void {
     this.endInput()
     this.#decoder.discard()
@@ -248,9 +247,9 @@ export class Client {
         if (this.socket.isPaused()) this.socket.resume()
       }
     } catch (error) {
-      // ProtocolError: the prefix is no length we accept, or there is no room.
+      // ProtocolError: the prefix is no acceptable length, or there is no room.
       if (!(error instanceof ProtocolError)) throw error
-      // Nothing more is read from this client, and what came goes before its refusal is recorded.
+      // The input is dropped before the refusal is recorded: it takes memory.
       this.socket.pause()
       this.#lentBytes = 0
       this.#decoder.discard()
@@ -259,7 +258,7 @@ export class Client {
     }
   }
 
-  /** @throws ProtocolError when there is no room for what the client sent */
+  /** @throws ProtocolError when the client's input exceeds the quota */
   #requireRoom(): void {
     if (this.#countInput()) return
     const frameBytes = Math.max(this.#lentBytes, this.#decoder.expectedBytes)
@@ -267,20 +266,20 @@ export class Client {
     throw new ProtocolError('request_too_large', why, { frameBytes })
   }
 
-  /** Holds requests, unfinished or in flight, against the quota; false when that is too much. */
+  /** Counts the client's requests, unfinished or in flight. Returns false if they exceed the quota. */
   #countInput(): boolean {
     const bytes = this.#lentBytes + this.#decoder.bufferedBytes
     const counted = bytes > FREE_BYTES ? bytes : 0
-    if (!this.#quota.update(this.#uid, this.#inputBytes, counted)) return false
+    if (!this.#bytes.update(this.#uid, this.#inputBytes, counted)) return false
     this.#inputBytes = counted
     return true
   }
 
-  /** Holds the answers that wait against the quota; false when that is too much. */
+  /** Counts the client's waiting answers. Returns false if they exceed the quota. */
   #countOutput(): boolean {
     const { destroyed, writableLength } = this.socket
     const counted = destroyed || writableLength <= FREE_BYTES ? 0 : writableLength
-    if (!this.#quota.update(this.#uid, this.#outputBytes, counted)) return false
+    if (!this.#bytes.update(this.#uid, this.#outputBytes, counted)) return false
     this.#outputBytes = counted
     return true
   }

@@ -1,10 +1,9 @@
-// Gives the memory of a large piece back at once instead of at the garbage collector's leisure. Under a load of frames of two
-// megabytes the collector is behind by a hundred megabytes and more, and its pauses are what everybody else waits for.
-// Must only be told of memory that nothing refers to any more, a write in progress included: whoever still has it finds
-// it empty.
+// Frees the memory of a large buffer at once. Under a load of frames of two megabytes the garbage collector falls behind by
+// more than a hundred megabytes, and its pauses hold up every client. Nothing may refer to the memory any more, not even a
+// write in progress: the buffer becomes empty.
 import { MessageChannel } from 'node:worker_threads'
 
-/** Less is not worth the call, about five microseconds. */
+/** Smaller buffers are not worth the call, which takes about five microseconds. */
 const WORTH_BYTES = 16_384
 
 // An ArrayBuffer that is sent to a closed port is detached from its owner and belongs to nobody.

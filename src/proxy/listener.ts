@@ -1,7 +1,6 @@
-// The socket clients connect to. It has its final mode, owner and group before the first client can reach it: it is bound in
-// a private directory and renamed into place. A live socket of somebody else is not taken over, a stale one is replaced,
-// anything else at the path is left alone. Node unlinks what it listened on when it closes, and cuts long paths silently;
-// both are why the bind path is /proc/self/fd/N/s.
+// The socket that clients connect to. It is bound in a private directory and renamed into place, so that it has its mode,
+// owner and group before the first client can reach it. A stale socket at the path is replaced; a live one, or another file,
+// is an error. The bind path is /proc/self/fd/N/s, since Node unlinks its bind path on close and cuts long paths silently.
 import { constants } from 'node:fs'
 import { chmod, chown, lstat, mkdtemp, open, rename, rm } from 'node:fs/promises'
 import { connect, createServer, type Server, type Socket } from 'node:net'
@@ -59,7 +58,7 @@ export class Listener {
     }
   }
 
-  /** Takes over the listening socket of `inheritedPath`. Its path, mode and owner are systemd's business. */
+  /** Takes over the listening socket of `inheritedPath`; systemd made its path, mode and owner. */
   static async inherit(listenPath: string, onConnection: (socket: Socket) => void): Promise<Listener> {
     const server = newServer(onConnection)
     await listen(server, { fd: FIRST_INHERITED_FD }).catch((cause: unknown) => {
@@ -72,8 +71,8 @@ export class Listener {
   }
 
   /**
-   * Stops accepting, and removes the socket file if it is still ours. Sessions go on. A file that cannot be looked at or
-   * removed stays: a stop must not fail for it, and the next start replaces what nobody listens on.
+   * Stops accepting, and removes the socket file if it is still ours. Sessions go on. A file that cannot be removed stays:
+   * the stop must not fail for it, and the next start replaces a stale socket.
    */
   async close(): Promise<void> {
     this.#server.close()
@@ -89,8 +88,8 @@ export class Listener {
 }
 
 /**
- * Path of the listening socket that systemd passed on. It is ours alone: Node marks whatever it inherits close-on-exec before
- * anything of ours runs, and a test holds it to that.
+ * Path of the listening socket that systemd passed on. No child of ours inherits it: Node marks inherited descriptors
+ * close-on-exec before our code runs, and a test checks that.
  * @throws ConfigError `listen_failed` when what was passed on is no unix socket with a path
  */
 export function inheritedPath(): string {
@@ -165,7 +164,7 @@ async function refuseTaken(target: string): Promise<void> {
   }
 }
 
-/** A socket whose owner is gone refuses connections; any other answer means that somebody may still serve it. */
+/** Whether somebody may still serve the socket: one whose owner is gone refuses connections. */
 function isLive(target: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect({ path: target })

@@ -1,6 +1,6 @@
-// Between one client and its connection to Sōzu: the original bytes one way, Sōzu's bytes the other, in Sōzu's order. What
-// may not reach the client yet (events behind a final that is still being recorded) is held; what must never reach it
-// (a second final, which would pass for the answer to the next request) is kept here.
+// Between one client and its connection to Sōzu: forwards the client's bytes, and relays Sōzu's in Sōzu's order. Events
+// behind a final wait until the final is recorded and relayed. A second final never reaches the client: it would pass for
+// the answer to the next request.
 import type { UpstreamError } from '../errors.ts'
 import { STATUS } from '../protocol/message.ts'
 import type { RequestResult, Upstream, UpstreamResponse } from '../upstream/connection.ts'
@@ -18,10 +18,10 @@ export class Relay {
   #upstream: Upstream | null = null
   #subscribed = false
   #onEcho: () => void = nothing
-  /** Answers that came after the final of the request in hand. */
+  /** Finals that came after the final of the request in flight. */
   #strays: UpstreamResponse[] = []
   #onStray: () => void = nothing
-  /** Events behind a final that is not relayed yet; null when events go straight through. */
+  /** Events behind a final that is not relayed yet; null while events are relayed at once. */
   #held: Buffer[] | null = null
 
   constructor(client: Client, sozu: Sozu) {
@@ -34,7 +34,7 @@ export class Relay {
     return this.#upstream !== null && !this.#upstream.closed
   }
 
-  /** Whether everything that was forwarded has left this process. */
+  /** Whether the kernel has taken everything that was forwarded. */
   get drained(): boolean {
     return this.#upstream === null || this.#upstream.drained
   }
@@ -49,7 +49,7 @@ export class Relay {
     if (this.connected) return
     this.#upstream = await this.#sozu.connect(deadlineMs, {
       onEvent: (event) => this.#relayEvent(event),
-      // Called before anything behind the final is looked at, even when it came in the same piece.
+      // Called before the frames behind the final are read, even if they came in the same chunk.
       onFinal: () => {
         this.#held = []
         this.#strays = []
@@ -71,7 +71,7 @@ export class Relay {
     return this.#connection().request(frame, (progress) => this.#client.send(progress.frame))
   }
 
-  /** The second final that some answers announce, kept from the client; null when none came within a second. */
+  /** The second final that some finals announce; null when none came within a second. The client never gets it. */
   async secondFinal(): Promise<UpstreamResponse | null> {
     if (this.#strays.length === 0 && this.connected) {
       await within(SECOND_FINAL_MS, (come) => {
@@ -82,14 +82,14 @@ export class Relay {
     return this.#strays[0] ?? null
   }
 
-  /** Lets events through that came behind the final. */
+  /** Relays the events that came behind the final. */
   flushEvents(): void {
     const held = this.#held ?? []
     this.#held = null
     for (const frame of held) this.#client.send(frame)
   }
 
-  /** Forwards a subscription, which has no final, and waits for its echo: no request may share a wake-up of Sōzu's with it. */
+  /** Forwards a subscription, which has no final, and waits for its echo: Sōzu must not read another request with it. */
   async subscribe(frame: Buffer): Promise<void> {
     this.#subscribed = true
     this.#connection().send(frame)
@@ -99,7 +99,7 @@ export class Relay {
     this.#onEcho = nothing
   }
 
-  /** @param why what a request in flight is told */
+  /** Closes the connection. @param why error of the request in flight */
   close(why: UpstreamError): void {
     this.#upstream?.close(why)
   }
@@ -115,7 +115,7 @@ export class Relay {
     else this.#held.push(frame)
   }
 
-  /** Sōzu ends every connection when it stops or is upgraded; so do we, after what the client had already sent. */
+  /** Sōzu ends every connection when it stops or is upgraded. The session ends too, after the requests already received. */
   #lost(): void {
     this.#onEcho()
     this.#onStray()
@@ -136,5 +136,5 @@ function within(ms: number, arm: (come: () => void) => void): Promise<void> {
 }
 
 function nothing(): void {
-  // Nobody waits.
+  // Nobody is waiting.
 }

@@ -1,7 +1,7 @@
 // When the account name counts: the first record waits a little, no record waits twice, and a late name still shows.
 import { describe, expect, it } from 'vitest'
 import { inTime } from '../../test/support/in-time.ts'
-import type { Peer } from '../peer/peercred.ts'
+import type { Peer } from '../peer/credentials.ts'
 import { SessionActor } from './session-actor.ts'
 
 const peer: Peer = { uid: 1000, gid: 100, pid: 42, comm: Buffer.from('a,b\n'), binding: 'pidfd' }

@@ -4,11 +4,11 @@
 import { cleanBytes, cleanPiece } from '../audit/record/clean.ts'
 import type { RecordActor } from '../audit/record/record.ts'
 import { type Actor, actorOf, type LookUpUser } from '../peer/actor.ts'
-import type { Peer } from '../peer/peercred.ts'
+import type { Peer } from '../peer/credentials.ts'
 
 /** Longest a record waits for the account name. */
 export const ACCOUNT_WAIT_MS = 200
-/** Longest a lookup is worth waiting for in the background; records wait far less. */
+/** Deadline of the lookup itself: a name that comes later than ACCOUNT_WAIT_MS is in later records. */
 const LOOKUP_MS = 2000
 
 export class SessionActor {
@@ -48,7 +48,7 @@ export class SessionActor {
   }
 }
 
-/** An actor as records show it: what others chose (names) is made line-safe. */
+/** The actor as records show it: names that others chose are made line-safe. */
 export function recordActor({ user, comm, ...known }: Actor): RecordActor {
   return {
     ...known,

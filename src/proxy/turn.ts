@@ -1,9 +1,9 @@
-// Large requests take turns: one for each turn of the event loop. Reading, decoding and hashing two megabytes takes some
-// milliseconds, and a row of them would make everybody else wait for all.
+// Large requests take turns, one for each turn of the event loop: reading, decoding and hashing two megabytes takes some
+// milliseconds, and several in a row would hold up every other client.
 
 let last: Promise<void> = Promise.resolve()
 
-/** Resolves when those who asked before have had their turn and the event loop has looked at everybody else since. */
+/** Resolves after earlier callers had their turn, one turn of the event loop later. */
 export function turn(): Promise<void> {
   last = last.then(
     () =>

@@ -1,6 +1,6 @@
-// One connection to Sōzu: one request at a time, its answers up to the final, events in between. Always read, whatever the
-// client does: a connection Sōzu cannot write to keeps Sōzu from stopping. Never half-closed, since Sōzu takes a
-// half-close for a hang-up and drops request and answer.
+// One connection to Sōzu: one request at a time, its responses up to the final, and events. It is always read, whatever the
+// client does, since a connection that Sōzu cannot write to keeps Sōzu from stopping. It is never half-closed: Sōzu would
+// take that for a hang-up, and drop the request and its answer.
 import { connect, type Socket } from 'node:net'
 import { errnoOf, ProtocolError, UpstreamError } from '../errors.ts'
 import { FrameDecoder } from '../protocol/frame.ts'
@@ -21,15 +21,15 @@ export type RequestResult = {
 export type UpstreamHandlers = {
   /** An event for a subscriber; never the answer to a request. */
   readonly onEvent: (response: UpstreamResponse) => void
-  /** The final of the request in flight has come; what follows it in the same piece has not been looked at yet. */
+  /** The final of the request in flight has come; the frames behind it are read after this call. */
   readonly onFinal: () => void
-  /** An answer nobody asked for (a second final); it must not reach the client as the answer to something else. */
+  /** A response without a request in flight, such as a second final. */
   readonly onStray: (response: UpstreamResponse) => void
   /** Sōzu closed, or the connection failed, while no request was in flight. */
   readonly onIdleClose: () => void
 }
 
-/** What Node reads into: otherwise it would take 64 KiB for each answer of a hundred bytes. */
+/** Node reads into this; its own buffers would take 64 KiB for a response of a hundred bytes. */
 const readBuffer = Buffer.allocUnsafeSlow(65_536)
 
 type InFlight = {
@@ -68,7 +68,7 @@ export class Upstream {
     let upstream: Upstream | null = null
     const socket = connect({
       path,
-      // One buffer for all connections: what was read is copied out before anything else is.
+      // One buffer for all connections: its bytes are copied before the next read.
       onread: {
         buffer: readBuffer,
         callback: (bytes) => {
@@ -101,14 +101,14 @@ export class Upstream {
     return this.#closed
   }
 
-  /** Whether the kernel has taken all that was sent; never again once the connection is closed. */
+  /** Whether the kernel has taken all that was sent; false for good once the connection is closed. */
   get drained(): boolean {
     return !this.#closed && this.socket.writableLength === 0
   }
 
   /**
-   * Sends a request whose final is waited for.
-   * @param onProgress told of each PROCESSING answer, at once
+   * Sends a request and resolves with its final.
+   * @param onProgress called for each PROCESSING response, at once
    * @throws UpstreamError `upstream_closed`, `upstream_malformed`, `upstream_abandoned`: whether the request ran is not known
    */
   request(frame: Buffer, onProgress: (response: UpstreamResponse) => void): Promise<RequestResult> {
@@ -124,7 +124,7 @@ export class Upstream {
     this.socket.write(frame)
   }
 
-  /** @param why what the request in flight, if any, is told */
+  /** Closes the connection. @param why error of the request in flight, if any */
   close(why = closed('we closed it')): void {
     this.#end(why)
     this.socket.destroy()

@@ -2,7 +2,7 @@
 // daemon only reads /proc: it never runs a program because somebody listens on `command_socket`.
 import { readlinkSync, statSync } from 'node:fs'
 import { errnoOf, PeerError, UpstreamError } from '../errors.ts'
-import { upstreamPeer } from '../peer/peercred.ts'
+import { upstreamPeer } from '../peer/credentials.ts'
 import type { Schema } from '../protocol/schema.ts'
 import { Upstream, type UpstreamHandlers } from './connection.ts'
 import { SozuQueries } from './queries.ts'
@@ -15,7 +15,7 @@ export type SozuOptions = {
   readonly version: string
 }
 
-/** For connections of the daemon's own: they ask one question, and whatever else arrives is nobody's business. */
+/** For the daemon's own connections, which ask one question and ignore everything else. */
 const ignore: UpstreamHandlers = {
   onEvent: () => undefined,
   onFinal: () => undefined,
@@ -31,7 +31,7 @@ export class Sozu {
   /** Commit that Sōzu was built from: nothing tells it. */
   readonly buildGitSha: string | null = null
   #generation = 0
-  /** Which socket file is at the path: another one means that another process has bound it. */
+  /** Identity of the socket file at the path: another one means that another process has bound it. */
   #socketFile: string | null = null
   /** Process that called listen(), which stays the same over an upgrade. */
   #listenerPid: number | null = null
@@ -69,7 +69,7 @@ export class Sozu {
     }
   }
 
-  /** Looks at the socket file, before a connection exists that could tell. */
+  /** Notices by the socket file that another process has bound it; used where there is no connection yet. */
   observeSocket(): void {
     try {
       // A removed file's inode number is given to the next one at once; mtime is when it was bound. Mode and ACL leave it.
@@ -127,7 +127,7 @@ export class Sozu {
   }
 }
 
-/** Links can lead both sockets to the same place after the start: a request would then go round without end. */
+/** Whether links made both sockets the same after the start: a request would go round without end. */
 function isOurselves(upstream: Upstream): boolean {
   try {
     return upstreamPeer(upstream.socket).pid === process.pid

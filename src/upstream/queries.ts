@@ -1,5 +1,5 @@
-// Questions of our own to Sōzu: a listener's present settings, the number of workers. Each goes over a connection of the
-// daemon's own, never over a client's, and has a deadline; what is not answered in time is null.
+// The daemon's own questions to Sōzu: a listener's present settings, the number of workers. Each has a connection of its own
+// and a deadline; without an answer in time the result is null.
 
 import { ProtocolError, UpstreamError } from '../errors.ts'
 import { decodeContent, encodeRequest, STATUS } from '../protocol/message.ts'
@@ -8,27 +8,27 @@ import type { ListenerState } from '../sozu/listener-diff.ts'
 import type { ListenerKind } from '../sozu/verb-rows.ts'
 import type { Upstream } from './connection.ts'
 
-/** How long a count of workers is good for: they only change by crashes and upgrades. */
+/** A count of workers is used for this long: only crashes and upgrades change it. */
 const WORKERS_MAX_AGE_MS = 1000
 const WORKERS_WAIT_MS = 200
-/** RunState of the schema: stopped workers stay in Sōzu's list, and are sent nothing. */
+/** RunState of the schema. Stopped workers stay in Sōzu's list, and get no requests. */
 const RUNNING = 0
 
-export type ControlPlaneOptions = {
+export type SozuQueriesOptions = {
   readonly schema: Schema
   /** Opens a connection to Sōzu. @throws UpstreamError */
   readonly connect: (deadlineMs: number) => Promise<Upstream>
 }
 
 export class SozuQueries {
-  readonly #options: ControlPlaneOptions
+  readonly #options: SozuQueriesOptions
   #workers: { readonly askedAtMs: number; count: Promise<number | null> | number | null } | null = null
 
-  constructor(options: ControlPlaneOptions) {
+  constructor(options: SozuQueriesOptions) {
     this.#options = options
   }
 
-  /** A listener as Sōzu's main process has it, null when that cannot be learned within `deadlineMs`. */
+  /** A listener as Sōzu's main process has it; null when Sōzu does not say within `deadlineMs`. */
   async listener(kind: ListenerKind, address: string, deadlineMs: number): Promise<ListenerState | null> {
     const content = await this.#ask('list_listeners', deadlineMs)
     const lists = content?.['listeners_list'] as
@@ -39,8 +39,8 @@ export class SozuQueries {
   }
 
   /**
-   * How many workers Sōzu sends requests to, as of a second ago at most; null when it does not say. At once when that is
-   * known already: a promise for each request would cost more than the rest of this.
+   * How many workers Sōzu sends requests to, a second old at most; null when Sōzu does not say. No promise when the count is
+   * known: one for each request would cost more than everything else here.
    */
   workers(): Promise<number | null> | number | null {
     const nowMs = performance.now()
@@ -56,7 +56,7 @@ export class SozuQueries {
     return this.#workers.count
   }
 
-  /** Something has changed the workers: the next question is asked anew. */
+  /** Drops the known count, when the workers may have changed. */
   forgetWorkers(): void {
     this.#workers = null
   }
@@ -79,7 +79,7 @@ export class SozuQueries {
       if (response.status !== STATUS.ok || response.content === null) return null
       return decodeContent(this.#options.schema, response.content)
     } catch (error) {
-      // UpstreamError, ProtocolError: Sōzu is away, slow, or answers what we cannot read. Then it is not known.
+      // UpstreamError, ProtocolError: Sōzu is away, slow, or its answer cannot be read.
       if (error instanceof UpstreamError || error instanceof ProtocolError) return null
       throw error
     } finally {

@@ -3,7 +3,7 @@
 import { connect } from 'node:net'
 import { errnoOf, PeerError } from '../../../errors.ts'
 import type { PeerCred } from '../../../host/native.ts'
-import { upstreamPeer } from '../../../peer/peercred.ts'
+import { upstreamPeer } from '../../../peer/credentials.ts'
 
 export type Probe =
   | { readonly live: true; readonly listener: PeerCred | null }

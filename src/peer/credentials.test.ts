@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { bootTimeUsec } from '../host/clock.ts'
 import { closeFd, getPeerCred, getPeerPidfd, pidfdAlive } from '../host/native.ts'
-import { clientHasHungUp, type PeerNative, peerOf, upstreamPeer } from './peercred.ts'
+import { clientHasHungUp, type PeerNative, peerOf, upstreamPeer } from './credentials.ts'
 import { createProcfs, type ProcessDetails, type Procfs, ticksOfBootTime } from './procfs.ts'
 
 const CLIENT = "require('net').connect(process.argv[1]).on('error', () => {})"
@@ -49,7 +49,7 @@ function details(comm: string, startTime: bigint): ProcessDetails {
 }
 
 beforeEach(async () => {
-  dir = mkdtempSync(join(tmpdir(), 'peercred-'))
+  dir = mkdtempSync(join(tmpdir(), 'credentials-'))
   chmodSync(dir, 0o755)
   path = join(dir, 'socket')
   server = createServer({ allowHalfOpen: true, pauseOnConnect: true }).listen(path)

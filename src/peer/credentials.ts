@@ -1,7 +1,6 @@
-// Who is on the other end of a connection, as the kernel says it; the only file that touches the descriptor of a
-// node socket. Process details count only when they are bound to the peer: by its pidfd, or, weaker, by its start
-// time. Do not assume that `comm` says more than what the process calls itself, nor that `pid` is more than a number
-// once the handler that accepted the connection has returned.
+// Who is on the other end of a connection, as the kernel says it. Details of a process count only when they are bound to the
+// peer: by its pidfd, or, weaker, by its start time. A process chooses its `comm` itself, and `pid` may name another process
+// as soon as the connection handler has returned. Only this file touches the descriptor of a Node socket.
 import type { Socket } from 'node:net'
 import { PeerError } from '../errors.ts'
 import { bootTimeUsec } from '../host/clock.ts'
@@ -29,7 +28,7 @@ export type PeerNative = {
 const realNative: PeerNative = { getPeerCred, getPeerPidfd, pidfdAlive, closeFd, bootTimeUsec }
 const realProcfs = createProcfs()
 
-/** The socket's descriptor; null once Node has let go of it. `_handle` is Node's internal, stable since 0.12. */
+/** The socket's descriptor; null once Node has closed it. `_handle` is internal to Node, and stable since 0.12. */
 function fdOf(socket: Socket): number | null {
   const { _handle: handle } = socket as unknown as { _handle?: { fd?: unknown } | null }
   const fd = handle?.fd
@@ -45,7 +44,7 @@ function openFdOf(socket: Socket): number {
 function boundByPidfd(pidfd: number, pid: number, native: PeerNative, procfs: Procfs): ProcessDetails | null {
   try {
     const details = procfs.readProcess(pid)
-    // Asked after the read: while the process lives nobody else can have its pid.
+    // Asked after the read: while the process lives no other has its pid.
     return native.pidfdAlive(pidfd) ? details : null
   } finally {
     native.closeFd(pidfd)
@@ -77,22 +76,22 @@ function detailsOf(
 }
 
 /**
- * The peer of an accepted connection. Call it first thing in the connection handler, synchronously: that is what
- * "accept" means in the `start_time` binding.
+ * The peer of an accepted connection. Call it first in the connection handler, synchronously: the `start_time` binding takes
+ * this moment for the accept.
  *
  * @throws PeerError `peer_cred_unavailable`: the connection is to be refused
  */
 export function peerOf(socket: Socket, native = realNative, procfs = realProcfs): Peer {
   const fd = openFdOf(socket)
   const cred = native.getPeerCred(fd)
-  // Pid 0 would be /proc/0, or a process of ours by some other reading: it names nobody.
+  // Pid 0 names no process.
   if (cred.pid <= 0) return { ...cred, comm: null, binding: null }
   return { ...cred, ...detailsOf(fd, cred.pid, native, procfs) }
 }
 
 /**
- * Whether the client has really closed its connection; a half-close is not that. A socket that Node has closed counts
- * as closed. Meaningless after `socket.end()`, see `hasHungUp`.
+ * Whether the client has closed its connection; a half-close does not count, a socket that Node has closed does.
+ * Meaningless after `socket.end()`, see `hasHungUp`.
  */
 export function clientHasHungUp(socket: Socket): boolean {
   const fd = fdOf(socket)
@@ -100,7 +99,7 @@ export function clientHasHungUp(socket: Socket): boolean {
 }
 
 /**
- * The process that called listen(2) on the socket we are connected to; after an upgrade of Sōzu that is the old main.
+ * The process that called listen(2) on the socket we are connected to: after an upgrade of Sōzu, the old main process.
  *
  * @throws PeerError `peer_cred_unavailable`
  */
