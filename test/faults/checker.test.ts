@@ -16,21 +16,35 @@ type Entry = {
   readonly detail?: Readonly<Record<string, string | number | boolean>>
 }
 
+const SESSION = '01SESSION00000000000000000'
+
 function jsonLine({ ts, ulid, stage, verb, error, sha256, detail }: Entry): string {
   const extras = { error_code: error ?? null, request_sha256: sha256 ?? null, detail: detail ?? null }
-  return JSON.stringify({ ts, request_ulid: ulid, verb: verb ?? 'cluster_added', extras, stage })
+  const ids = { session_ulid: SESSION, request_ulid: ulid.padEnd(26, '0') }
+  return JSON.stringify({
+    ts,
+    ...ids,
+    verb: verb ?? 'cluster_added',
+    target: 'cluster:a',
+    result: 'ok',
+    extras,
+    stage,
+  })
 }
 
 function textLine({ ts, ulid, stage, verb, error, sha256, detail }: Entry): string {
   const columns = [
     `ts=${ts}`,
     `verb=${verb ?? 'cluster_added'}`,
+    'target=cluster:a',
+    'result=ok',
     ...(error === undefined ? [] : [`error_code=${error}`]),
     ...(sha256 === undefined ? [] : [`request_sha256=${sha256}`]),
     ...Object.entries(detail ?? {}).map(([key, value]) => `detail.${key}=${value}`),
     `stage=${stage}`,
+    'auditd_version=0.1.0',
   ]
-  return `[01SESSION ${ulid} - -]\tAUDIT\tCommand(${columns.join(', ')})`
+  return `[${SESSION} ${ulid.padEnd(26, '0')} - -]\tAUDIT\tCommand(${columns.join(', ')})`
 }
 
 const payload = (name: string): string => Buffer.from(name).toString('hex')

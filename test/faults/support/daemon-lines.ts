@@ -1,6 +1,7 @@
 // The lines of both files of a running daemon, each read by the checker and held against its other rendering.
 import { readFileSync } from 'node:fs'
-import { agree, LineError, type ReadLine, readJsonLine, readTextLine } from './line-checker.ts'
+import { LineError } from '../../support/audit-line.ts'
+import { agree, checkJsonLine, checkTextLine, type ReadLine } from './line-checker.ts'
 import type { Lines } from './rendering.ts'
 
 /** One record of a request: its two lines, as bytes and as read. */
@@ -12,8 +13,8 @@ export type RequestLines = Lines & { readonly read: ReadLine }
  */
 export function* requestLines(textPath: string, jsonPath: string): Generator<RequestLines> {
   // Each file has a first line of its own, and lines about the other one.
-  const texts = requestsIn(textPath, readTextLine)
-  const jsons = requestsIn(jsonPath, readJsonLine)
+  const texts = requestsIn(textPath, checkTextLine)
+  const jsons = requestsIn(jsonPath, checkJsonLine)
   for (const { line: text, read } of texts) {
     const other = jsons.next()
     if (other.done === true) throw new LineError(`no JSON line for ${text.toString('utf8')}`)

@@ -6,15 +6,9 @@ import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync 
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
+import type { Format } from '../../support/audit-line.ts'
 import { Rig } from '../../support/rig.ts'
-import {
-  type Complaint,
-  compare,
-  type ObservedRun,
-  readStreams,
-  type Stream,
-  type StreamName,
-} from './checker.ts'
+import { type Complaint, compare, type ObservedRun, readStreams, type Stream } from './checker.ts'
 import { lastOf, lastWords, untimelyEnd } from './ending.ts'
 import { hasMissedItsMark, type LifePlan, type Outcome, outcomeOf, type Plan, type Setting } from './plan.ts'
 import { ReceivedLog } from './received-log.ts'
@@ -26,7 +20,7 @@ import { attach, readCalls, readTrace, threadsOf } from './tracer.ts'
 /** What was replayed, and waits to be checked. */
 type Waiting = {
   readonly outcome: Outcome
-  readonly required: readonly StreamName[]
+  readonly required: readonly Format[]
   readonly since: string
   readonly until: string
   readonly received: ReturnType<ReceivedLog['requests']>
@@ -234,7 +228,7 @@ export class Harness {
     writeFileSync(configPath, lines.join(''), { mode: 0o600 })
   }
 
-  get #required(): StreamName[] {
+  get #required(): Format[] {
     return this.#setting['audit_logs_target_required'] === true ? ['text', 'json'] : ['json']
   }
 
