@@ -28,14 +28,10 @@ const MAX_FITTING = 300
 const PATIENCE_MS = 1000
 const cluster = (cluster_id: string) => ({ cluster_id })
 
-type Scenario = {
-  readonly rig: Rig
-  readonly files: readonly string[]
-  readonly recoveryMs: readonly number[]
-}
+type Filled = { readonly rig: Rig; readonly files: readonly string[]; readonly recoveryMs: readonly number[] }
 
 /** Fills `disk` and frees it again, `cycles` times, with requests in flight and requests that come meanwhile. */
-async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'never'): Promise<Scenario> {
+async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'never'): Promise<Filled> {
   const [text, json] = [path.join(disk.path, 'audit.log'), path.join(disk.path, 'audit.jsonl')]
   const files = [text, json]
   const rig = await Rig.start({

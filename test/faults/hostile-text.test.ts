@@ -1,7 +1,6 @@
-// No text that a client, its process, its account, its certificate or Sōzu can supply forges, hides or splits a line. Every
-// code point and every kind of invalid bytes goes through the daemon's own functions, in every field that a line can show.
-// support/line-checker.ts reads the lines as the documentation tells a consumer to; line-checker.test.ts tests that
-// reader. hostile-daemon.test.ts sends hostile text through the daemon itself.
+// No text that a client, its process, account, certificate or Sōzu can supply forges, hides or splits a line: every code point
+// and every kind of invalid bytes goes through the daemon's own functions, in every field that a line can show. The reader is
+// support/line-checker.ts (tested in line-checker.test.ts); hostile-daemon.test.ts sends hostile text to a whole daemon.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeRequest, STATUS } from '../../src/protocol/message.ts'
 import { LineError } from '../support/audit-line.ts'

@@ -1,5 +1,4 @@
-// The line checker must refuse lines that are broken in one way each, renderings that disagree, and unsanitised text, and
-// accept good lines. Without this a green run of the others proves nothing.
+// The line checker refuses lines broken in one way each, renderings that disagree and unsanitised text, and accepts good lines.
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { LineError } from '../support/audit-line.ts'

@@ -1,5 +1,4 @@
-// Scenarios of ends: Sōzu is stopped, killed, loses a worker. What was under way is recorded as it ended, what nobody can know
-// is recorded as unknown, and the daemon serves the next Sōzu as it served the last.
+// Sōzu is stopped, killed or loses a worker: requests in flight are recorded as they ended, or as unknown; the daemon goes on.
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { until } from '../support/rig.ts'
@@ -54,9 +53,7 @@ describe(`a stop of Sōzu ${release}`, () => {
     await scenario.ask('list_workers')
     finish()
     await scenario.rig.sozuExited
-    const end = await scenario.untilLine(
-      ({ stage, target }) => stage === 'completion' && target === 'stop:soft',
-    )
+    const end = await scenario.untilLine((line) => line.stage === 'completion' && line.target === 'stop:soft')
     expect(end).toMatchObject({ result: 'ok', extras: { fanout: whole, client_gone: true } })
     await scenario.reconcile()
   })

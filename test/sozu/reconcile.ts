@@ -1,6 +1,5 @@
-// Reconciles, at the end of a scenario, what clients sent and were told (as the recorder saw it), what both audit files of
-// the daemon say, and what Sōzu's own audit log says. A request that is missing in one of them, stands twice, out of
-// order, or ends otherwise fails the test.
+// Reconciles what clients sent and were told (as the recorder saw it) with both audit files of the daemon and Sōzu's own
+// audit log. A request that is missing in one of them, stands twice, out of order, or ends otherwise fails the test.
 import { expect } from 'vitest'
 import { requestSha256 } from '../../src/audit/record/record.ts'
 import { PREFIX_BYTES } from '../../src/protocol/frame.ts'

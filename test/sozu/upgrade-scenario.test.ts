@@ -1,5 +1,4 @@
-// Scenarios of upgrades: Sōzu's processes are replaced while clients work, and the daemon's listener never blinks. What was
-// cut is recorded as unknown, and nothing but what was cut.
+// Sōzu's processes are replaced under load: the daemon's listener stays up, and only requests that were cut are unknown.
 import { connect } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
@@ -206,10 +205,7 @@ describe(`an upgrade of Sōzu ${release}`, () => {
       'cluster_added attempt 2',
       'cluster_added completion 2',
     ])
-    if (!old)
-      expect(scenario.rig.sozuLines().map(({ boot_generation }) => boot_generation)).toEqual([
-        1, 1, 1, 2, 2, 2,
-      ])
+    if (!old) expect(scenario.rig.sozuLines().map((line) => line.boot_generation)).toEqual([1, 1, 1, 2, 2, 2])
   })
 
   it('of one worker: recorded as it went, and the counts of workers follow', async () => {

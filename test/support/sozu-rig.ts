@@ -97,8 +97,8 @@ export class SozuRig {
     const rig = new SozuRig(options)
     try {
       await rig.startSozu()
-      if (options.recorderBehind)
-        rig.#recorderBehind = await Recorder.listen(rig.file('behind.sock'), rig.sozuPath)
+      const behind = rig.file('behind.sock')
+      if (options.recorderBehind) rig.#recorderBehind = await Recorder.listen(behind, rig.sozuPath)
       if (options.daemon !== false) await rig.#startDaemon(options.daemon ?? {})
       rig.#recorder = await Recorder.listen(rig.recorderPath, rig.frontPath)
       return rig

@@ -7,10 +7,7 @@ import type { Lines } from './rendering.ts'
 /** One record of a request: its two lines, as bytes and as read. */
 export type RequestLines = Lines & { readonly read: ReadLine }
 
-/**
- * The records of requests in both files, in order; one at a time, since there may be a million.
- * @throws LineError when a line or a pair is not as documented
- */
+/** The records of requests in both files, one at a time, in order. @throws LineError for a line or pair not as documented */
 export function* requestLines(textPath: string, jsonPath: string): Generator<RequestLines> {
   // Each file has a first line of its own, and lines about the other one.
   const texts = requestsIn(textPath, checkTextLine)

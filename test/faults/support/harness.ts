@@ -1,7 +1,6 @@
-// One place where the script is replayed over and over: a stand-in that lives on, one daemon after the other on the same audit
-// files. In one life a daemon starts, replays the script once for each fault planned, and is stopped; each phase can have a
-// fault of its own. What a life left behind is checked when a successor that started without a fault serves: that start is
-// the restart of every run before it.
+// Replays the script over and over: one stand-in, one daemon after the other on the same audit files. In one life a daemon
+// starts, serves the script once for each planned fault, and is stopped; each phase can have a fault of its own. The harness
+// checks what a life left behind when the next daemon that starts without a fault serves.
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'

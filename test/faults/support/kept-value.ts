@@ -1,6 +1,5 @@
-// What a line does with a value it shows, learned from a harmless one: in which places it stands, between which words, in
-// which columns. Any other value must then leave the columns as they are, show each of its characters as itself or as `?`,
-// and come back whole, or by length and hash, from both renderings.
+// Learns from a harmless value where a line shows it. Any other value must then leave the columns as they are, show each of
+// its characters as itself or as `?`, and come back whole, or by length and hash, from both renderings.
 import { createHash } from 'node:crypto'
 import { LineError } from '../../support/audit-line.ts'
 import { agree, checkJsonLine, checkTextLine, type Original, type ReadLine } from './line-checker.ts'
