@@ -1,5 +1,5 @@
-// Once before any fault test: these tests take disks away, trace system calls and enter namespaces, so they need root and
-// a few programs; without either there is nothing to run, and that must not look like a success.
+// Runs once before any fault test: these tests fail disks, trace system calls and enter namespaces, so they need root and a
+// few programs. Without either the run fails, since an empty run must not look like a success.
 import { execFileSync } from 'node:child_process'
 
 export function setup(): void {

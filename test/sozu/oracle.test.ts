@@ -1,6 +1,6 @@
-// Sōzu's own audit log as the oracle of ours: what both saw must be told in the same words, and the client must get the very
-// bytes it would get without us. Where the two logs differ on purpose stands in one table, each row with its reason and
-// with what must hold; a difference without a row fails, and so does a row without a difference.
+// Sōzu's own audit log as the oracle of ours: both logs say the same about the same events, and the client gets the bytes
+// that it would get without the daemon. One table lists the intended differences, each with its reason and its condition; a
+// difference without a row fails, and so does a row without a difference.
 import { createHash } from 'node:crypto'
 import { copyFileSync, mkdirSync, renameSync, rmdirSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'

@@ -1,5 +1,5 @@
-// Sōzu 1.x, which has no audit log of its own, behind the daemon: its own command line gets the bytes it would get without
-// us, and what it changed is on record.
+// Sōzu 1.x, which has no audit log of its own, behind the daemon: its command line gets the bytes that it would get without
+// the daemon, and its changes are recorded.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeFrame } from '../../src/protocol/frame.ts'
 import { decodeResponse, STATUS } from '../../src/protocol/message.ts'

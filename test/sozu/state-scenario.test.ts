@@ -1,5 +1,5 @@
-// Scenarios of much at once: ten thousand clusters in one request, whole configurations, and answers at the very limit of
-// what Sōzu will send. Whatever Sōzu makes of it, the records say what its clients were told, or that nobody knows.
+// Large inputs: ten thousand clusters in one request, whole configurations, and answers at Sōzu's size limit. The records
+// say what the clients were told, or that the outcome is unknown.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'

@@ -1,5 +1,5 @@
-// Scenarios of connections that live long: subscribers, and the owner of a lease. A connection to the daemon is a connection
-// to Sōzu, so what Sōzu ties to a connection (events, leases) stays with the client it belongs to.
+// Long-lived connections: subscribers, and the owner of a lease. Each connection to the daemon has its own connection to
+// Sōzu, so what Sōzu ties to a connection (events, leases) stays with its client.
 import { describe, expect, it } from 'vitest'
 import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import type { Conversation } from '../support/recorder.ts'

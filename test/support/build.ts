@@ -1,5 +1,5 @@
-// Once before any test: the programs tests start are installed, and src/ is compiled into dist/, since the tests in test/
-// start the daemon that would be shipped.
+// Runs once before any test: checks that the programs which tests start are installed, and compiles src/ into dist/, since
+// the tests in test/ start the daemon that would be shipped.
 import { execFileSync } from 'node:child_process'
 
 export function setup(): void {

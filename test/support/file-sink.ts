@@ -1,4 +1,4 @@
-// A file sink as the daemon has it, its thread the compiled one; whoever tests it names what differs.
+// A file sink with the daemon's settings and the compiled thread; a test names the settings that differ.
 import { FileSink, type FileSinkOptions } from '../../src/sinks/file-sink.ts'
 
 /** What happened to the sink's file, as it was told. */

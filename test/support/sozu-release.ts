@@ -1,5 +1,5 @@
-// Which release of Sōzu is under test, and where it is. Separate from the rig, since the configuration of the suite and what
-// runs before it need to know as well.
+// Which release of Sōzu is under test, and where it is. Separate from the rig, since the configuration of the suite and its
+// setup need it as well.
 import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'

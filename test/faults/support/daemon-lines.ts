@@ -1,4 +1,4 @@
-// The lines of both files of a running daemon, each read by the checker and held against its other rendering.
+// Reads the lines of both files of a running daemon with the line checker, and compares the two renderings of each record.
 import { readFileSync } from 'node:fs'
 import { LineError } from '../../support/audit-line.ts'
 import { agree, checkJsonLine, checkTextLine, type ReadLine } from './line-checker.ts'

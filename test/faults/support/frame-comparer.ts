@@ -1,5 +1,5 @@
-// Holds what became of each frame against what had to: forwarded to the byte when it re-encodes to itself, refused by name
-// of a rule when it does not, answered once and in order either way. Counts what it saw; keeps its complaints.
+// Compares what became of each frame with what had to: forwarded to the byte when it re-encodes to itself, otherwise refused
+// by name of a rule, and answered once and in order. Counts results; keeps complaints.
 import { sha256Of } from './answering.ts'
 import type { Made } from './frame-source.ts'
 import type { Answer } from './frame-splitter.ts'

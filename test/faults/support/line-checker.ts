@@ -1,6 +1,6 @@
-// Reads audit lines the way docs/observability.md tells a consumer to, and nothing of the daemon's own: whatever does not
-// split, parse or agree exactly as documented is a LineError. From a line that passes, the values a client supplied can be
-// had back as they were sent, or their length and hash: lines whose originals differ cannot be alike.
+// Checks audit lines the way docs/observability.md tells a consumer to, independent of the daemon: a line that does not
+// split, parse or agree exactly as documented is a LineError. A line that passes gives back the values that a client
+// supplied, or their length and hash: lines whose originals differ cannot be alike.
 import { isUtf8 } from 'node:buffer'
 import { LineError, parseJsonLine, splitTextLine } from '../../support/audit-line.ts'
 import { firstUnsafe } from './unsafe-characters.ts'

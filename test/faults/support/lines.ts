@@ -1,5 +1,5 @@
-// Reads what is left after a fault without trusting its writer: which lines of an audit file are whole, and whether
-// each request that Sōzu's stand-in received has its attempt, and each that it answered its completion.
+// Reads the lines that a fault leaves: which lines of an audit file are whole, which requests that Sōzu's stand-in received
+// have their attempt, and which that it answered have their completion.
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'

@@ -1,5 +1,5 @@
-// Lays the audit files beside what the clients remember, and names every difference: a line lost, doubled, split, out of
-// order, or about nothing anybody asked. It shares no code with the writer. Compressed files are read as well.
+// Compares the audit files with what the clients remember, and names every difference: a line lost, doubled, split, out of
+// order, or about a request that no client sent. Shares no code with the writer. Reads compressed files as well.
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
