@@ -99,7 +99,7 @@ afterEach(() => {
 })
 
 describe('peer credentials', () => {
-  it('are those of the process that connected', async () => {
+  it('peer credentials are those of the process that connected', async () => {
     const [socket, child] = await clientConnection()
     expect(getPeerCred(fdOf(socket))).toEqual({
       pid: child.pid,
@@ -113,7 +113,7 @@ describe('peer credentials', () => {
     expect(getPeerCred(fdOf(client)).pid).toBe(process.pid)
   })
 
-  it('outlive the process that connected', async () => {
+  it('peer credentials can still be read after the process has ended', async () => {
     const [socket, child] = await clientConnection()
     child.kill('SIGKILL')
     await once(child, 'exit')
@@ -172,7 +172,7 @@ describe.skipIf(!kernelHasPeerPidfd())('a pidfd of the peer (needs Linux 6.5)', 
     expect(existsSync(`/proc/self/fdinfo/${pidfd}`)).toBe(false)
   })
 
-  it('says dead once the process was killed', async () => {
+  it('the pidfd says dead once the process was killed', async () => {
     const [socket, child] = await clientConnection()
     const pidfd = pidfdOf(socket)
     expect(pidfdAlive(pidfd)).toBe(true)
@@ -182,7 +182,7 @@ describe.skipIf(!kernelHasPeerPidfd())('a pidfd of the peer (needs Linux 6.5)', 
     closeFd(pidfd)
   })
 
-  it('says dead although the process was not reaped yet', async () => {
+  it('the pidfd says dead before the process is reaped', async () => {
     const [socket, child] = await clientConnection()
     const pidfd = pidfdOf(socket)
     child.kill('SIGKILL')
@@ -194,7 +194,7 @@ describe.skipIf(!kernelHasPeerPidfd())('a pidfd of the peer (needs Linux 6.5)', 
     closeFd(pidfd)
   })
 
-  it('says dead, or is not to be had, when the process was reaped before anybody asked', async () => {
+  it('the pidfd says dead, or cannot be opened, when the process was reaped before', async () => {
     const [socket, child] = await clientConnection()
     child.kill('SIGKILL')
     await once(child, 'exit')
@@ -208,22 +208,22 @@ describe.skipIf(!kernelHasPeerPidfd())('a pidfd of the peer (needs Linux 6.5)', 
     closeFd(pidfd.fd)
   })
 
-  it('is gone, not unsupported, when the call fails for another reason than an old kernel', () => {
+  it('the pidfd counts as gone, not as unsupported, when the call fails for another reason than an old kernel', () => {
     expect(getPeerPidfd(NOT_OPEN)).toBe('gone')
   })
 
-  it('counts as dead when it is no open descriptor', () => {
+  it('a pidfd that is not an open descriptor counts as dead', () => {
     expect(pidfdAlive(NOT_OPEN)).toBe(false)
   })
 })
 
 describe('hanging up', () => {
-  it('is not seen while the peer is connected', async () => {
+  it('a connected peer has not hung up', async () => {
     const [socket] = await ownConnection()
     expect(hasHungUp(fdOf(socket))).toBe(false)
   })
 
-  it('is not a half-close: a client that shut down its sending side still reads', async () => {
+  it('a client that shut down only its sending side has not hung up', async () => {
     const [socket, client] = await ownConnection()
     client.end()
     await once(client, 'finish')
@@ -232,21 +232,21 @@ describe('hanging up', () => {
     expect(hasHungUp(fdOf(socket))).toBe(false)
   })
 
-  it('is a close', async () => {
+  it('a peer that closed has hung up', async () => {
     const [socket, client] = await ownConnection()
     client.destroy()
     await once(client, 'close')
     expect(hasHungUp(fdOf(socket))).toBe(true)
   })
 
-  it('is the death of the client', async () => {
+  it('a peer that died has hung up', async () => {
     const [socket, child] = await clientConnection()
     child.kill('SIGKILL')
     await once(child, 'exit')
     await vi.waitFor(() => expect(hasHungUp(fdOf(socket))).toBe(true))
   })
 
-  it('is a descriptor that is not open', () => {
+  it('a descriptor that is not open counts as hung up', () => {
     expect(hasHungUp(NOT_OPEN)).toBe(true)
   })
 
@@ -260,7 +260,7 @@ describe('hanging up', () => {
 })
 
 describe('an exclusive lock', () => {
-  it('belongs to one open of the file until that is closed', () => {
+  it('an exclusive lock belongs to one open file description until that is closed', () => {
     const file = join(dir, 'file')
     const first = openSync(file, 'a')
     const second = openSync(file, 'a')
@@ -272,7 +272,7 @@ describe('an exclusive lock', () => {
     closeSync(second)
   })
 
-  it('is an error, not a refusal, on something that cannot be locked', () => {
+  it('locking a thing that cannot be locked is an error, not a lock that is taken', () => {
     expect(() => lockExclusive(NOT_OPEN)).toThrow(
       expect.objectContaining({ code: 'native_call_failed', message: expect.stringContaining('EBADF') }),
     )
@@ -367,7 +367,7 @@ describe('notifying the service manager', () => {
     closeFd(manager)
   })
 
-  it('refuses an address it would have to cut or guess', () => {
+  it('an address that would have to be cut or guessed is refused', () => {
     for (const address of ['', 'relative', 'vsock:2:1234', `/${'x'.repeat(107)}`, '/a\0b']) {
       expect(() => sdNotify(address, 'READY=1')).toThrow(
         expect.objectContaining({ code: 'native_call_failed' }),
@@ -381,7 +381,7 @@ describe('the path of a socket', () => {
     expect(socketPathOf(fdOf(server))).toBe(path)
   })
 
-  it('is whole even where it fills the address', async () => {
+  it('the path of a socket is whole even where it fills the address', async () => {
     const long = join(dir, 'x'.repeat(107 - dir.length - 1))
     const other = createServer().listen(long)
     await once(other, 'listening')
@@ -401,13 +401,13 @@ describe('the path of a socket', () => {
     tcp.close()
   })
 
-  it('is an error for what is no socket', () => {
+  it('asking for the path of a descriptor that is no socket is an error', () => {
     expect(() => socketPathOf(NOT_OPEN)).toThrow(expect.objectContaining({ code: 'native_call_failed' }))
   })
 })
 
 describe('closing', () => {
-  it('twice is an error, since the second would close a stranger', () => {
+  it('closing twice is an error, since the second would close another descriptor', () => {
     const fd = openSync('/dev/null', 'r')
     closeFd(fd)
     expect(() => closeFd(fd)).toThrow(/EBADF/)
@@ -415,7 +415,7 @@ describe('closing', () => {
 })
 
 describe.skipIf(!existsSync(builtNative))('in a process of its own (needs dist/)', () => {
-  it('exitNow ends it with the status given, although a pool thread is stuck and exit handlers wait', async () => {
+  it('exitNow ends the process with its status although a pool thread is stuck and exit handlers wait', async () => {
     const fifo = join(dir, 'fifo')
     execFileSync('mkfifo', [fifo])
     // Opening a FIFO for reading blocks a thread of libuv's pool until somebody writes, which nobody does.
@@ -429,7 +429,7 @@ describe.skipIf(!existsSync(builtNative))('in a process of its own (needs dist/)
     expect(status).toBe(70)
   })
 
-  it('dieWithParent ends it when its parent is killed, although it never looks up from its work', async () => {
+  it('dieWithParent ends the process when its parent is killed, although the event loop is busy', async () => {
     const busy = `import { dieWithParent } from ${JSON.stringify(builtNative)}
       dieWithParent(); console.log(process.pid); for (;;) {}`
     const parent = runModule(`

@@ -87,7 +87,7 @@ afterEach(() => {
 })
 
 describe('a lookup', () => {
-  it('answers the name, and null for an account that does not exist', async () => {
+  it('a lookup answers the name, and null for an account that does not exist', async () => {
     const accounts = startAccounts(helperScript(ANSWERS))
     expect(await accounts.lookup(1000, LONG_MS)).toBe('user 1000, 1')
     expect(await accounts.lookup(5000, LONG_MS)).toBeNull()
@@ -104,7 +104,7 @@ describe('a lookup', () => {
     expect(await accounts.lookup(OWN_UID, LONG_MS)).toBe(`user ${OWN_UID}, 1`)
   })
 
-  it('is answered from memory for 60 seconds, since then the uid may be somebody else’s', async () => {
+  it('a lookup is answered from memory for 60 seconds only, since the uid may be reused', async () => {
     const accounts = startAccounts(helperScript(ANSWERS))
     await accounts.lookup(1000, LONG_MS)
     clockMs += 60_000
@@ -130,13 +130,13 @@ describe('a lookup', () => {
     for (const uid of [1002, 1001]) expect(await accounts.lookup(uid, LONG_MS)).toBe(`user ${uid}, 2`)
   })
 
-  it('is asked once, however many wait for it', async () => {
+  it('concurrent lookups of one uid ask the database once', async () => {
     const accounts = startAccounts(helperScript(`setTimeout(() => answer({ name: 'asked ' + asked }), 50)`))
     const names = await Promise.all([1, 2, 3].map(() => accounts.lookup(1000, LONG_MS)))
     expect(names).toEqual(['asked 1', 'asked 1', 'asked 1'])
   })
 
-  it('keeps nobody waiting past the deadline, and a late answer still serves the next caller', async () => {
+  it('a lookup returns null at the deadline, and a late answer still serves the next caller', async () => {
     const gate = join(dir, 'gate')
     const accounts = startAccounts(
       helperScript(`
@@ -156,7 +156,7 @@ describe('a lookup', () => {
     expect(spawned).toHaveLength(1)
   })
 
-  it('that failed is unknown, is logged, and is asked again next time', async () => {
+  it('a failed lookup is unknown, is logged, and is tried again next time', async () => {
     const accounts = startAccounts(
       helperScript(`answer(asked > 1 ? { name: 'back' } : { error: 'LDAP is down' })`),
     )
@@ -181,7 +181,7 @@ describe('a lookup', () => {
 })
 
 describe('a helper', () => {
-  it('that hangs is killed after two seconds and replaced, and releases everyone who waits', async () => {
+  it('a helper that hangs is killed after two seconds and replaced, and every waiting caller gets null', async () => {
     const once = join(dir, 'hung-once')
     const accounts = startAccounts(
       helperScript(`
@@ -203,7 +203,7 @@ describe('a helper', () => {
     expect(spawned).toHaveLength(2)
   })
 
-  it('that dies at once is started again ever more slowly', async () => {
+  it('a helper that dies at once is restarted after growing delays', async () => {
     const path = join(dir, 'dies.mjs')
     writeFileSync(path, 'process.exit(3)')
     startAccounts(path)
@@ -212,7 +212,7 @@ describe('a helper', () => {
     expect(logged.map(({ reason }) => reason)).toContain('ended with 3')
   })
 
-  it('that dies while it is asked releases everyone who waits', async () => {
+  it('when a helper dies, every waiting caller gets null', async () => {
     const accounts = startAccounts(helperScript(`if (uid === 1000) process.exit(1); ${ANSWERS}`))
     expect(await accounts.lookup(OWN_UID, LONG_MS)).toBe(`user ${OWN_UID}, 1`)
     const before = performance.now()
@@ -229,7 +229,7 @@ describe('a helper', () => {
     ['an answer without a name', `answer({})`],
     ['an answer to what nobody asked', `console.log('{"uid":4000,"name":"root"}')`],
     ['a line without an end', `process.stdout.write('x'.repeat(70000))`],
-  ])('that writes %s is killed and believed in nothing', async (_, nonsense) => {
+  ])('a helper that writes %s is killed, and its answers are ignored', async (_, nonsense) => {
     const accounts = startAccounts(helperScript(nonsense))
     expect(await accounts.lookup(1000, LONG_MS)).toBeNull()
     // Nobody is asked until another helper runs: what is known now is what this one was believed in.
@@ -242,7 +242,7 @@ describe('a helper', () => {
     await vi.waitFor(() => expect(spawned.length).toBeGreaterThan(1), { timeout: 5000 })
   })
 
-  it('that cannot be started costs the name, not the daemon', async () => {
+  it('a helper that cannot be started makes names null and does not end the daemon', async () => {
     const missing = startAccounts('', () => spawn('/nonexistent/node', { stdio: ['pipe', 'pipe', 'ignore'] }))
     const throwing = startAccounts('', () => {
       throw Object.assign(new Error('spawn ENOMEM'), { code: 'ENOMEM' })
@@ -255,7 +255,7 @@ describe('a helper', () => {
     )
   })
 
-  it('gets nothing of our environment', async () => {
+  it("a helper gets nothing of the daemon's environment", async () => {
     const accounts = new Accounts({
       log,
       helperPath: helperScript(`answer({ name: Object.keys(process.env).join() })`),
@@ -265,7 +265,7 @@ describe('a helper', () => {
     expect(await accounts.lookup(1000, LONG_MS)).toBe('')
   })
 
-  it('ends after the stop, hung or not, and releases everyone who waits', async () => {
+  it('a helper ends after the stop, even if it hangs, and every waiting caller gets null', async () => {
     const hung = startAccounts(helperScript('for (;;) {}'))
     const idle = startAccounts(helperScript(ANSWERS))
     await idle.lookup(1000, LONG_MS)
@@ -329,21 +329,21 @@ describe.skipIf(!built)('the real helper (needs dist/)', () => {
     expect(await ask(helperWithPosix(null), ['0', String(NOBODY)])).toEqual(KNOWN_AND_NOT)
   })
 
-  it('takes getent’s word where posix fails with an errno that may mean nothing', async () => {
+  it('the helper asks getent where posix fails with an ambiguous errno', async () => {
     const helper = helperWithPosix(
       `exports.getpwnam = () => { throw Object.assign(new Error('x'), { code: 'ENOENT' }) }`,
     )
     expect(await ask(helper, ['0', String(NOBODY)])).toEqual(KNOWN_AND_NOT)
   })
 
-  it('calls a failure a failure, never an account that does not exist', async () => {
+  it('the helper reports a failure as one, never as an account that does not exist', async () => {
     const helper = helperWithPosix(
       `exports.getpwnam = () => { throw Object.assign(new Error('x'), { code: 'EIO' }) }`,
     )
     expect(await ask(helper, [String(NOBODY)])).toEqual([{ uid: NOBODY, error: 'getpwuid: EIO' }])
   })
 
-  it('ends on anything that is no uid instead of guessing one', async () => {
+  it('the helper ends on input that is not a uid instead of guessing one', async () => {
     const child = spawn(process.execPath, [builtHelper], { stdio: ['pipe', 'pipe', 'ignore'], env: {} })
     spawned.push(child)
     child.stdin.write('root\n')

@@ -19,19 +19,19 @@ describe('a role', () => {
 })
 
 describe('an actor', () => {
-  it('is the peer, its role and its account, the process name still the bytes it set', () => {
+  it('an actor is the peer, its role and its account, with the bytes that the process set as its name', () => {
     expect(actorOf(peer, 'alice')).toEqual<Actor>({ ...peer, user: 'alice', role: 'user' })
   })
 
-  it('has no account name rather than somebody else’s when the lookup has none', () => {
+  it('an actor has no account name when the lookup has none', () => {
     expect(actorOf(peer, null).user).toBeNull()
   })
 
-  it('has no pid when the kernel could not name one', () => {
+  it('an actor has no pid when the kernel names none', () => {
     expect(actorOf({ ...peer, pid: 0 }, null).pid).toBeNull()
   })
 
-  it('of a connection without credentials is nobody, not uid 0', () => {
+  it('an actor without credentials has uid null, not uid 0', () => {
     expect(Object.values(UNKNOWN_ACTOR).filter((value) => value !== null)).toEqual(['unknown'])
   })
 })

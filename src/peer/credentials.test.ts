@@ -82,7 +82,7 @@ describe('a peer', () => {
     expect(peerOf(socket)).toMatchObject({ uid: 12_345, gid: 23_456, pid: child.pid, comm: commOf(child) })
   })
 
-  it('keeps the credentials and loses the name when its process ended before it was identified', async () => {
+  it('a peer whose process ended before it was identified keeps its credentials and has no name', async () => {
     const [socket, child] = await clientConnection()
     child.kill('SIGKILL')
     await once(child, 'exit')
@@ -95,14 +95,14 @@ describe('a peer', () => {
     })
   })
 
-  it('is refused, not defaulted, when its socket is closed already', async () => {
+  it('a peer whose socket is closed already is refused, without default credentials', async () => {
     const [socket] = await clientConnection()
     socket.destroy()
     expect(() => peerOf(socket)).toThrow(expect.objectContaining({ code: 'peer_cred_unavailable' }))
     expect(() => peerOf(new Socket())).toThrow(expect.objectContaining({ code: 'peer_cred_unavailable' }))
   })
 
-  it('in a pid namespace we cannot see into gets no process details, not those of our pid 0', async () => {
+  it('a peer in another pid namespace gets no process details, not those of pid 0', async () => {
     const [socket] = await clientConnection()
     const native: PeerNative = { ...real, getPeerCred: () => ({ pid: 0, uid: 7, gid: 8 }) }
     expect(peerOf(socket, native, procfsOf(details('wrong', 0n)))).toEqual({
@@ -179,7 +179,7 @@ describe('on a kernel without SO_PEERPIDFD', () => {
     expect(peerOf(socket, oldKernel)).toMatchObject({ comm: commOf(child), binding: 'start_time' })
   })
 
-  it('a pid that changed hands while we read gives no name', async () => {
+  it('a pid that was reused while its details were read gives no name', async () => {
     const [socket] = await clientConnection()
     const procfs = procfsOf(details('client', 10n), details('stranger', 11n))
     expect(peerOf(socket, oldKernel, procfs)).toMatchObject({ comm: null, binding: null })
@@ -262,7 +262,7 @@ describe('the upstream', () => {
     })
   })
 
-  it('that is not connected is an error, not a process', () => {
+  it('asking for the process of an unconnected upstream is an error', () => {
     expect(() => upstreamPeer(new Socket())).toThrow(
       expect.objectContaining({ code: 'peer_cred_unavailable' }),
     )

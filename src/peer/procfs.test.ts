@@ -47,13 +47,13 @@ describe('stat', () => {
     ],
     ['a start time that is no number', stat('sozu', '42', TAIL.replace('123456', '12x')).toString()],
     ['two lines', `${stat('sozu')}43\n`],
-  ])('is no evidence of anything when it holds %s', (_, text) => {
+  ])('a stat that holds %s gives no details', (_, text) => {
     expect(parseStat(Buffer.from(text))).toBeNull()
   })
 })
 
 describe('comm', () => {
-  it('loses the one line feed the kernel adds and nothing else', () => {
+  it('comm loses only the line feed that the kernel adds', () => {
     expect(parseComm(Buffer.from('sozu\n')).toString()).toBe('sozu')
     expect(parseComm(Buffer.from('two\n\n')).toString()).toBe('two\n')
     expect(parseComm(Buffer.from('\n')).toString()).toBe('')
@@ -61,7 +61,7 @@ describe('comm', () => {
     expect(parseComm(Buffer.alloc(0)).length).toBe(0)
   })
 
-  it('stays bytes where it is no UTF-8', () => {
+  it('comm stays bytes where it is not UTF-8', () => {
     expect([...parseComm(Buffer.from([0xff, 0xfe, 0x0a]))]).toEqual([0xff, 0xfe])
   })
 })
@@ -106,7 +106,7 @@ describe('the reader', () => {
     expect(own?.comm).toEqual(readFileSync('/proc/self/comm').subarray(0, -1))
   })
 
-  it('answers null for a process that is gone, hidden in part, or described in words it does not know', () => {
+  it('the reader answers null for a process that is gone, partly hidden, or in an unknown format', () => {
     const procfs = createProcfs(root)
     expect(procfs.readProcess(41)).toBeNull()
     writeFileSync(join(root, '42/stat'), stat('sozu'))
@@ -123,7 +123,7 @@ describe('the reader', () => {
     expect(createProcfs().readProcess(child.pid ?? 0)).toBeNull()
   })
 
-  it('does not pass off a failing file system as a missing process', () => {
+  it('a failing file system is an error, not a missing process', () => {
     mkdirSync(join(root, '42/stat'))
     expect(() => createProcfs(root).readProcess(42)).toThrow(
       expect.objectContaining({ code: 'native_call_failed', message: expect.stringContaining('EISDIR') }),

@@ -100,8 +100,8 @@ describe('whole frames', () => {
   })
 })
 
-describe('what is buffered', () => {
-  it('is less than the frame in progress once every whole frame is taken', () => {
+describe('buffered bytes', () => {
+  it('once every whole frame is taken, fewer bytes than the frame in progress stay buffered', () => {
     fc.assert(
       fc.property(payloads, chunkSizes, (messages, sizes) => {
         const decoder = new FrameDecoder(MAX)
@@ -117,7 +117,7 @@ describe('what is buffered', () => {
     )
   })
 
-  it('is not paid for in advance by a frame that is only announced', () => {
+  it('an announced frame allocates nothing before its bytes come', () => {
     const decoders = Array.from({ length: 200 }, () => new FrameDecoder(MAX))
     const before = process.memoryUsage().arrayBuffers
     for (const decoder of decoders) {
@@ -128,7 +128,7 @@ describe('what is buffered', () => {
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(MAX)
   })
 
-  it('costs no object per byte when it comes a byte at a time', () => {
+  it('a frame that comes a byte at a time creates no object per byte', () => {
     const half = MAX / 2
     const decoder = new FrameDecoder(MAX)
     const before = process.memoryUsage()
@@ -142,7 +142,7 @@ describe('what is buffered', () => {
   })
 })
 
-describe('memory that the decoder is done with', () => {
+describe('memory that the decoder reuses', () => {
   // Releasing is overwriting here: whoever still looks at it sees that it is gone.
   const wiped = new Set<ArrayBufferLike>()
   const wipe = ({ buffer }: Buffer): void => {
@@ -158,7 +158,7 @@ describe('memory that the decoder is done with', () => {
     return chunk
   }
 
-  it('is never part of a frame that was handed out, nor of what comes next', () => {
+  it('reused memory is never part of a frame that was handed out, nor of the next one', () => {
     const sizes = fc.array(fc.integer({ min: 0, max: 2 * OWN_MEMORY_BYTES }), { maxLength: 5 })
     const chunks = fc.array(fc.integer({ min: 3000, max: OWN_MEMORY_BYTES }), { minLength: 1, maxLength: 6 })
     fc.assert(
@@ -180,7 +180,7 @@ describe('memory that the decoder is done with', () => {
     )
   })
 
-  it('is not shared by a large frame, which may be released while the next one is read', () => {
+  it('a large frame has its own memory, which may be released while the next one is read', () => {
     const [large, next] = [
       encodeFrame(Buffer.alloc(OWN_MEMORY_BYTES, 1)),
       encodeFrame(Buffer.alloc(30_000, 2)),
@@ -198,7 +198,7 @@ describe('memory that the decoder is done with', () => {
     wiped.clear()
   })
 
-  it('is all that was received of a frame that is given up', () => {
+  it('a frame that is given up frees all of its received bytes', () => {
     const decoder = new FrameDecoder(MAX, wipe)
     for (const chunk of pieces(encodeFrame(Buffer.alloc(500_000)).subarray(0, 400_000), [64_000])) {
       decoder.push(chunkOf(chunk))
@@ -242,13 +242,13 @@ describe('a length that is wrong', () => {
     expect(decoder.bufferedBytes).toBe(0)
   })
 
-  it('is judged on the prefix, not when the payload has come', () => {
+  it('a wrong length is refused when the prefix has come, before the payload', () => {
     const decoder = new FrameDecoder(100)
     expect(feed(decoder, prefix(101n).subarray(0, 7))).toEqual([])
     expect(failure(() => feed(decoder, Buffer.from([0]))).code).toBe('request_too_large')
   })
 
-  it('ends the stream: later bytes are neither kept nor read as frames', () => {
+  it('a wrong length ends the stream: later bytes are neither kept nor read as frames', () => {
     fc.assert(
       fc.property(fc.bigInt(0n, 7n), chunkSizes, (length, sizes) => {
         const decoder = new FrameDecoder(MAX)
@@ -261,7 +261,7 @@ describe('a length that is wrong', () => {
     )
   })
 
-  it('does not take back the frames before it', () => {
+  it('a wrong length does not affect the frames before it', () => {
     const decoder = new FrameDecoder(MAX)
     const good = encodeFrame(Buffer.from([0x62, 0x00]))
     decoder.push(Buffer.concat([good, prefix(3n), Buffer.alloc(50)]))

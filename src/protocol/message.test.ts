@@ -212,7 +212,7 @@ describe('every request', () => {
 })
 
 describe('a request', () => {
-  it('that a 1.x client sends is the same request under the schema of 2.1.0', () => {
+  it('a request of a 1.x client is the same request under the schema of 2.1.0', () => {
     for (const member of old.request.fields) {
       const frame = encodeRequest(old, member.name, fullValue(member, 'first'))
       const [theirs, ours] = [decodeRequest(old, frame), decodeRequest(current, frame)]
@@ -237,7 +237,7 @@ describe('a request', () => {
     expect(frontend.value).toMatchObject({ position: 2, hostname: '' })
   })
 
-  it('is written with what was set and nothing else, even when it comes out of a decoder', () => {
+  it('a request is written with the fields that were set and no others, even when a decoder made it', () => {
     const sparse = { address: { ip: { v4: 1 }, port: 80 }, back_timeout: 0 }
     const frame = encodeRequest(current, 'update_http_listener', sparse)
     const { value } = decodeRequest(current, frame)
@@ -269,7 +269,7 @@ describe('a request', () => {
     expect(failure(() => decodeRequest(current, hex('08 00 00 00 00 00 00 00'))).code).toBe('unknown_verb')
   })
 
-  it('of another Sōzu is unknown_verb', () => {
+  it('a request of another Sōzu release is unknown_verb', () => {
     const frame = encodeRequest(current, 'remove_health_check', 'my_app')
     expect(failure(() => decodeRequest(old, frame)).code).toBe('unknown_verb')
   })
@@ -375,7 +375,7 @@ describe('a response', () => {
     expect(failure(() => decodeResponse(encodeFrame(hex(digits)))).code).toBe('malformed_response')
   })
 
-  it('may have fields that we have never heard of', () => {
+  it('a response may have unknown fields', () => {
     const foreign = hex('08 01 12 01 78 ad 06 01 02 03 04 b1 06 01 02 03 04 05 06 07 08 b8 06 01 ba 06 01 ff')
     expect(decodeResponse(encodeFrame(foreign))).toMatchObject({ status: STATUS.processing, message: 'x' })
   })
@@ -405,7 +405,7 @@ describe('a response', () => {
     expect(counts.refused).toBeGreaterThan(20)
   })
 
-  it('whose content is no message is malformed_response when it is looked into', () => {
+  it('a response whose content is no message is malformed_response when the content is decoded', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 48 }), (content) => {
         try {

@@ -382,7 +382,7 @@ describe('numbers', () => {
     expectMalformed(all(number(9, -1)), 'Request.all.colour', 'unknown enum number -1', 3)
   })
 
-  it('are judged by their exact value, whatever it is', () => {
+  it('numbers are accepted or refused by their exact value', () => {
     const anywhere = fc.oneof(
       fc.bigInt(0n, 2n ** 64n - 1n),
       fc.bigInt(0n, 2n ** 33n),
@@ -443,12 +443,12 @@ describe('text', () => {
     expectMalformed(all(bytes(18, 'ok'), bytes(18, hex(digits))), 'Request.all.texts', 'invalid UTF-8', 9)
   })
 
-  it('is refused when a sequence goes on behind its end', () => {
+  it('text is refused when a UTF-8 sequence goes on behind its end', () => {
     const split = Buffer.concat([bytes(1, hex('e2 82')), hex('ac')])
     expectMalformed(bytes(3, split), 'Request.all.text', 'invalid UTF-8', 3)
   })
 
-  it('is accepted whatever it says, and bytes need not be text', () => {
+  it('any valid UTF-8 is accepted as text, and bytes need not be UTF-8', () => {
     expect(accepts(all(bytes(1, '\0\u001b[31m\u2028\u{1f600}\ufeff'), bytes(10, hex('ff fe 80'))))).toBe(
       'all',
     )
@@ -516,14 +516,14 @@ describe('nesting', () => {
     expectMalformed(payload, path, 'nested deeper than 32 messages', payload.length)
   })
 
-  it('of two thousand messages is refused like any other', () => {
+  it('nesting of two thousand messages is refused like any other', () => {
     expect(refusal(nested(2_000, (inner) => bytes(1, inner))).message).toContain(
       'nested deeper than 32 messages',
     )
   })
 })
 
-describe('any bytes at all', () => {
+describe('arbitrary bytes', () => {
   it('are accepted or refused with a ProtocolError that names a byte of the payload', () => {
     const someKeys = fc.constantFrom(...[1, 2, 3, 4, 5].map((tag) => key(tag, 2)))
     fc.assert(

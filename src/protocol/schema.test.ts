@@ -34,7 +34,7 @@ function refusal(wrong: unknown): ConfigError {
   throw new Error('the table was accepted')
 }
 
-describe('a table that is not one', () => {
+describe('an invalid table', () => {
   it.each([
     ['nothing', null, 'the table'],
     ['a list', [], 'the table'],
@@ -137,7 +137,7 @@ describe.each([old, current])('the table of Sōzu $sozu', (schema) => {
     expect(limits).toEqual([['SocketAddress', 'port', 65535]])
   })
 
-  it('has the tags that reading a response takes for granted', () => {
+  it('the table has the tags that reading a response relies on', () => {
     const tagOf = (message: string, field: string) =>
       schema.messages.get(message)?.fields.find(({ name }) => name === field)?.tag
     expect(tagOf('Response', 'status')).toBe(1)

@@ -1,5 +1,5 @@
-// An account database that hangs for half a minute: it costs names, and nothing else. The hang is a real one, in the C
-// library's name service switch of the helper process, inside a mount namespace.
+// An account database that hangs for half a minute makes names null and delays nothing. The hang is real: a module of the C
+// library's name service switch in the helper process blocks, inside a mount namespace.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'

@@ -1,5 +1,4 @@
-// Checks the checker of the sweeps: scenarios in which nothing is wrong, and one thing wrong at a time. The lines are written
-// here by hand, in the forms of docs/observability.md.
+// Checks the checker of the sweeps with handwritten lines: scenarios with nothing wrong, and with one thing wrong at a time.
 import { createHash } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { compare, type ObservedRun, type Rule, readStreams, type Stream } from './support/checker.ts'
@@ -16,21 +15,24 @@ type Entry = {
   readonly detail?: Readonly<Record<string, string | number | boolean>>
 }
 
+const fixed = { session_ulid: '01SESSION00000000000000000', target: 'cluster:a', result: 'ok' }
+
 function jsonLine({ ts, ulid, stage, verb, error, sha256, detail }: Entry): string {
   const extras = { error_code: error ?? null, request_sha256: sha256 ?? null, detail: detail ?? null }
-  return JSON.stringify({ ts, request_ulid: ulid, verb: verb ?? 'cluster_added', extras, stage })
+  const request_ulid = ulid.padEnd(26, '0')
+  return JSON.stringify({ ...fixed, ts, request_ulid, verb: verb ?? 'cluster_added', extras, stage })
 }
 
 function textLine({ ts, ulid, stage, verb, error, sha256, detail }: Entry): string {
   const columns = [
     `ts=${ts}`,
-    `verb=${verb ?? 'cluster_added'}`,
+    `verb=${verb ?? 'cluster_added'}, target=${fixed.target}, result=${fixed.result}`,
     ...(error === undefined ? [] : [`error_code=${error}`]),
     ...(sha256 === undefined ? [] : [`request_sha256=${sha256}`]),
     ...Object.entries(detail ?? {}).map(([key, value]) => `detail.${key}=${value}`),
-    `stage=${stage}`,
+    `stage=${stage}, auditd_version=0.1.0`,
   ]
-  return `[01SESSION ${ulid} - -]\tAUDIT\tCommand(${columns.join(', ')})`
+  return `[${fixed.session_ulid} ${ulid.padEnd(26, '0')} - -]\tAUDIT\tCommand(${columns.join(', ')})`
 }
 
 const payload = (name: string): string => Buffer.from(name).toString('hex')
@@ -45,13 +47,9 @@ const refusal: Entry = { ...attempt, ts: at(3), stage: 'refusal', error: 'audit_
 const unknown: Entry = { ...completion, ts: at(9), error: 'outcome_unknown' }
 const late = { late: true }
 
-const received: Received = {
-  kind: 'add_cluster',
-  payload: payload('shop'),
-  time_usec: usec(2),
-  connection: 0,
-}
-const told: Seen = { kind: 'add_cluster', sha256: shaOf('shop'), final: { status: 0, message: 'done' } }
+const kind = 'add_cluster'
+const received: Received = { kind, payload: payload('shop'), time_usec: usec(2), connection: 0 }
+const told: Seen = { kind, sha256: shaOf('shop'), final: { status: 0, message: 'done' } }
 
 type Scenario = {
   /** Lines of both streams, or of one of them. */
@@ -68,13 +66,10 @@ type Scenario = {
 
 const content = (lines: readonly string[]): Buffer => Buffer.from(lines.map((line) => `${line}\n`).join(''))
 
-function rulesBrokenBy(scenario: Scenario): Rule[] {
-  const lines = scenario.lines ?? [opened, attempt, completion]
-  const text = content((scenario.text ?? lines).map(textLine))
-  const json = Buffer.concat([
-    content((scenario.json ?? lines).map(jsonLine)),
-    Buffer.from(scenario.tail ?? ''),
-  ])
+function rulesBrokenBy(given: Scenario): Rule[] {
+  const lines = given.lines ?? [opened, attempt, completion]
+  const text = content((given.text ?? lines).map(textLine))
+  const json = Buffer.concat([content((given.json ?? lines).map(jsonLine)), Buffer.from(given.tail ?? '')])
   const streams: Stream[] = [
     { name: 'text', files: [{ name: 'audit.log', content: text }] },
     { name: 'json', files: [{ name: 'audit.jsonl', content: json }] },
@@ -83,11 +78,11 @@ function rulesBrokenBy(scenario: Scenario): Rule[] {
   const run: ObservedRun = {
     since: at(1).slice(0, -1),
     until: at(8).slice(0, -1),
-    required: scenario.textRequired === false ? ['json'] : ['text', 'json'],
-    received: scenario.received ?? [received],
+    required: given.textRequired === false ? ['json'] : ['text', 'json'],
+    received: given.received ?? [received],
     unrecorded: new Set(['status']),
-    seen: scenario.seen ?? [told],
-    toldCompletions: scenario.toldCompletions ?? 'in every required stream',
+    seen: given.seen ?? [told],
+    toldCompletions: given.toldCompletions ?? 'in every required stream',
   }
   return [...complaints, ...compare(run, readings)].map(({ rule }) => rule)
 }

@@ -1,6 +1,6 @@
-// Another process fills the disk while requests are under way, and gives the space back, fifty times: no line that somebody
-// was answered for is torn, what was forwarded has its completion, and the daemon is back within two seconds. Every other
-// time the other process is greedy: it takes whatever is given back while the disk is full.
+// Another process fills the disk while requests are under way and frees it again, fifty times: no acknowledged line is torn,
+// every forwarded request has its completion, and the daemon takes requests again within two seconds. Every other time the
+// other process also takes each block that is freed while the disk is full.
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -28,14 +28,10 @@ const MAX_FITTING = 300
 const PATIENCE_MS = 1000
 const cluster = (cluster_id: string) => ({ cluster_id })
 
-type Scenario = {
-  readonly rig: Rig
-  readonly files: readonly string[]
-  readonly recoveryMs: readonly number[]
-}
+type Filled = { readonly rig: Rig; readonly files: readonly string[]; readonly recoveryMs: readonly number[] }
 
 /** Fills `disk` and frees it again, `cycles` times, with requests in flight and requests that come meanwhile. */
-async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'never'): Promise<Scenario> {
+async function fillAndFree(disk: Disk, cycles: number, greed: 'sometimes' | 'never'): Promise<Filled> {
   const [text, json] = [path.join(disk.path, 'audit.log'), path.join(disk.path, 'audit.jsonl')]
   const files = [text, json]
   const rig = await Rig.start({

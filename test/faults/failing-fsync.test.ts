@@ -1,5 +1,5 @@
-// A sync that fails, fails again, and then succeeds although the bytes never reached the disk: what the daemon acknowledges
-// must be on the device itself, page cache aside, and no descriptor may be trusted after it failed.
+// A sync fails, fails again, and then succeeds although the bytes never reached the disk. Acknowledged lines must be on the
+// device itself, page cache aside, and the daemon must not use a descriptor again after it failed.
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'

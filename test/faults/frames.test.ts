@@ -11,7 +11,7 @@ import { Rig, until } from '../support/rig.ts'
 import { Answering, sha256Of } from './support/answering.ts'
 import { requestLines } from './support/daemon-lines.ts'
 import { Chance, forgeries, variations } from './support/forgery.ts'
-import { type ExpectedFrame, FrameComparer, rules } from './support/frame-comparer.ts'
+import { FrameComparer, rules, type Wanted } from './support/frame-comparer.ts'
 import { FrameSource, type Made } from './support/frame-source.ts'
 import { framed } from './support/frame-splitter.ts'
 import { Pipeline } from './support/pipeline.ts'
@@ -37,16 +37,14 @@ async function drive(path: string, source: Source, comparer: FrameComparer, fram
   let left = frames
   const connection = async (): Promise<void> => {
     while (left > 0) {
-      const pipeline = await Pipeline.open<ExpectedFrame>(path, (expected, answer) =>
-        comparer.settle(expected, answer),
-      )
+      const pipeline = await Pipeline.open<Wanted>(path, (wanted, answer) => comparer.settle(wanted, answer))
       for (let batches = 10 + source.chance.below(30); batches > 0 && left > 0; batches -= 1) {
         const size = Math.min(left, 1 + source.chance.below(100))
         left -= size
-        const expected = Array.from({ length: size }, () => comparer.expect(source.next()))
+        const wanted = Array.from({ length: size }, () => comparer.expect(source.next()))
         await pipeline.exchange(
-          expected.map(({ made }) => framed(made.payload)),
-          expected,
+          wanted.map(({ made }) => framed(made.payload)),
+          wanted,
           source.chance,
         )
       }
@@ -343,19 +341,16 @@ describe('an impossible length', () => {
     const { chance } = source
     let ends = 0
     for (let connection = 0; connection < 300; connection += 1) {
-      const pipeline = await Pipeline.open<ExpectedFrame | null>(
-        rig.listenPath,
-        (expected, { status, message }) => {
-          if (expected !== null) return comparer.settle(expected, { status, message, hasContent: false })
-          expect([status, message]).toEqual([
-            2,
-            expect.stringMatching(
-              /^sozu-auditd: frame length \d+ is (?:below 8, |above the maximum of 2000000 bytes )/,
-            ),
-          ])
-          ends += 1
-        },
-      )
+      const pipeline = await Pipeline.open<Wanted | null>(rig.listenPath, (wanted, { status, message }) => {
+        if (wanted !== null) return comparer.settle(wanted, { status, message, hasContent: false })
+        expect([status, message]).toEqual([
+          2,
+          expect.stringMatching(
+            /^sozu-auditd: frame length \d+ is (?:below 8, |above the maximum of 2000000 bytes )/,
+          ),
+        ])
+        ends += 1
+      })
       const before = Array.from({ length: chance.below(4) }, () => comparer.expect(source.next())).filter(
         ({ kind }) => kind !== 'subscribe_events',
       )

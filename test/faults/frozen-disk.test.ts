@@ -1,6 +1,6 @@
-// A disk that neither writes nor fails: whoever writes to it waits, in the kernel, for as long as it likes. That may cost
-// the file on it and nothing else. What the kernel does not allow: a thread that waits there cannot be ended, so a daemon
-// that was stopped meanwhile is a zombie until the thaw; it must have let go of everybody by then.
+// A frozen disk neither writes nor fails: a writer waits in the kernel until the thaw. Only the file on that disk may stop.
+// The kernel cannot end a thread that waits there, so a daemon that was stopped stays a zombie until the thaw; by then it
+// must have closed its sockets.
 import { readdirSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import path from 'node:path'

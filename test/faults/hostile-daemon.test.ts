@@ -1,6 +1,6 @@
-// Hostile text through the daemon itself: fields of requests, names of processes and accounts, texts of Sōzu's; and no
-// secret on any way out. Every string and bytes field of every request holds a mark of its own, and only the marks of
-// fields that a line may show are ever found in a line, in the operational log or in a FAILURE of the daemon's.
+// Sends hostile text through the daemon: fields of requests, names of processes and accounts, Sōzu's texts. Also holds
+// secrets back: every string and bytes field of every request has a mark of its own, and only marks of fields that a line
+// may show appear in a line, in the operational log or in a FAILURE of the daemon's.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'

@@ -1,15 +1,15 @@
-// No text that a client, its process, its account, its certificate or Sōzu can supply forges, hides or splits a line. Every
-// code point and every kind of invalid bytes goes through the daemon's own functions, in every field that a line can show.
-// support/line-checker.ts reads the lines as the documentation tells a consumer to; line-checker.test.ts tests that
-// reader. hostile-daemon.test.ts sends hostile text through the daemon itself.
+// No text that a client, its process, account, certificate or Sōzu can supply forges, hides or splits a line: every code point
+// and every kind of invalid bytes goes through the daemon's own functions, in every field that a line can show. The reader is
+// support/line-checker.ts (tested in line-checker.test.ts); hostile-daemon.test.ts sends hostile text to a whole daemon.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeRequest, STATUS } from '../../src/protocol/message.ts'
+import { LineError } from '../support/audit-line.ts'
 import { schema } from '../support/rig.ts'
 import { certificateFor } from './support/certificate.ts'
 import { type ClientField, clientFields, fieldAt, frameHolding, frameWith } from './support/client-field.ts'
 import { Chance } from './support/forgery.ts'
 import { essence, KeptValue } from './support/kept-value.ts'
-import { agree, LineError, readJsonLine, readTextLine } from './support/line-checker.ts'
+import { agree, checkJsonLine, checkTextLine } from './support/line-checker.ts'
 import { type Circumstances, linesOf, refusalOf, type Said } from './support/rendering.ts'
 import { shownPaths } from './support/shown-path.ts'
 import { awkward, scalarValues } from './support/unsafe-characters.ts'
@@ -176,7 +176,7 @@ describe('two requests that differ in what a line shows', () => {
     for (const values of fillings(kind)) {
       const frame = frameHolding(request, kind, values)
       const lines = linesOf(schema, frame)
-      agree(readTextLine(lines.text), readJsonLine(lines.json))
+      agree(checkTextLine(lines.text), checkJsonLine(lines.json))
       const other = seen.get(essence(lines))
       if (other !== undefined && !other.equals(frame))
         throw new Error(`${other.toString('latin1')} and ${frame.toString('latin1')}`)
@@ -204,11 +204,11 @@ describe('a process name', () => {
   it('[P4] a process name of any bytes can be read back, and never renders like another one', () => {
     const frame = frameOf('remove_cluster', 'x')
     const seen = new Set<string>()
-    const columns = readTextLine(linesOf(schema, frame).text).shown.size
+    const columns = checkTextLine(linesOf(schema, frame).text).shown.size
     let count = 0
     const check = (comm: Buffer): void => {
       const lines = linesOf(schema, frame, { actor: { comm } })
-      const [text, json] = [readTextLine(lines.text), readJsonLine(lines.json)]
+      const [text, json] = [checkTextLine(lines.text), checkJsonLine(lines.json)]
       agree(text, json)
       if (text.shown.size !== columns) throw new LineError(`other columns for ${comm.toString('hex')}`)
       for (const { originals } of [text, json]) {
@@ -306,7 +306,7 @@ describe('bytes that are no UTF-8', () => {
       if (!/: invalid UTF-8/.test(refusal.why)) throw new Error(refusal.why)
       if (refused % 500 === 1) {
         const { text, json } = refusal.lines()
-        agree(readTextLine(text), readJsonLine(json))
+        agree(checkTextLine(text), checkJsonLine(json))
       }
     }
     expect(refused).toBeGreaterThan(0)

@@ -1,11 +1,11 @@
-// The line checker must refuse lines that are broken in one way each, renderings that disagree, and unsanitised text, and
-// accept good lines. Without this a green run of the others proves nothing.
+// The line checker refuses lines broken in one way each, renderings that disagree and unsanitised text, and accepts good lines.
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
+import { LineError } from '../support/audit-line.ts'
 import { schema } from '../support/rig.ts'
 import { clientFields, fieldAt, frameWith } from './support/client-field.ts'
 import { KeptValue } from './support/kept-value.ts'
-import { agree, LineError, readJsonLine, readTextLine } from './support/line-checker.ts'
+import { agree, checkJsonLine, checkTextLine } from './support/line-checker.ts'
 import { type Lines, linesOf } from './support/rendering.ts'
 import { awkward, isUnsafe } from './support/unsafe-characters.ts'
 import { readRawTable, requestOf } from './support/wire-table.ts'
@@ -23,7 +23,7 @@ describe('the line checker', () => {
   const goodJson = good.json.toString('utf8')
 
   it('the line checker accepts good lines, and reads from them what was sent', () => {
-    const [text, json] = [readTextLine(good.text), readJsonLine(good.json)]
+    const [text, json] = [checkTextLine(good.text), checkJsonLine(good.json)]
     agree(text, json)
     for (const { originals, verb, stage } of [text, json]) {
       expect([verb, stage]).toEqual(['backend_added', 'completion'])
@@ -65,13 +65,13 @@ describe('the line checker', () => {
   it.each(badTexts)('the line checker refuses a text line with %s', (_, bad) => {
     const line = bad(goodText)
     expect(line).not.toBe(goodText)
-    expect(() => readTextLine(Buffer.from(line, 'utf8'))).toThrow(LineError)
+    expect(() => checkTextLine(Buffer.from(line, 'utf8'))).toThrow(LineError)
   })
 
   it('the line checker refuses a text line that is not UTF-8', () => {
     const line = Buffer.from(goodText.replace('alice', 'al\u0001ce'), 'utf8')
     line[line.indexOf(1)] = 0xff
-    expect(() => readTextLine(line)).toThrow(LineError)
+    expect(() => checkTextLine(line)).toThrow(LineError)
   })
 
   const badJsons: readonly (readonly [what: string, bad: (line: string) => string])[] = [
@@ -93,7 +93,7 @@ describe('the line checker', () => {
   it.each(badJsons)('the line checker refuses a JSON line with %s', (_, bad) => {
     const line = bad(goodJson)
     expect(line).not.toBe(goodJson)
-    expect(() => readJsonLine(Buffer.from(line, 'utf8'))).toThrow(LineError)
+    expect(() => checkJsonLine(Buffer.from(line, 'utf8'))).toThrow(LineError)
   })
 
   it.each([
@@ -102,8 +102,8 @@ describe('the line checker', () => {
     ['no original', (line: string) => line.replace(/raw\.backend_id=[^,]*, /, '')],
     ['another result', (line: string) => line.replace('result=err', 'result=ok')],
   ])('the line checker refuses two renderings that disagree: %s', (_, bad) => {
-    const text = readTextLine(Buffer.from(bad(goodText), 'utf8'))
-    expect(() => agree(text, readJsonLine(good.json))).toThrow(LineError)
+    const text = checkTextLine(Buffer.from(bad(goodText), 'utf8'))
+    expect(() => agree(text, checkJsonLine(good.json))).toThrow(LineError)
   })
 
   it('the line checker refuses every unsafe character that an unsanitised rendering would show', () => {

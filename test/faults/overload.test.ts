@@ -1,6 +1,5 @@
-// More than the daemon has room for: it says no to those who are too many, in words and with a line, and nobody else notices.
-// Memory and descriptors stay below their bounds at every moment. Each measurement is also made where the bound cannot hold,
-// and must then say so.
+// More clients than the daemon has room for: it rejects the excess with a reason and a line, and others are served as before.
+// Memory and descriptors stay below their bounds. Each measurement also runs where the bound cannot hold, and must then show it.
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
-// A pid that is somebody else's by the time the connection is accepted: no line says a name that was never the client's, and
-// where the kernel cannot tell, every line says that it is only the start time that speaks for the name.
+// Another process has the client's pid by the time the connection is accepted: no line names a process that was never the
+// client, and where the kernel cannot tell, every line says that the name is bound by the start time only.
 import { writeFileSync } from 'node:fs'
 import { release } from 'node:os'
 import path from 'node:path'

@@ -1,6 +1,6 @@
-// The power goes while clients are served, on a disk whose cache goes with it. What Sōzu's stand-in received by then, and
-// what it received afterwards, must be in the files that survived. That the disk does lose what was not flushed, and that
-// the test sees it, is shown by the same cut with `durability = "write"`.
+// The power goes while clients are served, on a disk that loses its cache. Every request that Sōzu's stand-in received must
+// be in the files that survived. The same cut with `durability = "write"` shows that the disk does lose unflushed blocks and
+// that the test sees it.
 import { renameSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'

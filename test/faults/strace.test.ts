@@ -1,4 +1,4 @@
-// The hand that lets calls fail: what is read from its output decides whether a point counts as struck.
+// Tests the reader of strace's output, which decides whether a fault struck its system call.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

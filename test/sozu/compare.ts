@@ -1,4 +1,4 @@
-// What is compared of two audit lines about the same request: ours and Sōzu's.
+// Compares two audit lines about the same request: ours and Sōzu's.
 import type { Line } from '../support/rig.ts'
 import type { SozuLine } from '../support/sozu-rig.ts'
 

@@ -1,5 +1,4 @@
-// Scenarios of ends: Sōzu is stopped, killed, loses a worker. What was under way is recorded as it ended, what nobody can know
-// is recorded as unknown, and the daemon serves the next Sōzu as it served the last.
+// Sōzu is stopped, killed or loses a worker: requests in flight are recorded as they ended, or as unknown; the daemon goes on.
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { until } from '../support/rig.ts'
@@ -10,7 +9,7 @@ import { traffic } from './traffic.ts'
 const whole = { status: 'ok', workers_ok: 2, workers_err: 0, workers_expected: 2 }
 
 describe(`a stop of Sōzu ${release}`, () => {
-  it('that is soft ends when the last connection drained, and is recorded then; until then others are served', async () => {
+  it('[P2] a soft stop is recorded when the last connection has drained; until then other clients are served', async () => {
     const scenario = await Scenario.begin()
     const { finish, closed, received } = await traffic(scenario)
     const stopping = await scenario.rig.client()
@@ -43,7 +42,7 @@ describe(`a stop of Sōzu ${release}`, () => {
     })
   })
 
-  it('that is soft and whose client left is recorded all the same, when it ends', async () => {
+  it('[P2] a soft stop whose client left is still recorded when it ends', async () => {
     const scenario = await Scenario.begin()
     const { finish } = await traffic(scenario)
     const stopping = await scenario.rig.client()
@@ -54,14 +53,12 @@ describe(`a stop of Sōzu ${release}`, () => {
     await scenario.ask('list_workers')
     finish()
     await scenario.rig.sozuExited
-    const end = await scenario.untilLine(
-      ({ stage, target }) => stage === 'completion' && target === 'stop:soft',
-    )
+    const end = await scenario.untilLine((line) => line.stage === 'completion' && line.target === 'stop:soft')
     expect(end).toMatchObject({ result: 'ok', extras: { fanout: whole, client_gone: true } })
     await scenario.reconcile()
   })
 
-  it('that is hard waits for nobody; whoever asks after it is told that Sōzu is away, and served when it is back', async () => {
+  it('after a hard stop clients are told that Sōzu is out of reach, and are served when it is back', async () => {
     const scenario = await Scenario.begin()
     const { closed } = await traffic(scenario)
     expect(await scenario.rig.sozu('shutdown', '--hard')).toMatchObject({ code: 0 })
@@ -87,7 +84,7 @@ describe(`a stop of Sōzu ${release}`, () => {
 })
 
 describe(`a Sōzu ${release} whose main process is killed`, () => {
-  it('before it has read a request: the outcome is unknown, the client is told at once, and Sōzu heard nothing', async () => {
+  it('when main is killed before it reads a request, the outcome is unknown, the client is told at once, and Sōzu has not received it', async () => {
     const scenario = await Scenario.begin({ recorderBehind: true })
     const main = await scenario.upgradeMain()
     scenario.signal(main, 'SIGSTOP')
@@ -103,7 +100,7 @@ describe(`a Sōzu ${release} whose main process is killed`, () => {
     expect(scenario.rig.sozuLines().filter(({ cluster_id }) => cluster_id === 'cut')).toEqual([])
   })
 
-  it('while it waits for a worker: the outcome is unknown, and the next Sōzu begins at boot generation 0', async () => {
+  it('when main is killed while it waits for a worker, the outcome is unknown, and the next Sōzu begins at boot generation 0', async () => {
     const scenario = await Scenario.begin()
     const main = await scenario.upgradeMain()
     const [worker] = await scenario.running()
@@ -135,7 +132,7 @@ describe(`a Sōzu ${release} whose main process is killed`, () => {
 })
 
 describe(`a Sōzu ${release} one of whose workers is killed`, () => {
-  it('replaces it, and the counts of workers follow', async () => {
+  it('when Sōzu replaces a killed worker, the counts of workers follow', async () => {
     const scenario = await Scenario.begin()
     expect(await scenario.fanout('before')).toEqual(whole)
     const [worker] = await scenario.running()
@@ -147,7 +144,7 @@ describe(`a Sōzu ${release} one of whose workers is killed`, () => {
     await scenario.reconcile()
   })
 
-  it('and does not replace it: the counts of workers follow, down to none', async () => {
+  it('when Sōzu does not replace a killed worker, the counts of workers follow, down to none', async () => {
     const scenario = await Scenario.begin({ sozuConfig: 'worker_automatic_restart = false\n' })
     for (const left of [1, 0]) {
       const [worker] = await scenario.running()

@@ -1,6 +1,6 @@
-// Sōzu's own audit log as the oracle of ours: what both saw must be told in the same words, and the client must get the very
-// bytes it would get without us. Where the two logs differ on purpose stands in one table, each row with its reason and
-// with what must hold; a difference without a row fails, and so does a row without a difference.
+// Sōzu's own audit log as the oracle of ours: both logs say the same about the same events, and the client gets the bytes
+// that it would get without the daemon. One table lists the intended differences, each with its reason and its condition; a
+// difference without a row fails, and so does a row without a difference.
 import { createHash } from 'node:crypto'
 import { copyFileSync, mkdirSync, renameSync, rmdirSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -258,7 +258,7 @@ describe.skipIf(!isInstalled(release))(
   () => {
     it.each(script)('$title', (step) => court.compare(stage, step))
 
-    it('when the working directory of Sōzu is gone', async () => {
+    it('both logs agree when the working directory of Sōzu is gone', async () => {
       const gone = stage.file('gone')
       mkdirSync(gone)
       await inCourt(
@@ -270,7 +270,7 @@ describe.skipIf(!isInstalled(release))(
       )
     })
 
-    it('when the user is not on the list', () =>
+    it('both logs agree when the user is not on the list', () =>
       inCourt(
         async (own) => {
           await own.compare(
@@ -284,7 +284,7 @@ describe.skipIf(!isInstalled(release))(
         { sozuConfig: 'command_allowed_uids = [12345]\n' },
       ))
 
-    it('when one connection takes a lease out, renews it and clears it', async () => {
+    it('both logs agree when one connection takes a lease, renews it and clears it', async () => {
       await inCourt(async (own) => {
         const client = await own.front.client()
         for (const change of [{ detail: 3 }, { detail: 3, ttl_seconds: 60 }, { clear: true }]) {
@@ -299,7 +299,7 @@ describe.skipIf(!isInstalled(release))(
       })
     })
 
-    it('when a client subscribes', async () => {
+    it('both logs agree when a client subscribes', async () => {
       await inCourt(async (own) => {
         const events = await Promise.all(
           [own.front, own.bare].map(async (rig) => {
@@ -317,7 +317,7 @@ describe.skipIf(!isInstalled(release))(
       })
     })
 
-    it('when a worker does not answer', async () => {
+    it('both logs agree when a worker does not answer', async () => {
       await inCourt(async (own) => {
         for (const rig of [own.front, own.bare]) process.kill(await rig.workerPid(1), 'SIGSTOP')
         await own.compare(stage, run('cluster add --id my_app --load-balancing-policy random'))
@@ -325,14 +325,14 @@ describe.skipIf(!isInstalled(release))(
       })
     })
 
-    it.each(['shutdown', 'shutdown --hard'])('when Sōzu ends by sozu %s', async (command) => {
+    it.each(['shutdown', 'shutdown --hard'])('both logs agree when Sōzu ends by sozu %s', async (command) => {
       await inCourt(async (own) => {
         await own.compare(stage, run(command))
         expect(await Promise.all([own.front.sozuExited, own.bare.sozuExited])).toEqual([0, 0])
       })
     })
 
-    it('when main and then the workers are upgraded', async () => {
+    it('both logs agree when main and then the workers are upgraded', async () => {
       await inCourt(async (own) => {
         await own.compare(stage, run('status'))
         const conversations = await replayStep(own.front, stage, run('upgrade'))
@@ -352,7 +352,7 @@ describe.skipIf(!isInstalled(release))(
       })
     })
 
-    it('when the new main does not come up', async () => {
+    it('both logs agree when the new main does not start', async () => {
       const binary = stage.file('sozu')
       copyFileSync(binaryOf(release), binary)
       await inCourt(
@@ -366,7 +366,7 @@ describe.skipIf(!isInstalled(release))(
       )
     })
 
-    it('when a configuration that Sōzu cannot load takes it down', async () => {
+    it('both logs agree when a configuration that Sōzu cannot load ends it', async () => {
       await inCourt(
         async (own) => {
           const [conversation] = await replayStep(own.front, stage, run('reload -f {dir}/missing.toml'))
@@ -384,14 +384,14 @@ describe.skipIf(!isInstalled(release))(
       )
     })
 
-    it('needs every row of the table of differences', () => {
+    it('the comparison needs every row of the table of differences', () => {
       expect(expected.filter((row) => !needed.has(row)).map(({ why }) => why)).toEqual([])
     })
   },
 )
 
 describe.skipIf(!isInstalled(release))('the bytes', () => {
-  it('that Sōzu sent are the bytes that the client got, and the bytes that the client sent are the bytes that Sōzu got', async () => {
+  it('the client gets the bytes that Sōzu sent, and Sōzu gets the bytes that the client sent', async () => {
     const ownStage = await Stage.set()
     const rig = await SozuRig.start({ recorderBehind: true })
     try {

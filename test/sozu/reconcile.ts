@@ -1,11 +1,11 @@
-// Reconciles, at the end of a scenario, what clients sent and were told (as the recorder saw it), what both audit files of
-// the daemon say, and what Sōzu's own audit log says. A request that is missing in one of them, stands twice, out of
-// order, or ends otherwise fails the test.
+// Reconciles what clients sent and were told (as the recorder saw it) with both audit files of the daemon and Sōzu's own
+// audit log. A request that is missing in one of them, stands twice, out of order, or ends otherwise fails the test.
 import { expect } from 'vitest'
 import { requestSha256 } from '../../src/audit/record/digest.ts'
 import { PREFIX_BYTES } from '../../src/protocol/frame.ts'
 import { decodeRequest, decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import type { Schema } from '../../src/protocol/schema.ts'
+import { readLine } from '../support/audit-line.ts'
 import type { Conversation } from '../support/recorder.ts'
 import type { Line } from '../support/rig.ts'
 import type { SozuLine } from '../support/sozu-rig.ts'
@@ -54,9 +54,9 @@ export function isUnknown({ extras }: Line): boolean {
 export function expectSameEvents({ told, lines, text, sozu }: Tellings): void {
   const requests = byRequest(lines)
   for (const request of requests) expectWellFormed(request)
-  const texts = text.map((line) => /^\[\S+ (\S+) .* stage=(\w+), /.exec(line)?.slice(1).join(' '))
+  const texts = text.map((line) => readLine(line, 'text')).filter(({ stage }) => stage !== 'daemon')
   const ours = lines.map(({ request_ulid, stage }) => `${request_ulid} ${stage}`)
-  expect(texts.filter((line) => line?.endsWith(' daemon') === false)).toEqual(ours)
+  expect(texts.map(({ request, stage }) => `${request} ${stage}`)).toEqual(ours)
   const recorded = new Set(requests.map(shaOf))
   const heard = new Set(sozu.map(({ extras }) => extras?.request_sha256))
   for (const { sha, status } of told) {

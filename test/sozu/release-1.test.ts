@@ -1,5 +1,5 @@
-// Sōzu 1.x, which has no audit log of its own, behind the daemon: its own command line gets the bytes it would get without
-// us, and what it changed is on record.
+// Sōzu 1.x, which has no audit log of its own, behind the daemon: its command line gets the bytes that it would get without
+// the daemon, and its changes are recorded.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeFrame } from '../../src/protocol/frame.ts'
 import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
@@ -119,7 +119,7 @@ afterAll(async () => {
 
 describe.skipIf(!isInstalled(oldRelease))(`Sōzu ${oldRelease} behind the daemon`, () => {
   it.each(told.map((row, index) => ({ title: `${index + 1}: ${row[0].title}`, row })))(
-    'answers as it does alone, and is on record: $title',
+    'Sōzu 1.x answers as it does alone, and is recorded: $title',
     async ({ row: [step, lineStage, verb, target, result = 'ok', code = null] }) => {
       const before = front.ourLines().length
       const conversations = await replayStep(front, stage, step)
@@ -145,7 +145,7 @@ describe.skipIf(!isInstalled(oldRelease))(`Sōzu ${oldRelease} behind the daemon
     },
   )
 
-  it('never sees the frames that would take it down, or that it would never answer', async () => {
+  it('Sōzu 1.x never gets the frames that would end it, or that it would never answer', async () => {
     const short = Buffer.from('0700000000000000', 'hex')
     for (const bytes of [short, encodeFrame(Buffer.from('ca0300', 'hex')), encodeFrame(Buffer.alloc(0))]) {
       const client = await front.client()
@@ -159,7 +159,7 @@ describe.skipIf(!isInstalled(oldRelease))(`Sōzu ${oldRelease} behind the daemon
     expect(decodeResponse(conversation?.received.at(-1) ?? Buffer.alloc(0)).status).toBe(STATUS.ok)
   })
 
-  it('ends by its own command line, which hears so', async () => {
+  it('Sōzu 1.x ends by its own command line, which is told so', async () => {
     const [conversation] = await replayStep(front, stage, run('shutdown'))
     const alone = conversation === undefined ? [] : await replay(bare.sozuPath, bare.schema, conversation)
     expect(comparable(front.schema, conversation?.received ?? [], front.dir)).toEqual(

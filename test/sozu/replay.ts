@@ -1,5 +1,5 @@
-// Replays steps to a Sōzu and compares what two of them answered. Answers are compared as bytes; what is taken out of the
-// comparison is named in `inherent`, with the reason, and nothing else is.
+// Replays steps to a Sōzu and compares the answers of two of them, as bytes. `inherent` names every part that is left out of
+// the comparison, with the reason.
 import { encodeFrame } from '../../src/protocol/frame.ts'
 import { decodeContent, decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import type { Schema } from '../../src/protocol/schema.ts'

@@ -1,5 +1,5 @@
-// One installation that things happen to: a real Sōzu, the daemon in front with both audit files, clients through the
-// recorder. At the end, a scenario reconciles everything that happened, not only what it was about.
+// One installation: a real Sōzu, the daemon in front with both audit files, and clients through the recorder. At the end, a
+// scenario reconciles all events, not only those that it is about.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'

@@ -1,6 +1,6 @@
 // The script that is replayed to Sōzu: every request of the protocol, where it succeeds and where it fails, through the
-// `sozu` command line wherever that has a sub-command. Steps run in order, since each one finds what those before it left.
-// `{http}` and the like stand for addresses and paths that are chosen when the script is replayed.
+// `sozu` command line where that has a sub-command. Steps run in order, since each relies on those before it. `{http}` and
+// the like stand for addresses and paths that are chosen at run time.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'

@@ -1,5 +1,5 @@
-// The stand-in against the real Sōzu: the same frames, the same answers. Everything else in test/ trusts the stand-in; this is
-// why it may. What the stand-in does not do stands in one table, and nothing else may differ.
+// Compares the stand-in with the real Sōzu: the same frames must get the same answers. All other tests rely on the stand-in.
+// One table lists what the stand-in does not do; nothing else may differ.
 import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,5 +1,5 @@
-// Scenarios of much at once: ten thousand clusters in one request, whole configurations, and answers at the very limit of
-// what Sōzu will send. Whatever Sōzu makes of it, the records say what its clients were told, or that nobody knows.
+// Large inputs: ten thousand clusters in one request, whole configurations, and answers at Sōzu's size limit. The records
+// say what the clients were told, or that the outcome is unknown.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
@@ -11,7 +11,7 @@ const CLUSTERS = 10_000
 const MAX_BYTES = 100_000
 
 describe(`a saved state of Sōzu ${release}`, () => {
-  it('with ten thousand clusters is loaded and saved in one request each, and counted in its records', async () => {
+  it('a saved state with ten thousand clusters is loaded and saved in one request each, and counted in its records', async () => {
     const scenario = await Scenario.begin()
     const [seed, bulk, saved] = ['seed', 'bulk', 'saved'].map((name) =>
       scenario.rig.file(`${name}.json`),
@@ -65,7 +65,7 @@ describe(`a reload of Sōzu ${release}`, () => {
     ],
   ]
 
-  it('that is good is counted in its records, from a file and from memory', async () => {
+  it('a good reload is counted in its records, from a file and from memory', async () => {
     const scenario = await Scenario.begin()
     const target = await file(scenario, good)
     const answer = await scenario.ask('reload_configuration', target)
@@ -88,7 +88,7 @@ describe(`a reload of Sōzu ${release}`, () => {
   it.each([
     ['is not there', null],
     ['is not TOML', 'command_socket =\n'],
-  ])('of a file that %s is refused by the guard, and Sōzu lives on', async (_, text) => {
+  ])('the guard refuses the reload of a file that %s, and Sōzu lives on', async (_, text) => {
     const scenario = await Scenario.begin()
     const before = await scenario.running()
     const target = text === null ? scenario.rig.file('missing.toml') : await file(scenario, text)
@@ -107,7 +107,7 @@ describe(`a reload of Sōzu ${release}`, () => {
       text,
     ]),
   ])(
-    '%s ends Sōzu: the outcome is recorded as unknown, and the daemon serves the next Sōzu',
+    'a reload %s ends Sōzu: the outcome is recorded as unknown, and the daemon serves the next Sōzu',
     async (_, guard, text) => {
       const scenario = await Scenario.begin({ daemon: { guard_reload: guard } })
       const target = text === null ? scenario.rig.file('missing.toml') : await file(scenario, text)
@@ -144,7 +144,7 @@ describe.skipIf(old)(`with max_command_buffer_size of Sōzu ${release} at ${MAX_
       daemon: { max_command_buffer_size: MAX_BYTES },
     })
 
-  it('an answer of exactly that size is relayed; one byte more, Sōzu ends the connection and the outcome is unknown', async () => {
+  it('an answer of exactly the maximum is relayed; with one byte more Sōzu ends the connection and the outcome is unknown', async () => {
     const scenario = await begin()
     // Sōzu's refusal quotes the cluster id: the answer is as long as we like.
     const sample = 20_000
@@ -182,7 +182,7 @@ describe.skipIf(old)(`with max_command_buffer_size of Sōzu ${release} at ${MAX_
     ])
   })
 
-  it('a change of exactly that size costs Sōzu its workers and is told as OK: the record says that they did not answer', async () => {
+  it("a change of exactly the maximum makes Sōzu's workers fail although its answer is OK: the record says that they did not answer", async () => {
     const scenario = await begin()
     const client = await scenario.rig.client()
     const frame = (length: number): Buffer => client.frame('add_cluster', { cluster_id: 'x'.repeat(length) })

@@ -1,5 +1,5 @@
-// Scenarios of connections that live long: subscribers, and the owner of a lease. A connection to the daemon is a connection
-// to Sōzu, so what Sōzu ties to a connection (events, leases) stays with the client it belongs to.
+// Long-lived connections: subscribers, and the owner of a lease. Each connection to the daemon has its own connection to
+// Sōzu, so what Sōzu ties to a connection (events, leases) stays with its client.
 import { describe, expect, it } from 'vitest'
 import { decodeResponse, STATUS } from '../../src/protocol/message.ts'
 import type { Conversation } from '../support/recorder.ts'
@@ -18,7 +18,7 @@ function eventsIn({ received }: Conversation): number[] {
 
 // 1.x has neither events of changes nor leases.
 describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
-  it('(`sozu events`) gets, byte for byte, what Sōzu sends while others change things, until Sōzu stops', async () => {
+  it('a subscriber (`sozu events`) gets, byte for byte, what Sōzu sends while others change things, until Sōzu stops', async () => {
     const scenario = await Scenario.begin({ recorderBehind: true })
     const events = scenario.rig.sozu('events')
     const near = await until(() => scenario.conversations('subscribe_events')[0], 'the subscription')
@@ -43,7 +43,7 @@ describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
     expect(requests[0]).toMatchObject([{ stage: 'access', verb: 'events_subscribed', result: 'ok' }])
   })
 
-  it('may ask on the same connection while others do: answers and events come as Sōzu sent them, none lost', async () => {
+  it('a subscriber may send requests on the same connection while others do: answers and events come as Sōzu sent them, none lost', async () => {
     const scenario = await Scenario.begin({ recorderBehind: true })
     const clients: TestClient[] = []
     for (let index = 0; index < 2; index += 1) {
@@ -74,7 +74,7 @@ describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
     await scenario.reconcile()
   })
 
-  it('loses its subscription with an upgrade of main, sees the end of the connection, and can subscribe again', async () => {
+  it('a subscriber loses its subscription and its connection with an upgrade of main, and can subscribe again', async () => {
     const scenario = await Scenario.begin()
     const before = await scenario.rig.client()
     before.send('subscribe_events')
@@ -96,7 +96,7 @@ describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
 })
 
 describe.skipIf(old)(`a metric detail lease of Sōzu ${release}`, () => {
-  it('is taken, renewed and given back on one connection, and by no other one', async () => {
+  it('a lease is taken, renewed and given back on one connection, and by no other one', async () => {
     const scenario = await Scenario.begin()
     const lease = { client_id: 'top:4242:0badcafe', detail: 3, ttl_seconds: 30, reason: 'sozu top' }
     const owner = await scenario.rig.client()

@@ -1,5 +1,5 @@
-// Traffic through Sōzu that a scenario can keep from draining: one HTTP request whose backend has begun to answer, and goes on
-// when it is told to.
+// Traffic through Sōzu that a scenario can keep from draining: one HTTP request whose backend has begun to answer, and
+// continues when told to.
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { expect, onTestFinished } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'

@@ -1,5 +1,4 @@
-// Scenarios of upgrades: Sōzu's processes are replaced while clients work, and the daemon's listener never blinks. What was
-// cut is recorded as unknown, and nothing but what was cut.
+// Sōzu's processes are replaced under load: the daemon's listener stays up, and only requests that were cut are unknown.
 import { connect } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
@@ -109,7 +108,7 @@ function expectOneStep(lines: readonly Line[]): void {
 }
 
 describe(`an upgrade of Sōzu ${release}`, () => {
-  it('of main under load: the listener is up throughout, and only what was really cut has an unknown outcome', async () => {
+  it('during an upgrade of main under load the listener is up, and only requests that were cut have an unknown outcome', async () => {
     const scenario = await Scenario.begin()
     const knocking = new Knocking(scenario.rig.frontPath)
     const load = new Load(scenario, 'add_cluster', (index) => ({ cluster_id: `load-${index}` }))
@@ -135,7 +134,7 @@ describe(`an upgrade of Sōzu ${release}`, () => {
   })
 
   // Requests that main answers alone: what is fanned out to workers while they are replaced can stop Sōzu's own upgrade.
-  it('of everything by `sozu upgrade` under load: the listener is up throughout, and each step is recorded', async () => {
+  it('during `sozu upgrade` under load the listener is up, and each step is recorded', async () => {
     const scenario = await Scenario.begin()
     const knocking = new Knocking(scenario.rig.frontPath)
     const load = new Load(scenario, 'save_state', (index) => scenario.rig.file(`state-${index}`))
@@ -155,7 +154,7 @@ describe(`an upgrade of Sōzu ${release}`, () => {
     expect((await scenario.running()).map(({ id }) => id)).toEqual([2, 3])
   })
 
-  it('cuts a request that still waits for a worker: its outcome is recorded as unknown, its client told so', async () => {
+  it('an upgrade of main cuts a request that still waits for a worker: its outcome is recorded as unknown, and its client is told so', async () => {
     const scenario = await Scenario.begin()
     const [worker] = await scenario.running()
     const waiting = await scenario.rig.client()
@@ -177,7 +176,7 @@ describe(`an upgrade of Sōzu ${release}`, () => {
     expect(clusters.content?.includes('waiting'), 'unknown is not undone: this one was done').toBe(true)
   })
 
-  it('of main alone: whoever is idle is disconnected, and finds the new main by connecting again', async () => {
+  it('an upgrade of main disconnects idle clients, which reach the new main by connecting again', async () => {
     const scenario = await Scenario.begin()
     const idle = await scenario.rig.client()
     expect((await scenario.ask('list_workers', {}, idle)).status).toBe(STATUS.ok)
@@ -206,13 +205,10 @@ describe(`an upgrade of Sōzu ${release}`, () => {
       'cluster_added attempt 2',
       'cluster_added completion 2',
     ])
-    if (!old)
-      expect(scenario.rig.sozuLines().map(({ boot_generation }) => boot_generation)).toEqual([
-        1, 1, 1, 2, 2, 2,
-      ])
+    if (!old) expect(scenario.rig.sozuLines().map((line) => line.boot_generation)).toEqual([1, 1, 1, 2, 2, 2])
   })
 
-  it('of one worker: recorded as it went, and the counts of workers follow', async () => {
+  it('an upgrade of one worker is recorded with its outcome, and the counts of workers follow', async () => {
     const scenario = await Scenario.begin()
     const whole = { status: 'ok', workers_ok: 2, workers_err: 0, workers_expected: 2 }
     expect(await scenario.fanout('before')).toEqual(whole)

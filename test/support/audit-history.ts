@@ -1,6 +1,6 @@
-// Audit files as a life of the daemon leaves them: requests that overlap, rotations in the ways logrotate has, failures that end
-// in a torn line, crashes and restarts. Written by the rules of the format alone, so that what searches them is not
-// its own oracle: what is unfinished is simply every attempt that was written and has no outcome.
+// Writes audit files as a life of the daemon leaves them: overlapping requests, logrotate's ways to rotate, failures that
+// end in a torn line, crashes and restarts. It follows the rules of the format alone, so that a search is not its own
+// oracle: the open attempts are those that were written and have no outcome.
 import {
   appendFileSync,
   existsSync,

@@ -1,5 +1,5 @@
-// Records whose every value a hostile client, account database or proxy chose: separators, brackets, look-alikes of our own
-// words and lines, bytes that are no text, and values far too long. For properties over renderings and their readings.
+// Records with hostile values in every field: separators, brackets, look-alikes of our own words and lines, invalid UTF-8,
+// and values far too long. For properties of renderings and readings.
 import fc from 'fast-check'
 import { type Clean, cleanBytes, cleaned, cleanPiece, ownText } from '../../src/audit/record/clean.ts'
 import { type AuditRecord, errorCodes, type LineContext, noFields } from '../../src/audit/record/record.ts'

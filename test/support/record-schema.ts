@@ -1,5 +1,5 @@
-// Holds JSON audit lines to docs/audit-record.schema.json, for every test that produces one. A line that passes is also one
-// line: printable ASCII only, and short enough for any shipper. Do not assume that its key order was looked at.
+// Validates JSON audit lines against docs/audit-record.schema.json. A line that passes is also one line: printable ASCII
+// only, and short enough for any shipper. The order of its keys is not checked.
 import { readFileSync } from 'node:fs'
 import { Ajv2020, type ErrorObject } from 'ajv/dist/2020.js'
 

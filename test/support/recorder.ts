@@ -1,6 +1,5 @@
-// A relay between a client and a command socket that writes down every frame of either direction. It changes nothing and
-// checks nothing: what went in at one end comes out at the other. It is how a test knows what the `sozu` client really
-// sent, and which bytes it really got.
+// A relay between a client and a command socket that records every frame of either direction and changes none. With it a
+// test knows which bytes the `sozu` client really sent, and which it really got.
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { ProtocolError } from '../../src/errors.ts'
 import { FrameDecoder } from '../../src/protocol/frame.ts'

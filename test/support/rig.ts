@@ -1,5 +1,5 @@
-// A whole installation in a temporary directory: stand-in Sōzu, the built daemon, clients. Every process is one that would
-// be shipped or talked to; nothing is mocked. What a test starts is ended with the test.
+// A whole installation in a temporary directory: stand-in Sōzu, the built daemon, clients. Every process is a real one;
+// nothing is mocked. What a test starts is ended with the test.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

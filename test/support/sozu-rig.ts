@@ -1,6 +1,6 @@
-// A real Sōzu with two workers in a temporary directory, as a program from outside: configuration, its own audit log, its
-// own command line, and, unless told otherwise, the built daemon in front. Every process is ended by its pid: Sōzu's
-// workers and the mains that upgrades leave behind are found by a mark in their environment, which they inherit.
+// A real Sōzu with two workers in a temporary directory: configuration, its own audit log, its command line, and, unless
+// told otherwise, the built daemon in front. Every process is ended by its pid: workers and the mains that upgrades leave
+// behind are found by a mark in their environment, which they inherit.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -97,8 +97,8 @@ export class SozuRig {
     const rig = new SozuRig(options)
     try {
       await rig.startSozu()
-      if (options.recorderBehind)
-        rig.#recorderBehind = await Recorder.listen(rig.file('behind.sock'), rig.sozuPath)
+      const behind = rig.file('behind.sock')
+      if (options.recorderBehind) rig.#recorderBehind = await Recorder.listen(behind, rig.sozuPath)
       if (options.daemon !== false) await rig.#startDaemon(options.daemon ?? {})
       rig.#recorder = await Recorder.listen(rig.recorderPath, rig.frontPath)
       return rig

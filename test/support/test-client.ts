@@ -1,4 +1,4 @@
-// A client of the command socket that does exactly what a test says, well-behaved or not.
+// A client of the command socket that does exactly what a test says, valid or not.
 import { connect, type Socket } from 'node:net'
 import { FrameDecoder } from '../../src/protocol/frame.ts'
 import { decodeResponse, encodeRequest, type Response, STATUS } from '../../src/protocol/message.ts'

@@ -1,4 +1,4 @@
-// What the build must not take in: packages that find parts of themselves at run time, or hold native code.
+// What the build must leave out: packages that find parts of themselves at run time, or hold native code.
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'

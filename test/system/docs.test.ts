@@ -1,5 +1,5 @@
-// What the documentation promises is held to the code: the tables of docs/observability.md, the schema of a line, the
-// commands of the README, the keys of the configuration, the links between the documents.
+// Compares the documentation with the code: the tables of docs/observability.md, the schema of a line, the commands of the
+// README, the keys of the configuration, the links between the documents.
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'

@@ -1,4 +1,4 @@
-// The disk fails: what is refused, how fast, what is written when it is back, and what an operator may choose instead.
+// The disk fails: which requests are refused, how fast, which lines follow when it is back, and what an operator can choose.
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { describe, expect, it, onTestFinished } from 'vitest'

@@ -1,5 +1,5 @@
-// Who the records say it was: other users, other processes, names made to deceive. Mostly root's business, since only root
-// can be somebody else.
+// Whom the records name: other users, other processes, deceptive names. Most tests need root, since only root can take
+// another uid.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, expect, it } from 'vitest'

@@ -1,4 +1,4 @@
-// The daemon's own life: start, signals, reload, rotation, stop, the service manager, and what it refuses to start on.
+// The daemon's life cycle: start, signals, reload, rotation, stop, the service manager, and errors at start.
 import { spawnSync } from 'node:child_process'
 import {
   chmodSync,

@@ -1,4 +1,4 @@
-// What only shows when Sōzu's answers come in an odd order or all in one piece: a Sōzu of the test's own sends them so.
+// Answers of Sōzu in an odd order or in one piece, sent by a Sōzu of the test's own.
 import { createServer, type Socket } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FrameDecoder } from '../../src/protocol/frame.ts'

@@ -1,5 +1,5 @@
-// Clients that take more than their share: the others are served as before, memory and descriptors stay bounded, and whoever
-// is refused is told why and has a line. The thousand of them, for two minutes, are in test/faults/overload.test.ts.
+// Clients that take more than their share: the others are served as before, memory and descriptors stay bounded, and a
+// refused client gets the reason and a line. test/faults/overload.test.ts runs a thousand clients for two minutes.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'

@@ -1,7 +1,7 @@
-// Promises of what is packaged: units, accounts, directories, rotation, and the drop-in that lets the daemon in at Sōzu.
-// The programs that will read these files check them, so they must be installed: without one the test fails and names
-// the package. Units are verified in a root of their own, which holds empty programs at the paths the units name and
-// empty units for what they are ordered after: the machine that tests has neither the daemon nor Sōzu installed.
+// Tests the packaged files: units, accounts, directories, rotation, and the drop-in that opens Sōzu's socket to the daemon.
+// The programs that read these files check them, so they must be installed: without one the test fails and names the
+// package. Units are verified in a root of their own, with empty programs at the paths that the units name and empty units
+// for those that they are ordered after.
 import { execFile, spawnSync } from 'node:child_process'
 import {
   chmodSync,

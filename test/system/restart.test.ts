@@ -1,5 +1,5 @@
-// A daemon that was killed in the middle of everything: what its next run finds in the files, and says of the requests whose
-// outcome nobody knows.
+// A daemon was killed with requests in flight: what the next run finds in the files, and records about requests whose
+// outcome is unknown.
 
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'

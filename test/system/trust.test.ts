@@ -1,5 +1,5 @@
-// What somebody else could have made or changed is not built upon: files of another owner, and a path that leads the daemon to
-// itself. Other owners are root's to make, so those tests need it.
+// The daemon does not use what another account made or could have changed: files of another owner, and a socket path that
+// leads to the daemon itself. Making other owners needs root.
 import {
   chownSync,
   copyFileSync,

@@ -1,5 +1,5 @@
-// In Sōzu's place where only the daemon is to be measured: takes any frame, looks at nothing but its length, and says OK at
-// once. `answerer.mjs SOCKET`.
+// Stands in for Sōzu where only the daemon is measured: reads the length of each frame, and answers OK at once.
+// `answerer.mjs SOCKET`.
 import { createServer } from 'node:net'
 
 // A Response: status OK, empty message.

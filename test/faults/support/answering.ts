@@ -1,5 +1,5 @@
-// Sōzu's end for a million frames: every request is answered at once with the SHA-256 of its bytes, so that whoever asked can
-// tell which request an answer belongs to and that not a byte of it was changed. Counts what came; keeps nothing else.
+// Stands in for Sōzu for a million frames: answers every request at once with the SHA-256 of its bytes, so that a client can
+// match answers to requests and see that no byte changed. Counts requests and keeps nothing else.
 import { createHash } from 'node:crypto'
 import { rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'

@@ -1,6 +1,6 @@
-// Disks that fail on command: one that loses its cache when its power goes, one whose writes fail until it is healed, one
-// that can be frozen, small ones that can be filled. All are files and memory of their own; nothing of the host's disks is
-// touched. What a disk sets up it takes down with its test, passed or failed, and says so where that does not succeed.
+// Disks that fail on command: one that loses its cache with its power, one whose writes fail until it is healed, one that
+// can be frozen, small ones that can be filled. All are files and memory of their own, never the host's disks. Each is taken
+// down with its test, passed or failed, and reports when that fails.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import {
   copyFileSync,

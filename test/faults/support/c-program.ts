@@ -1,4 +1,4 @@
-// Small C programs of this folder: what a test must do between two system calls, or before a program starts, Node cannot.
+// Compiles the small C programs of this folder, which act between two system calls or before a program starts.
 import { execFileSync } from 'node:child_process'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

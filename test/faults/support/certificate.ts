@@ -1,5 +1,5 @@
-// An X.509 certificate with one DNS name of any bytes, made by hand: no tool would sign such a name. Nothing but its form is
-// good: the key and the signature are zeros.
+// An X.509 certificate with one DNS name of any bytes, made by hand, since no tool would sign such a name. Key and signature
+// are zeros.
 
 const CONSTRUCTED = 0x30
 const ed25519 = der(CONSTRUCTED, Buffer.from('06032b6570', 'hex'))

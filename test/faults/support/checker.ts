@@ -1,15 +1,13 @@
 // Checks what a run left behind: audit files, what Sōzu's stand-in received, what the clients were told. Shares no code with
-// the daemon: both renderings are read by readers of its own, written from docs/observability.md. A line the daemon wrote
-// late does not count as written before; a piece of a line counts as nothing, and must be accounted for.
+// the daemon. A line marked late does not count as written before; a piece of a line counts as nothing, and must be named.
 import { createHash } from 'node:crypto'
+import { type AuditLine, type Format, readWholeLine } from '../../support/audit-line.ts'
 import type { Received } from './received-log.ts'
 import type { Seen } from './scenario.ts'
 
-export type StreamName = 'text' | 'json'
-
 /** The files of one sink, oldest first, the one at the configured path last. */
 export type Stream = {
-  readonly name: StreamName
+  readonly name: Format
   readonly files: readonly { readonly name: string; readonly content: Buffer }[]
 }
 
@@ -18,7 +16,7 @@ export type ObservedRun = {
   readonly since: string
   readonly until: string
   /** The daemon may forward nothing that is not in these. */
-  readonly required: readonly StreamName[]
+  readonly required: readonly Format[]
   readonly received: readonly Received[]
   /** Kinds of requests that leave no line when they are forwarded. */
   readonly unrecorded: ReadonlySet<string>
@@ -43,19 +41,7 @@ export type Rule =
 
 export type Complaint = { readonly rule: Rule; readonly about: string }
 
-/** One line about a request, as far as it is checked. */
-type Line = {
-  readonly ts: string
-  readonly ulid: string
-  readonly stage: string
-  readonly verb: string
-  readonly errorCode: string | null
-  readonly sha256: string | null
-  readonly late: boolean
-  readonly raw: string
-}
-
-export type Reading = { readonly stream: Stream; readonly lines: readonly Line[] }
+export type Reading = { readonly stream: Stream; readonly lines: readonly AuditLine[] }
 
 /** Reads every stream. @returns also what is wrong with the files as such: torn lines, lines that stand there twice */
 export function readStreams(
@@ -79,7 +65,7 @@ export function readStreams(
 export function compare(run: ObservedRun, readings: readonly Reading[]): Complaint[] {
   const complaints: Complaint[] = []
   const complain: Complain = (rule, about) => complaints.push({ rule, about })
-  const inTime = ({ ts }: Line): boolean => ts >= run.since && ts < run.until
+  const inTime = ({ ts }: AuditLine): boolean => ts >= run.since && ts < run.until
   const ofRun = readings.map(({ stream, lines }) => ({ stream, lines: lines.filter(inTime) }))
   compareReceived(run, ofRun, complain)
   for (const { stream, lines } of readings) {
@@ -106,7 +92,7 @@ function compareReceived(run: ObservedRun, readings: readonly Reading[], complai
     for (const { stream, lines } of required) {
       const admissions = lines.filter((line) => line.sha256 === sha256 && isAdmission(line))
       const before = admissions.filter(({ late }) => !late)
-      ulids.push(new Set(before.map(({ ulid }) => ulid)))
+      ulids.push(new Set(before.map(({ request }) => request)))
       if (admissions.length === 0) complain('no attempt', `${what} is not in ${stream.name}`)
       else if (before.length === 0) complain('late attempt', `${what} was written late in ${stream.name}`)
       else if (before.every(({ ts }) => ts > firstReceived)) {
@@ -118,7 +104,7 @@ function compareReceived(run: ObservedRun, readings: readonly Reading[], complai
     }
     const everywhere = [...(ulids[0] ?? [])].filter((ulid) => ulids.every((set) => set.has(ulid)))
     const barred = new Set(
-      readings.flatMap(({ lines }) => lines.filter(wasNotForwarded).map(({ ulid }) => ulid)),
+      readings.flatMap(({ lines }) => lines.filter(wasNotForwarded).map(({ request }) => request)),
     )
     const allowed = everywhere.filter((ulid) => !barred.has(ulid)).length
     if (everywhere.length > 0 && times.length > allowed) {
@@ -129,32 +115,32 @@ function compareReceived(run: ObservedRun, readings: readonly Reading[], complai
 
 /** Every attempt has one ending in the same stream: what came of it, a refusal, or that nobody knows. */
 function compareEndings(
-  name: StreamName,
+  name: Format,
   required: boolean,
-  ofRun: readonly Line[],
-  all: readonly Line[],
+  ofRun: readonly AuditLine[],
+  all: readonly AuditLine[],
   complain: Complain,
 ): void {
   // An ending can be much later than its attempt: the next start writes those that are missing.
-  const endings = grouped(all.filter(isEnding), ({ ulid }) => ulid)
-  for (const { ulid, verb } of ofRun.filter(({ stage }) => stage === 'attempt')) {
-    const own = endings.get(ulid) ?? []
-    if (own.length === 0 && required) complain('no ending', `${verb} ${ulid} in ${name}`)
+  const endings = grouped(all.filter(isEnding), ({ request }) => request)
+  for (const { request, verb } of ofRun.filter(({ stage }) => stage === 'attempt')) {
+    const own = endings.get(request) ?? []
+    if (own.length === 0 && required) complain('no ending', `${verb} ${request} in ${name}`)
     // A line written late may be there a second time: better twice than not at all.
     const settled = own.filter(({ late }) => !late)
     const contradictory = own.some(isUnknown) && !own.every(isUnknown)
     if (settled.length > 1 || contradictory) {
-      complain('two endings', `${verb} ${ulid} in ${name}: ${own.map(inShort).join(' | ')}`)
+      complain('two endings', `${verb} ${request} in ${name}: ${own.map(inShort).join(' | ')}`)
     }
   }
 }
 
 /** No line stands in a stream twice, but those marked late. */
-function compareLines({ name }: Stream, lines: readonly Line[], complain: Complain): void {
+function compareLines({ name }: Stream, lines: readonly AuditLine[], complain: Complain): void {
   const seen = new Set<string>()
-  for (const { raw, late, verb } of lines) {
-    if (seen.has(raw) && !late) complain('line twice', `${verb} in ${name}: ${raw.slice(0, 160)}`)
-    seen.add(raw)
+  for (const { text, late, verb } of lines) {
+    if (seen.has(text) && !late) complain('line twice', `${verb} in ${name}: ${text.slice(0, 160)}`)
+    seen.add(text)
   }
 }
 
@@ -185,17 +171,16 @@ function compareAnswers(run: ObservedRun, readings: readonly Reading[], complain
 }
 
 /** Lines of a stream in order. Every file must end in a whole line; a torn one must be named by the line behind it. */
-function readStream({ name, files }: Stream, complain: Complain): Line[] {
-  const read = name === 'json' ? readJsonLine : readTextLine
-  const lines: Line[] = []
+function readStream({ name, files }: Stream, complain: Complain): AuditLine[] {
+  const lines: AuditLine[] = []
   let torn: { readonly bytes: number; readonly where: string } | null = null
   for (const file of files) {
     const pieces = file.content.toString('latin1').split('\n')
     if (pieces.pop() !== '') complain('torn line', `${file.name} does not end in a whole line`)
     for (const [index, piece] of pieces.entries()) {
       const where = `${file.name}:${index + 1}`
-      const line = read(Buffer.from(piece, 'latin1').toString('utf8'))
-      if (torn !== null && (line === null || tornBytes(line.raw) !== torn.bytes)) {
+      const line = readWholeLine(Buffer.from(piece, 'latin1').toString('utf8'), name)
+      if (torn !== null && (line?.verb !== 'audit_log_opened' || line.tornBytes !== torn.bytes)) {
         complain('torn line', `${torn.where}: ${torn.bytes} bytes that nobody accounts for`)
       }
       torn = line === null ? { bytes: piece.length, where } : null
@@ -207,65 +192,19 @@ function readStream({ name, files }: Stream, complain: Complain): Line[] {
   return lines
 }
 
-/** How many bytes of a torn line `audit_log_opened` says it closed. */
-function tornBytes(line: string): number | null {
-  if (!/"verb":"audit_log_opened"|, verb=audit_log_opened, |\(ts=[^,]*, verb=audit_log_opened, /.test(line))
-    return null
-  const bytes = /"torn_bytes":(\d+)|, detail\.torn_bytes=(\d+)/.exec(line)
-  return bytes === null ? null : Number(bytes[1] ?? bytes[2])
-}
-
-function readJsonLine(raw: string): Line | null {
-  if (!raw.startsWith('{"ts":') || !raw.endsWith('}')) return null
-  try {
-    const { ts, request_ulid: ulid, stage, verb, extras } = JSON.parse(raw)
-    const { error_code: errorCode, request_sha256: sha256, detail } = extras
-    return { ts, ulid, stage, verb, errorCode, sha256, late: detail?.late === true, raw }
-  } catch {
-    // SyntaxError, TypeError: a piece of a line, or two in one.
-    return null
-  }
-}
-
-function readTextLine(raw: string): Line | null {
-  const parts = raw.split('\t')
-  const [head = '', word, body = ''] = parts
-  const slots = head.slice(1, -1).split(' ')
-  if (parts.length !== 3 || word !== 'AUDIT' || !head.startsWith('[') || !head.endsWith(']')) return null
-  if (slots.length !== 4 || !body.startsWith('Command(') || !body.endsWith(')')) return null
-  const columns = new Map<string, string>()
-  for (const column of body.slice('Command('.length, -1).split(', ')) {
-    const equals = column.indexOf('=')
-    if (equals < 1) return null
-    columns.set(column.slice(0, equals), column.slice(equals + 1))
-  }
-  const [ts, stage, verb] = [columns.get('ts'), columns.get('stage'), columns.get('verb')]
-  if (ts === undefined || stage === undefined || verb === undefined) return null
-  return {
-    ts,
-    ulid: slots[1] ?? '',
-    stage,
-    verb,
-    errorCode: columns.get('error_code') ?? null,
-    sha256: columns.get('request_sha256') ?? null,
-    late: columns.get('detail.late') === 'true',
-    raw,
-  }
-}
-
-function isAdmission({ stage }: Line): boolean {
+function isAdmission({ stage }: AuditLine): boolean {
   return stage === 'attempt' || stage === 'access'
 }
 
-function isEnding({ stage }: Line): boolean {
+function isEnding({ stage }: AuditLine): boolean {
   return stage === 'completion' || stage === 'refusal'
 }
 
-function isUnknown({ stage, errorCode }: Line): boolean {
+function isUnknown({ stage, errorCode }: AuditLine): boolean {
   return stage === 'completion' && errorCode === 'outcome_unknown'
 }
 
-function wasNotForwarded({ stage, errorCode }: Line): boolean {
+function wasNotForwarded({ stage, errorCode }: AuditLine): boolean {
   return stage === 'refusal' || errorCode === 'upstream_unavailable'
 }
 
@@ -274,7 +213,7 @@ function isOurs(message: string): boolean {
   return message.startsWith('sozu-auditd: ') || message.startsWith('unauthorized: ')
 }
 
-function inShort({ stage, errorCode, ts }: Line): string {
+function inShort({ stage, errorCode, ts }: AuditLine): string {
   return `${stage} ${errorCode ?? 'ok'} ${ts}`
 }
 

@@ -1,4 +1,4 @@
-// A client in a process of its own, under another account and another name, whom the daemon has not met before.
+// A client in its own process, under another account and process name that the daemon has not met before.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'

@@ -1,19 +1,17 @@
-// The lines of both files of a running daemon, each read by the checker and held against its other rendering.
+// Reads the lines of both files of a running daemon with the line checker, and compares the two renderings of each record.
 import { readFileSync } from 'node:fs'
-import { agree, LineError, type ReadLine, readJsonLine, readTextLine } from './line-checker.ts'
+import { LineError } from '../../support/audit-line.ts'
+import { agree, checkJsonLine, checkTextLine, type ReadLine } from './line-checker.ts'
 import type { Lines } from './rendering.ts'
 
 /** One record of a request: its two lines, as bytes and as read. */
 export type RequestLines = Lines & { readonly read: ReadLine }
 
-/**
- * The records of requests in both files, in order; one at a time, since there may be a million.
- * @throws LineError when a line or a pair is not as documented
- */
+/** The records of requests in both files, one at a time, in order. @throws LineError for a line or pair not as documented */
 export function* requestLines(textPath: string, jsonPath: string): Generator<RequestLines> {
   // Each file has a first line of its own, and lines about the other one.
-  const texts = requestsIn(textPath, readTextLine)
-  const jsons = requestsIn(jsonPath, readJsonLine)
+  const texts = requestsIn(textPath, checkTextLine)
+  const jsons = requestsIn(jsonPath, checkJsonLine)
   for (const { line: text, read } of texts) {
     const other = jsons.next()
     if (other.done === true) throw new LineError(`no JSON line for ${text.toString('utf8')}`)

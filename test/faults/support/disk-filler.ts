@@ -1,5 +1,5 @@
-// Another process that fills a disk to its last block. A greedy one stays and takes every block that is given back, so that
-// whoever wants to write needs space of its own.
+// Another process that fills a disk to its last block. A greedy one stays and takes every block that is freed, so that other
+// writers need space that was allocated before.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'

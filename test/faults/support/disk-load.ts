@@ -1,5 +1,5 @@
-// Clients that keep asking while a disk fails: each adds clusters under names of its own, one after the other, and writes
-// down how long every answer took. They end when they are told to, or when the daemon ends their connection.
+// Clients that keep asking while a disk fails: each adds clusters under its own names, one after the other, and records how
+// long every answer took. They end when told to, or when the daemon closes their connection.
 import { setTimeout } from 'node:timers/promises'
 import { STATUS } from '../../../src/protocol/message.ts'
 import type { Rig } from '../../support/rig.ts'

@@ -1,4 +1,4 @@
-// Checks how a daemon ended: after whatever fault, its end was asked for, or is explained by its log and exit status.
+// Checks how a daemon ended after a fault: the test asked for the end, or the log and the exit status explain it.
 import { EXIT } from '../../../src/errors.ts'
 import type { Finding, Outcome, Plan } from './plan.ts'
 import type { Exit, SweptDaemon } from './swept-daemon.ts'

@@ -1,6 +1,6 @@
-// Forged requests: from a valid one, each forgery breaks one rule of "one request, one reading", or changes what has no
-// meaning and must pass. Chance comes from a seeded generator, so that a run can be repeated. Do not assume that a forgery
-// ends refused: what it aims at is counted by the test, what is right is said by re-encoding.ts.
+// Forges requests: each forgery breaks one rule of "one request, one reading" in a valid request, or changes a part without
+// meaning, which must pass. Random choices come from a seeded generator, so that a run can be repeated. A forgery need not
+// end refused: the test counts what it aims at, and re-encoding.ts says what is right.
 import {
   BYTES,
   FIXED32,

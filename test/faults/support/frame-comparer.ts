@@ -1,5 +1,5 @@
-// Holds what became of each frame against what had to: forwarded to the byte when it re-encodes to itself, refused by name
-// of a rule when it does not, answered once and in order either way. Counts what it saw; keeps its complaints.
+// Compares what became of each frame with what had to: forwarded to the byte when it re-encodes to itself, otherwise refused
+// by name of a rule, and answered once and in order. Counts results; keeps complaints.
 import { sha256Of } from './answering.ts'
 import type { Made } from './frame-source.ts'
 import type { Answer } from './frame-splitter.ts'
@@ -43,7 +43,7 @@ const unanswerable = new Set(['launch_worker', 'return_listen_sockets'])
 const FAILURE = 2
 
 type Fate = 'forwarded' | 'refused' | 'unanswerable'
-export type ExpectedFrame = {
+export type Wanted = {
   readonly made: Made
   readonly sha256: string
   readonly kind: string
@@ -70,7 +70,7 @@ export class FrameComparer {
   }
 
   /** What must become of a payload. */
-  expect(made: Made): ExpectedFrame {
+  expect(made: Made): Wanted {
     const { payload } = made
     const kind = this.#request.byTag.get(firstTag(payload))?.name ?? '?'
     const isGood = reEncodesToItself(this.#request, payload)
@@ -79,7 +79,7 @@ export class FrameComparer {
   }
 
   /** What became of it. */
-  settle(expected: ExpectedFrame, { status, message }: Answer): void {
+  settle(expected: Wanted, { status, message }: Answer): void {
     const { made, sha256, kind, fate } = expected
     // Whoever answered had exactly these bytes before them.
     if (message === sha256) {
@@ -111,7 +111,7 @@ export class FrameComparer {
     if (offset > made.payload.length) this.#complain(expected, `was refused beyond its end: ${message}`)
   }
 
-  #complain({ made, fate }: ExpectedFrame, what: string): void {
+  #complain({ made, fate }: Wanted, what: string): void {
     if (this.complaints.length < 20)
       this.complaints.push(
         `${made.how}, to be ${fate}, ${what}: ${made.payload.toString('hex').slice(0, 2000)}`,

@@ -1,5 +1,5 @@
-// Payloads without end: valid requests of every kind, the same with changes that have no meaning, forged ones, garbled ones
-// and noise, in a mix that a seed fixes. Says of each what was done to it; what is right about it is for others to say.
+// An endless source of payloads: valid requests of every kind, the same with meaningless changes, forged ones, garbled ones
+// and noise, in a mix that a seed fixes. Says how each was made, not whether it is valid.
 import fc from 'fast-check'
 import { Chance, copyOf, type Forge, forgeries, garbled, placesIn, variations } from './forgery.ts'
 import { anyRequest } from './request-tree.ts'

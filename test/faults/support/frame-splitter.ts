@@ -1,4 +1,4 @@
-// A stream of frames, taken apart without the daemon's decoder: 8 bytes of length that count themselves, then the payload.
+// Splits a stream of frames without the daemon's decoder: 8 bytes of length that count themselves, then the payload.
 
 const PREFIX_BYTES = 8
 

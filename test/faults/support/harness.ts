@@ -1,20 +1,13 @@
-// One place where the script is replayed over and over: a stand-in that lives on, one daemon after the other on the same audit
-// files. In one life a daemon starts, replays the script once for each fault planned, and is stopped; each phase can have a
-// fault of its own. What a life left behind is checked when a successor that started without a fault serves: that start is
-// the restart of every run before it.
+// Replays the script over and over: one stand-in, one daemon after the other on the same audit files. In one life a daemon
+// starts, serves the script once for each planned fault, and is stopped; each phase can have a fault of its own. The harness
+// checks what a life left behind when the next daemon that starts without a fault serves.
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
+import type { Format } from '../../support/audit-line.ts'
 import { Rig } from '../../support/rig.ts'
-import {
-  type Complaint,
-  compare,
-  type ObservedRun,
-  readStreams,
-  type Stream,
-  type StreamName,
-} from './checker.ts'
+import { type Complaint, compare, type ObservedRun, readStreams, type Stream } from './checker.ts'
 import { lastOf, lastWords, untimelyEnd } from './ending.ts'
 import { hasMissedItsMark, type LifePlan, type Outcome, outcomeOf, type Plan, type Setting } from './plan.ts'
 import { ReceivedLog } from './received-log.ts'
@@ -26,7 +19,7 @@ import { attach, readCalls, readTrace, threadsOf } from './tracer.ts'
 /** What was replayed, and waits to be checked. */
 type Waiting = {
   readonly outcome: Outcome
-  readonly required: readonly StreamName[]
+  readonly required: readonly Format[]
   readonly since: string
   readonly until: string
   readonly received: ReturnType<ReceivedLog['requests']>
@@ -234,7 +227,7 @@ export class Harness {
     writeFileSync(configPath, lines.join(''), { mode: 0o600 })
   }
 
-  get #required(): StreamName[] {
+  get #required(): Format[] {
     return this.#setting['audit_logs_target_required'] === true ? ['text', 'json'] : ['json']
   }
 

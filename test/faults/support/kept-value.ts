@@ -1,8 +1,8 @@
-// What a line does with a value it shows, learned from a harmless one: in which places it stands, between which words, in
-// which columns. Any other value must then leave the columns as they are, show each of its characters as itself or as `?`,
-// and come back whole, or by length and hash, from both renderings.
+// Learns from a harmless value where a line shows it. Any other value must then leave the columns as they are, show each of
+// its characters as itself or as `?`, and come back whole, or by length and hash, from both renderings.
 import { createHash } from 'node:crypto'
-import { agree, LineError, type Original, type ReadLine, readJsonLine, readTextLine } from './line-checker.ts'
+import { LineError } from '../../support/audit-line.ts'
+import { agree, checkJsonLine, checkTextLine, type Original, type ReadLine } from './line-checker.ts'
 import type { Lines } from './rendering.ts'
 import { isUnsafe } from './unsafe-characters.ts'
 
@@ -53,7 +53,7 @@ export class KeptValue {
 }
 
 function read({ text, json }: Lines): { text: ReadLine; json: ReadLine } {
-  const lines = { text: readTextLine(text), json: readJsonLine(json) }
+  const lines = { text: checkTextLine(text), json: checkJsonLine(json) }
   agree(lines.text, lines.json)
   return lines
 }

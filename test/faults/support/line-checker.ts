@@ -1,10 +1,9 @@
-// Reads audit lines the way docs/observability.md tells a consumer to, and nothing of the daemon's own: whatever does not
-// split, parse or agree exactly as documented is a LineError. From a line that passes, the values a client supplied can be
-// had back as they were sent, or their length and hash: lines whose originals differ cannot be alike.
+// Checks audit lines the way docs/observability.md tells a consumer to, independent of the daemon: a line that does not
+// split, parse or agree exactly as documented is a LineError. A line that passes gives back the values that a client
+// supplied, or their length and hash: lines whose originals differ cannot be alike.
 import { isUtf8 } from 'node:buffer'
+import { LineError, parseJsonLine, splitTextLine } from '../../support/audit-line.ts'
 import { firstUnsafe } from './unsafe-characters.ts'
-
-export class LineError extends Error {}
 
 /** A value as it was sent, or what is left to tell it by when it was too long. */
 export type Original = { readonly bytes: Buffer } | { readonly length: number; readonly sha256: string }
@@ -66,17 +65,16 @@ const columnOrder: readonly (readonly [name: string, form: RegExp | null, presen
 const pieces = new Set(['actor_user', 'actor_comm', 'lease_id', 'metric_detail_reason'])
 
 /** @param line one text line with its LF @throws LineError */
-export function readTextLine(line: Buffer): ReadLine {
+export function checkTextLine(line: Buffer): ReadLine {
   if (line.length > MAX_LINE_BYTES) throw new LineError(`${line.length} bytes`)
   if (!isUtf8(line)) throw new LineError('not UTF-8')
   const text = line.toString('utf8')
   if (!text.endsWith('\n')) throw new LineError('no line feed at the end')
-  const parts = text.slice(0, -1).split('\t')
-  const [head = '', kind, command = ''] = parts
-  if (parts.length !== 3 || kind !== 'AUDIT') throw new LineError(`${parts.length} parts, ${kind}`)
-  for (const part of parts) refuseUnsafe(part)
-  const slots = readHead(head)
-  const columns = readColumns(command)
+  const body = text.slice(0, -1)
+  for (const part of body.split('\t')) refuseUnsafe(part)
+  const { slots, columns } = splitTextLine(body)
+  for (const ulid of slots.slice(0, 2)) if (!ULID.test(ulid)) throw new LineError(`slot ${ulid}`)
+  refuseOddColumns(columns)
   const value = (name: string): string => columns.get(name) ?? ''
   const shown = new Map<string, string | null>(
     [...columns].filter(([name]) => !/^(?:raw|truncated)\./.test(name)),
@@ -104,35 +102,16 @@ export function readTextLine(line: Buffer): ReadLine {
   return { stage: value('stage'), verb: value('verb'), requestUlid, sessionUlid, shown, originals }
 }
 
-function readHead(head: string): string[] {
-  if (!head.startsWith('[') || !head.endsWith(']')) throw new LineError(`a head without brackets: ${head}`)
-  const slots = head.slice(1, -1).split(' ')
-  if (slots.length !== 4) throw new LineError(`${slots.length} slots: ${head}`)
-  for (const [index, slot] of slots.entries()) {
-    if (index < 2 ? !ULID.test(slot) : slot === '' || /[[\],=\s]/.test(slot))
-      throw new LineError(`slot ${slot}`)
-  }
-  return slots
-}
-
-function readColumns(command: string): Map<string, string> {
-  if (!command.startsWith('Command(') || !command.endsWith(')')) throw new LineError('torn')
-  const columns = new Map<string, string>()
+function refuseOddColumns(columns: ReadonlyMap<string, string>): void {
   let place = 0
-  for (const column of command.slice('Command('.length, -1).split(', ')) {
-    const equals = column.indexOf('=')
-    if (equals < 1) throw new LineError(`a column without a name: ${column}`)
-    const [name, value] = [column.slice(0, equals), column.slice(equals + 1)]
-    if (columns.has(name)) throw new LineError(`${name} stands twice`)
+  for (const [name, value] of columns) {
     place = placeOf(name, place)
     const form = columnOrder[place]?.[1]
     if (form?.test(value) === false) throw new LineError(`${name}=${value}`)
-    columns.set(name, value)
     if (columnOrder[place]?.[2] !== '*') place += 1
   }
   refuseMissing(place, columnOrder.length)
   refuseBrokenPieces(columns)
-  return columns
 }
 
 /** Where `name` stands in the order, from `place` on. */
@@ -181,7 +160,7 @@ const extrasKeys =
 const fanoutKeys = 'status workers_ok workers_err workers_expected'.split(' ')
 
 /** @param line one JSON line with its LF @throws LineError */
-export function readJsonLine(line: Buffer): ReadLine {
+export function checkJsonLine(line: Buffer): ReadLine {
   if (line.length > MAX_LINE_BYTES) throw new LineError(`${line.length} bytes`)
   const text = line.toString('latin1')
   if (!text.endsWith('\n')) throw new LineError('no line feed at the end')
@@ -240,20 +219,14 @@ export function readJsonLine(line: Buffer): ReadLine {
 
 /** One JSON value in its one form: written anew it is the same, so no key stands twice. */
 function parseJson(body: string): Json {
-  let json: unknown
-  try {
-    json = JSON.parse(body)
-  } catch (cause) {
-    throw new LineError(`no JSON: ${body.slice(0, 200)}`, { cause })
-  }
+  const json = parseJsonLine(body)
   const again = JSON.stringify(json)
   // What is not printable ASCII takes six characters on the line and one here.
   let length = again.length
   for (let at = 0; at < again.length; at += 1) if (again.charCodeAt(at) > 0x7e) length += 5
   if (length === again.length ? again !== body : length !== body.length)
     throw new LineError(`not in its one form: ${body.slice(0, 200)}`)
-  if (typeof json !== 'object' || json === null) throw new LineError('no object')
-  return json as Json
+  return json
 }
 
 function objectOf(json: Json, key: string): Json {

@@ -1,4 +1,4 @@
-// A program beside this file that takes a JSON command a line and answers each with one line of JSON. It ends with the test.
+// A program of this folder that takes one JSON command a line and answers each with one JSON line. It ends with the test.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'

@@ -1,24 +1,14 @@
-// Reads what is left after a fault without trusting its writer: which lines of an audit file are whole, and whether
-// each request that Sōzu's stand-in received has its attempt, and each that it answered its completion.
+// Reads the lines that a fault leaves: which lines of an audit file are whole, which requests that Sōzu's stand-in received
+// have their attempt, and which that it answered have their completion.
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
-import type { Line, StandinProcess } from '../../support/rig.ts'
+import { type AuditLine, type Format, readWholeLine } from '../../support/audit-line.ts'
+import type { StandinProcess } from '../../support/rig.ts'
 
 export type Received = ReturnType<StandinProcess['received']>[number]
 
-/** One audit line, whichever file it is from, as far as it is compared. */
-export type Entry = {
-  readonly stage: string
-  readonly verb: string
-  readonly requestUlid: string
-  /** As in the line: 16 hex digits, or null. */
-  readonly sha256: string | null
-  /** Bytes of a last line without LF that this `audit_log_opened` line says it closed. */
-  readonly tornBytes: number
-  readonly late: boolean
-  readonly text: string
-}
+export type Entry = AuditLine
 
 export type Pieces = {
   readonly entries: readonly Entry[]
@@ -31,7 +21,7 @@ export type Pieces = {
 /** Reads an audit file, from a byte on at which a line starts. */
 export function readPieces(file: string, start = 0): Pieces {
   const text = existsSync(file) ? readFileSync(file, 'latin1').slice(start) : ''
-  return split(text, path.basename(file).includes('.jsonl') ? jsonEntry : textEntry)
+  return split(text, path.basename(file).includes('.jsonl') ? 'json' : 'text')
 }
 
 /** Reads an audit file and those that were renamed from it, such as `audit.jsonl.1`. */
@@ -70,14 +60,16 @@ export function withoutCompletion(received: readonly Received[], entries: readon
 /** Attempts that no completion and no refusal says the end of. */
 export function unfinished(entries: readonly Entry[]): string[] {
   const ended = entries.filter(({ stage }) => stage === 'completion' || stage === 'refusal')
-  const ulids = new Set(ended.map(({ requestUlid }) => requestUlid))
+  const ulids = new Set(ended.map(({ request }) => request))
   const attempts = entries.filter(({ stage }) => stage === 'attempt')
-  return attempts.map(({ requestUlid }) => requestUlid).filter((ulid) => !ulids.has(ulid))
+  return attempts.map(({ request }) => request).filter((ulid) => !ulids.has(ulid))
 }
 
 /** Torn pieces that no record owns up to: the line behind a torn one must name its length. */
 export function unnamedTears({ torn }: Pieces): string[] {
-  return torn.filter(({ piece, before }) => before?.tornBytes !== piece.length).map(({ piece }) => piece)
+  return torn
+    .filter(({ piece, before }) => (before?.tornBytes ?? 0) !== piece.length || before === null)
+    .map(({ piece }) => piece)
 }
 
 /** `request_sha256` of a payload in hex. */
@@ -85,10 +77,12 @@ export function shaOf(payload: string): string {
   return createHash('sha256').update(Buffer.from(payload, 'hex')).digest('hex').slice(0, 16)
 }
 
-function split(text: string, parse: (line: string) => Entry | null): Pieces {
-  const pieces = text.split('\n')
+/** @param bytes one character for each byte */
+function split(bytes: string, form: Format): Pieces {
+  const pieces = bytes.split('\n')
   const tail = pieces.pop() ?? ''
-  const parsed = pieces.map((piece) => ({ piece, entry: parse(piece) }))
+  const lineOf = (piece: string): string => Buffer.from(piece, 'latin1').toString('utf8')
+  const parsed = pieces.map((piece) => ({ piece, entry: readWholeLine(lineOf(piece), form) }))
   const entries: Entry[] = []
   const torn: { piece: string; before: Entry | null }[] = []
   parsed.forEach(({ piece, entry }, index) => {
@@ -96,45 +90,4 @@ function split(text: string, parse: (line: string) => Entry | null): Pieces {
     else torn.push({ piece, before: parsed[index + 1]?.entry ?? null })
   })
   return { entries, torn, tail }
-}
-
-function jsonEntry(text: string): Entry | null {
-  let line: Line
-  try {
-    line = JSON.parse(text) as Line
-  } catch {
-    // SyntaxError: not a whole line.
-    return null
-  }
-  const detail = line.extras['detail'] as { torn_bytes?: number; late?: boolean } | null
-  return {
-    stage: line.stage,
-    verb: line.verb,
-    requestUlid: line.request_ulid,
-    sha256: line.extras['request_sha256'] as string | null,
-    tornBytes: detail?.torn_bytes ?? 0,
-    late: detail?.late ?? false,
-    text,
-  }
-}
-
-const WHOLE = /^\[\S+ (\S+) \S+ \S+\]\tAUDIT\tCommand\((.*)\)$/
-
-function textEntry(text: string): Entry | null {
-  const [, requestUlid, columns] = WHOLE.exec(text) ?? []
-  if (requestUlid === undefined || columns === undefined) return null
-  const column = (name: string): string | null =>
-    columns
-      .split(', ')
-      .find((part) => part.startsWith(`${name}=`))
-      ?.slice(name.length + 1) ?? null
-  return {
-    stage: column('stage') ?? '',
-    verb: column('verb') ?? '',
-    requestUlid,
-    sha256: column('request_sha256'),
-    tornBytes: Number(column('detail.torn_bytes') ?? 0),
-    late: column('detail.late') === 'true',
-    text,
-  }
 }

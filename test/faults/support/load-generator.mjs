@@ -1,6 +1,6 @@
-// Clients that take more than their share, a thousand and more of them, in one process that costs little itself. Run as
-// root: each kind connects under an account of its own. Takes one JSON command a line on stdin, answers each with one line
-// of JSON on stdout; after `leave`, what its clients were told, and how often.
+// Clients that take more than their share, over a thousand in one process. Run as root: each kind connects under its own
+// account. Takes one JSON command a line on stdin and answers each with one JSON line on stdout; after `leave`, the texts
+// that its clients got, with counts.
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { createInterface } from 'node:readline'

@@ -1,6 +1,6 @@
-// Clients at full load that remember what they did: each sends its next request the moment the last one was answered, and
-// no two requests of a run are alike, so that a line can be laid at the door of the one request it is about. What they
-// remember is theirs alone: nothing in it comes from the daemon but its answers.
+// Clients at full load that remember what they did: each sends its next request when the last one was answered, and no two
+// requests of a run are alike, so that a line belongs to one request. Nothing in their memory comes from the daemon but its
+// answers.
 import { encodeRequest, STATUS } from '../../../src/protocol/message.ts'
 import { schema } from '../../support/rig.ts'
 import { TestClient } from '../../support/test-client.ts'

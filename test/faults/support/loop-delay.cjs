@@ -1,6 +1,6 @@
-// Loaded into the daemon by NODE_OPTIONS=--require: how long its event loop kept others waiting, from the inside. SIGUSR2
-// writes what was seen since the last one to the file LOOP_DELAY_FILE (the time, and each wait in it, in milliseconds), and
-// begins anew. With LOOP_WORK_MS each turn takes that long by itself, like the turns of a process that has something to do.
+// Loaded into the daemon by NODE_OPTIONS=--require: measures the delays of its event loop from the inside. SIGUSR2 writes
+// the delays since the last one to the file LOOP_DELAY_FILE (the time, and each delay in it, in milliseconds), and starts
+// anew. With LOOP_WORK_MS each turn takes that long, like the turns of a busy process.
 const { renameSync, writeFileSync } = require('node:fs')
 
 const file = process.env.LOOP_DELAY_FILE

@@ -1,25 +1,16 @@
-// Lays the audit files beside what the clients remember, and names every difference: a line lost, doubled, split, out of
-// order, or about nothing anybody asked. It shares no code with the writer: the two formats are read here as
-// docs/observability.md describes them. Compressed files are read as well.
+// Compares the audit files with what the clients remember, and names every difference: a line lost, doubled, split, out of
+// order, or about a request that no client sent. Shares no code with the writer. Reads compressed files as well.
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
+import { type AuditLine, type Format, readLine } from '../../support/audit-line.ts'
 import { validateLine } from '../../support/record-schema.ts'
 import type { Asked } from './load.ts'
 
-/** A line, as far as it is compared. */
-export type Entry = {
-  readonly stage: string
-  readonly verb: string
-  readonly target: string
-  readonly result: string
-  readonly session: string
-  readonly request: string
-  readonly sha256: string | null
-  readonly errorCode: string | null
-}
+export type { Format }
 
-export type Format = 'text' | 'json'
+/** A line, as far as it is compared. */
+export type Entry = Omit<AuditLine, 'ts' | 'late' | 'tornBytes' | 'text'>
 
 /** The file at `file`, or its compressed form. */
 export function contentOf(file: string): string {
@@ -34,54 +25,8 @@ export function contentOf(file: string): string {
 export function entriesOf(content: string, format: Format): Entry[] {
   const lines = content.split('\n')
   if (lines.pop() !== '') throw new Error(`a ${format} file ends inside a line`)
-  return lines.map(format === 'json' ? jsonEntry : textEntry)
-}
-
-function jsonEntry(line: string): Entry {
-  validateLine(line)
-  const { stage, verb, target, result, session_ulid, request_ulid, extras } = JSON.parse(line)
-  return {
-    stage,
-    verb,
-    target,
-    result,
-    session: session_ulid,
-    request: request_ulid,
-    sha256: extras.request_sha256,
-    errorCode: extras.error_code,
-  }
-}
-
-const textLine = /^\[([0-9A-Z]{26}) ([0-9A-Z]{26}) [^\s[\]]+ [^\s[\]]+\]\tAUDIT\tCommand\((ts=[^\t]*)\)$/
-
-function textEntry(line: string): Entry {
-  const [, session, request, columns] = textLine.exec(line) ?? []
-  if (session === undefined || request === undefined || columns === undefined) {
-    throw new Error(`not a text line: ${line}`)
-  }
-  const pairs = columns.split(', ').map((column) => {
-    const cut = column.indexOf('=')
-    return [column.slice(0, cut), column.slice(cut + 1)] as const
-  })
-  const values = new Map(pairs)
-  const value = (key: string): string => {
-    const found = values.get(key)
-    if (found === undefined) throw new Error(`text line without ${key}: ${line}`)
-    return found
-  }
-  if (values.size !== pairs.length) throw new Error(`text line with a column twice: ${line}`)
-  // The last column: a line cut short cannot have it.
-  if (pairs.at(-1)?.[0] !== 'auditd_version') throw new Error(`text line without its end: ${line}`)
-  return {
-    stage: value('stage'),
-    verb: value('verb'),
-    target: value('target'),
-    result: value('result'),
-    session,
-    request,
-    sha256: values.get('request_sha256') ?? null,
-    errorCode: values.get('error_code') ?? null,
-  }
+  if (format === 'json') for (const line of lines) validateLine(line)
+  return lines.map((line) => readLine(line, format))
 }
 
 /**

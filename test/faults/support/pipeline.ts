@@ -1,5 +1,5 @@
-// A client that writes many frames without waiting, in pieces of any size, and holds the answers against the frames: one
-// final each, in order. Do not assume that it knows which frames are good: the caller says what each must be answered with.
+// A client that writes many frames without waiting, in pieces of any size, and matches answers to frames: one final each, in
+// order. It does not know which frames are valid: the caller says how each must be answered.
 import { connect, type Socket } from 'node:net'
 import type { Chance } from './forgery.ts'
 import { type Answer, answerOf, FrameSplitter } from './frame-splitter.ts'

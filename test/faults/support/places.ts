@@ -1,5 +1,5 @@
-// Where the sweeps strike: the system calls the daemon makes in the script, grouped so that strace can count them. Calls on
-// files are counted per file, since several threads make them; what only the main thread does is counted as it comes.
+// Where the sweeps strike: the daemon's system calls in the script, grouped so that strace can count them. Calls on files
+// are counted per file, since several threads make them; calls of the main thread only are counted as they come.
 import path from 'node:path'
 import type { Rig } from '../../support/rig.ts'
 import type { Place, Setting } from './plan.ts'

@@ -1,4 +1,4 @@
-// The words of a sweep: where it strikes, in which phase of a daemon's life, and what came of it.
+// The types of a sweep: where it strikes, in which phase of a daemon's life, and with which outcome.
 import type { Rig } from '../../support/rig.ts'
 import type { Complaint } from './checker.ts'
 import type { Fault, Traced } from './strace.ts'

@@ -1,5 +1,5 @@
-// For files that hold answers to half a second: what else the machine computes at that moment must not decide about them.
-// Niceness would not do: where the kernel groups processes by session it only counts within the group.
+// For tests that hold answers to half a second: other load on the machine must not decide their outcome. Niceness is not
+// enough: where the kernel groups processes by session, it counts only within the group.
 import { spawnSync } from 'node:child_process'
 
 /** This process, and what it starts from here on, goes before others, where the system allows it. */

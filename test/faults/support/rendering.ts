@@ -1,5 +1,5 @@
-// From bytes to lines without processes, through the daemon's own functions: a frame is decoded, named, put into a record
-// with whoever asked and whatever Sōzu said, and rendered twice. What comes out is bytes, as a file would hold them.
+// Renders frames to lines without processes, with the daemon's own functions: decodes a frame, names it, puts it into a
+// record with a client and an answer of Sōzu's, and renders it twice. The result is bytes, as a file would hold them.
 
 import {
   admittedRecord,

@@ -1,5 +1,5 @@
-// Valid requests of every kind as trees, made by fast-check from the message tables: every field of every kind, absent and
-// present, with the values at which decoders go wrong. What comes out is canonical: fields by tag, maps by key.
+// Valid requests of every kind as trees, made by fast-check from the message tables: every field, absent and present, with
+// values at which decoders fail. The trees are canonical: fields by tag, maps by key.
 import fc from 'fast-check'
 import { type TableField, type TableMessage, wireTypeOf } from './wire-table.ts'
 import { type Node, node } from './wire-tree.ts'

@@ -1,7 +1,7 @@
-// The twenty requests that the sweeps replay under every fault: changes, reads, secrets, what is refused, what is no
-// request, a subscription, a reload, a rotation, a client and a Sōzu that leave early, a stop in mid-request. One thing
-// after the other, so that the same system calls come in the same order every time. Whatever fails, the script goes on
-// as a stubborn client would: it connects again, and asks again once the daemon says that its files are back.
+// The twenty requests that the sweeps replay under every fault: changes, reads, secrets, refused requests, invalid frames, a
+// subscription, a reload, a rotation, a client and a Sōzu that leave early, a stop in mid-request. Requests run one after
+// the other, so that the same system calls come in the same order. When one fails, the client connects again, and asks again
+// once the daemon says that its files are back.
 import { createHash } from 'node:crypto'
 import { existsSync, renameSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'

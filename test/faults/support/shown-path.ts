@@ -1,5 +1,5 @@
-// The fields of requests that an audit line shows, written out from the tables of docs/observability.md: whatever a client
-// puts anywhere else (keys, certificates, hashes, answers, headers, tags) must not be found in any line.
+// The fields of requests that an audit line shows, written out from the tables of docs/observability.md. Values of any other
+// field (keys, certificates, hashes, answers, headers, tags) must not be in any line.
 
 const everywhere = {
   cluster_id: [

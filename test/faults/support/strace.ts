@@ -1,7 +1,7 @@
-// strace(1) as the hand that lets one system call fail. Two traps shape this file: strace counts `when=N` per thread, so a
-// pool of several threads has several N-th calls (the sweeps run the daemon with a pool of one); and what the runtime
-// needs to wake its own threads (eventfd, signal pipe) is written with write(2) as well, so that writes are counted per
-// file, by path, or on the main thread alone. Whether a fault was injected, and into what, is read from strace's output.
+// Uses strace(1) to fail one system call. Two facts shape this file: strace counts `when=N` per thread, so a pool of several
+// threads has several N-th calls (the sweeps run the daemon with a pool of one); and the runtime wakes its own threads
+// (eventfd, signal pipe) with write(2) as well, so that writes are counted per file, by path, or on the main thread alone.
+// strace's output says whether a fault was injected, and into which call.
 
 export type Fault =
   /** The call is not carried out and fails with this errno. */

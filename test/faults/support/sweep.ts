@@ -1,6 +1,6 @@
-// All points of a sweep, on several harnesses at once. What there is to strike is counted in lives without a fault; every
-// occurrence counted is then struck by a fault of its own, and a point only counts as covered when strace says that it
-// injected something. A point that was not reached is tried once more: now and then threads or caches save a call.
+// Strikes all points of a sweep, on several harnesses at once. Lives without a fault count the calls; then each counted call
+// gets a fault of its own, and a point counts as covered only when strace says that it injected the fault. A point that was
+// not reached is tried once more, since threads or caches sometimes save a call.
 import { availableParallelism } from 'node:os'
 import type { Harness } from './harness.ts'
 import {

@@ -1,6 +1,6 @@
-// One run of the built daemon for the sweeps over system calls: possibly under strace, its operational log in a file of its
-// own (so that a failing log can be swept like any other file). Nothing here throws because the daemon is gone: whoever
-// sweeps asks what became of it. Every wait has a bound and says whether what it waited for came.
+// One run of the built daemon for the sweeps over system calls: possibly under strace, its operational log in its own file
+// (so that a failing log can be swept too). Nothing here throws because the daemon has ended: the sweep asks for its exit.
+// Every wait has a bound and returns whether its condition came true.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -1,6 +1,6 @@
-// What the daemon did with the descriptors of one file, read from strace's output: a descriptor on which a sync or a write
-// failed must never be synced or written again, since the kernel may call the next sync a success although the bytes are
-// gone. Descriptor numbers are reused: only a close ends one's use.
+// What the daemon did with the descriptors of one file, from strace's output: a descriptor on which a sync or a write failed
+// must never be synced or written again, since the kernel may report the next sync as a success although the bytes are lost.
+// Descriptor numbers are reused: only a close ends the use of one.
 import { existsSync, readFileSync } from 'node:fs'
 
 type Call = {

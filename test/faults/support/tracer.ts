@@ -1,4 +1,4 @@
-// strace as a process: attached to a daemon that serves, let go of it again, read when it is done.
+// strace as a process: attaches to a running daemon, detaches, and reads the output.
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { errnoOf } from '../../../src/errors.ts'

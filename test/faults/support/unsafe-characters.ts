@@ -1,5 +1,5 @@
 // The characters that no line may hold, written out from the Unicode tables (general categories Cc, Cf, Zl, Zp, Cs, every Zs
-// but U+0020, and Default_Ignorable_Code_Point) and not taken from the daemon's expressions.
+// but U+0020, and Default_Ignorable_Code_Point), independent of the daemon's expressions.
 
 type Range = readonly [first: number, last: number]
 

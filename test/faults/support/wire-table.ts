@@ -1,5 +1,5 @@
-// The message tables (schema/*.json) as the fault tests read them: on their own, without the daemon's compiler, so that a
-// mistake there is not made twice. A map entry is a message of two fields, which is what it is on the wire.
+// Reads the message tables (schema/*.json) without the daemon's compiler, so that a mistake there is not made twice. A map
+// entry is a message of two fields, as on the wire.
 import { readFileSync } from 'node:fs'
 
 type FieldEntry = {

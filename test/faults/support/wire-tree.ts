@@ -1,5 +1,5 @@
-// A protobuf payload as a tree of what stands on the wire, nothing checked: keys, numbers, bytes and messages, with their
-// spare bytes. Read and written back, a payload is the same to the byte; tests take trees apart to forge requests.
+// A protobuf payload as a tree of its bytes on the wire, unchecked: keys, numbers, bytes and messages, with spare bytes. A
+// payload that is read and written back is the same to the byte; tests change trees to forge requests.
 import { BYTES, FIXED32, FIXED64, type TableMessage, VARINT } from './wire-table.ts'
 
 export type Node = {
