@@ -19,7 +19,7 @@ lib=$dest/usr/lib/sozu-auditd
 install -d -m 0755 "$lib" "$dest/usr/bin" "$dest/etc/sozu-auditd" "$dest/usr/share/doc/sozu-auditd"
 rm -rf "$lib/dist" "$lib/schema" "$lib/node_modules"
 cp -r dist schema package.json package-lock.json .npmrc "$lib/"
-# What the daemon runs on, without the development tools.
+# Runtime dependencies only.
 (cd "$lib" && npm ci --omit=dev --silent)
 ln -sfn ../lib/sozu-auditd/dist/main.js "$dest/usr/bin/sozu-auditd"
 
