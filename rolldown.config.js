@@ -4,6 +4,7 @@
 // bundler sees, and does without when it finds none.
 import path from 'node:path'
 import { defineConfig } from 'rolldown'
+import license from 'rollup-plugin-license'
 
 /** What is started, or imported when it is needed, by its name. */
 const daemonPrograms = [
@@ -20,8 +21,32 @@ const standinPrograms = ['standin/main', 'standin/demo', 'standin/demo-client']
 
 const root = import.meta.dirname
 
+/** Notices of the packages that are built in; the build fails when one of them has no licence that is listed here. */
+const notices = license({
+  thirdParty: {
+    includeSelf: false,
+    allow: {
+      test: '(MIT OR ISC OR BSD-2-Clause OR BSD-3-Clause OR Apache-2.0 OR BlueOak-1.0.0)',
+      failOnUnlicensed: true,
+      failOnViolation: true,
+    },
+    output: { file: path.join(root, 'dist.new/THIRD_PARTY_NOTICES'), template: noticesOf },
+  },
+})
+
+/** Each package with the text of its licence. */
+function noticesOf(packages) {
+  const sorted = packages.toSorted((a, b) => a.name.localeCompare(b.name))
+  const without = sorted.filter(({ licenseText }) => !licenseText?.trim())
+  if (without.length > 0) throw new Error(`no licence text: ${without.map(({ name }) => name).join(', ')}`)
+  const texts = sorted.map(({ name, version, license: kind, licenseText }) =>
+    [`${name} ${version} (${kind})`, '', licenseText.trim(), ''].join('\n'),
+  )
+  return ['Libraries that are built into the programs of this directory.', '', ...texts].join('\n')
+}
+
 /** @param source folder of the programs' names, with a slash at its end, '' for the root */
-function build(programs, source, directory) {
+function build(programs, source, directory, plugins = []) {
   /** The module that a module becomes, or a part of; null for a program, which is one anyway. */
   function moduleOf(id) {
     const file = path.relative(root, id)
@@ -32,6 +57,7 @@ function build(programs, source, directory) {
   return {
     input: Object.fromEntries(programs.map((name) => [name, `${source}${name}.ts`])),
     platform: 'node',
+    plugins,
     external: ['koffi', 'posix', /^protobufjs/],
     transform: { target: 'node20.19' },
     preserveEntrySignatures: 'allow-extension',
@@ -49,6 +75,6 @@ function build(programs, source, directory) {
 }
 
 export default defineConfig([
-  build(daemonPrograms, 'src/', 'dist.new'),
+  build(daemonPrograms, 'src/', 'dist.new', [notices]),
   build(standinPrograms, '', 'dist-standin.new'),
 ])

@@ -31,7 +31,7 @@ const run = promisify(execFile)
 const ours = (file: string): string => fileURLToPath(packageFile(file))
 const address = (port: number) => ({ ip: { v4: 0x7f00_0001 }, port })
 /** Accounts that exist on every Debian: when we are root, clients become them. */
-const otherAccounts = { operator: 1, deployer: 33, stranger: 65_534 } as const
+const otherAccounts = { operator: 1, deployer: 33, outsider: 65_534 } as const
 
 /** Plays the demo; resolves with the exit status. */
 export async function demo({ keep, colour }: DemoOptions): Promise<number> {
@@ -42,8 +42,8 @@ export async function demo({ keep, colour }: DemoOptions): Promise<number> {
   const stage = new Stage(colour)
   try {
     await stage.start()
-    for (const step of playbook(schema, stage, keep)) await stage.play(step)
-    stage.tellHowToRead()
+    for (const step of scenarioOf(schema, stage, keep)) await stage.run(step)
+    stage.explainReading()
     if (keep) await stage.keep()
     return 0
   } finally {
@@ -52,7 +52,7 @@ export async function demo({ keep, colour }: DemoOptions): Promise<number> {
 }
 
 /** The day, step by step. */
-function playbook(schema: Schema, stage: Stage, keep: boolean): Step[] {
+function scenarioOf(schema: Schema, stage: Stage, keep: boolean): Step[] {
   const ask = (kind: string, value: unknown = {}): Buffer => encodeRequest(schema, kind, value)
   const frontend = {
     cluster_id: 'shop',
@@ -103,7 +103,7 @@ function playbook(schema: Schema, stage: Stage, keep: boolean): Step[] {
       title: 'Somebody who is not on command_allowed_uids tries to stop Sōzu: it never hears of it',
       who: 2,
       frames: [ask('hard_stop')],
-      before: () => stage.banStrangers(),
+      before: () => stage.banOutsiders(),
     },
     {
       title: 'Somebody tries to forge an audit line inside a cluster id',
@@ -166,7 +166,7 @@ class Stage {
   }
 
   /** Tells what is about to happen, lets it happen in a process of its own, shows what the client was told. */
-  async play({ title, who, frames, before }: Step): Promise<void> {
+  async run({ title, who, frames, before }: Step): Promise<void> {
     this.#say(`\n${title}`)
     await before?.()
     const uid = this.#root ? (Object.values(otherAccounts)[who] ?? null) : null
@@ -189,8 +189,8 @@ class Stage {
     await answered
   }
 
-  /** As root, strangers are another account; otherwise the list is changed so that we are strangers ourselves. */
-  async banStrangers(): Promise<void> {
+  /** As root, outsiders are another account; otherwise the list is changed so that we are outsiders ourselves. */
+  async banOutsiders(): Promise<void> {
     await this.#reload(this.#root ? [0, otherAccounts.operator, otherAccounts.deployer] : [])
   }
 
@@ -198,7 +198,7 @@ class Stage {
     await this.#reload(null)
   }
 
-  tellHowToRead(): void {
+  explainReading(): void {
     this.#say(`\nThe audit files, made for grep and for a SIEM:
   ${this.#log}/audit.log      text, one line per event
   ${this.#log}/audit.jsonl    JSON, one object per line

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { decodeContent, type Response } from '../src/protocol/message.ts'
 import { compileSchema } from '../src/protocol/schema.ts'
-import { CommandClient } from './client.ts'
+import { CommandClient } from '../test/support/command-client.ts'
 import { parseAddress } from './rust-text.ts'
 import { type Standin, startStandin } from './standin.ts'
 

@@ -10,7 +10,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { encodeFrame } from '../src/protocol/frame.ts'
 import { encodeRequest, encodeResponse, type Response, STATUS } from '../src/protocol/message.ts'
 import { compileSchema } from '../src/protocol/schema.ts'
-import { CommandClient } from './client.ts'
+import { CommandClient } from '../test/support/command-client.ts'
 import { type Standin, type StandinOptions, startStandin } from './standin.ts'
 
 const table = JSON.parse(readFileSync(new URL('../schema/sozu-2.1.0.json', import.meta.url), 'utf8'))

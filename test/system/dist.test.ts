@@ -27,4 +27,22 @@ describe('the built program', () => {
     const others = modules.filter((file) => file !== 'libraries.js' && !names.has(file))
     expect(others).toEqual([])
   })
+
+  it('the built program comes with the licence of each library that is built in', () => {
+    const notices = readFileSync(path.join(dist, 'THIRD_PARTY_NOTICES'), 'utf8')
+    const entries = new Map(
+      [...notices.matchAll(/^(\S+) \d\S* \(\S+\)\n\n([\s\S]*?)(?=^\S+ \d\S* \(\S+\)\n\n|(?![\s\S]))/gm)].map(
+        ([, name = '', text = '']) => [name, text] as const,
+      ),
+    )
+    const lock = JSON.parse(readFileSync(path.join(dist, '../package-lock.json'), 'utf8'))
+    const installed = ['koffi', 'posix', 'protobufjs']
+    const direct = Object.keys(lock.packages[''].dependencies).filter((name) => !installed.includes(name))
+    expect([...entries.keys()]).toEqual(expect.arrayContaining(direct))
+    for (const [name, text] of entries) {
+      expect(lock.packages[`node_modules/${name}`], name).toMatchObject({ version: expect.any(String) })
+      expect(lock.packages[`node_modules/${name}`].dev, name).toBeUndefined()
+      expect(text, name).toMatch(/copyright|license|licence/i)
+    }
+  })
 })

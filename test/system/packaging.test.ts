@@ -352,3 +352,35 @@ describe("the drop-in of Sōzu's unit", () => {
     expect(settings(dropIn, 'ExecStartPre')).toEqual([])
   })
 })
+
+describe('scripts/install.sh', () => {
+  it('installs the daemon, its licences and documents, and neither the stand-in nor the demo', () => {
+    const root = join(directory, 'installed')
+    const programs = join(directory, 'programs')
+    mkdirSync(programs)
+    // The libraries come from the registry, which is not what is tested.
+    writeFileSync(join(programs, 'npm'), '#!/bin/sh\n', { mode: 0o755 })
+    const { status, stderr } = spawnSync(join(project, 'scripts/install.sh'), {
+      encoding: 'utf8',
+      env: { ...environment, DESTDIR: root, PATH: `${programs}:${environment.PATH}` },
+    })
+    expect([status, stderr]).toEqual([0, ''])
+    const library = readdirSync(join(root, 'usr/lib/sozu-auditd'))
+    expect(library.sort()).toEqual(['.npmrc', 'dist', 'package-lock.json', 'package.json', 'schema'])
+    const files = readdirSync(root, { recursive: true, encoding: 'utf8' })
+    expect(files).toEqual(
+      expect.arrayContaining([
+        'usr/lib/sozu-auditd/dist/main.js',
+        'usr/lib/sozu-auditd/dist/THIRD_PARTY_NOTICES',
+        'usr/share/doc/sozu-auditd/LICENSE',
+        'usr/share/doc/sozu-auditd/README.md',
+        'usr/share/doc/sozu-auditd/docs/install.md',
+        'etc/sozu-auditd/sozu-auditd.toml',
+      ]),
+    )
+    // The command that says where the demo is, alone.
+    expect(files.filter((file) => /standin|demo|\.test\./.test(file))).toEqual([
+      'usr/lib/sozu-auditd/dist/cli/daemon/demo.js',
+    ])
+  })
+})

@@ -3,9 +3,9 @@
 // not keep to one request at a time: breaking that rule on purpose is what it is for.
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
-import { FrameDecoder } from '../src/protocol/frame.ts'
-import { decodeResponse, encodeRequest, type Response, STATUS } from '../src/protocol/message.ts'
-import type { Schema } from '../src/protocol/schema.ts'
+import { FrameDecoder } from '../../src/protocol/frame.ts'
+import { decodeResponse, encodeRequest, type Response, STATUS } from '../../src/protocol/message.ts'
+import type { Schema } from '../../src/protocol/schema.ts'
 
 const MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 
