@@ -39,7 +39,8 @@ export class Client {
   /** Bytes of its waiting answers that the quota counts. */
   #outputBytes = 0
   #sentBytes = 0
-  #takenBytes = 0
+  /** -1 until it is read first: a client must not seem to have stalled since the daemon started. */
+  #takenBytes = -1
   #takenAtMs = 0
   #cutFor: string | null = null
   #frameSinceMs = 0
