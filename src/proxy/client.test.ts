@@ -83,7 +83,35 @@ describe('a client', () => {
     await expect(next).rejects.toMatchObject({ code: 'malformed_request', message: 'too slow' })
   })
 
-  it('has 30 seconds from one frame to the end of the next, then its frame is an error', async () => {
+  it('that was idle has its time for a frame from the first byte of it', async () => {
+    const { client, other } = await pair()
+    const next = client.next()
+    const idleSinceMs = performance.now()
+    await until(() => performance.now() - idleSinceMs > 20)
+    const writtenMs = performance.now()
+    other.write(halfFrame(10))
+    await until(() => client.unfinished.bytes === 10)
+    const nowMs = performance.now()
+    expect(client.unfinishedMs(nowMs)).toBeLessThanOrEqual(nowMs - writtenMs)
+    client.close()
+    expect(await next).toBeNull()
+  })
+
+  it('that sent the beginning of a frame with the one before has its time from when it is read on', async () => {
+    const { client, other } = await pair()
+    other.write(Buffer.concat([encodeFrame(Buffer.from('a')), halfFrame(10)]))
+    await client.next()
+    const servedSinceMs = performance.now()
+    await until(() => performance.now() - servedSinceMs > 20)
+    const readOnMs = performance.now()
+    const next = client.next()
+    const nowMs = performance.now()
+    expect(client.unfinishedMs(nowMs)).toBeLessThanOrEqual(nowMs - readOnMs)
+    client.close()
+    expect(await next).toBeNull()
+  })
+
+  it('has 30 seconds for a frame, then that is an error', async () => {
     const { client, other } = await pair()
     other.write(halfFrame(10))
     const startedMs = performance.now()
