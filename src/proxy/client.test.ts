@@ -10,7 +10,7 @@ import { Client } from './client.ts'
 
 const MAX_FRAME_BYTES = 1_000_000
 
-async function pair(budget = new Quota(1 << 30), uid = 1000): Promise<{ client: Client; other: Socket }> {
+async function pair(quota = new Quota(1 << 30), uid = 1000): Promise<{ client: Client; other: Socket }> {
   const directory = mkdtempSync(path.join(tmpdir(), 'auditd-client-'))
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true })
   const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve))
@@ -23,7 +23,7 @@ async function pair(budget = new Quota(1 << 30), uid = 1000): Promise<{ client: 
     server.close()
     rmSync(directory, { recursive: true, force: true })
   })
-  return { client: new Client(socket, uid, MAX_FRAME_BYTES, budget), other }
+  return { client: new Client(socket, uid, MAX_FRAME_BYTES, quota), other }
 }
 
 async function until(ask: () => boolean): Promise<void> {
@@ -83,6 +83,78 @@ describe('a client', () => {
     await expect(next).rejects.toMatchObject({ code: 'malformed_request', message: 'too slow' })
   })
 
+  it('that was idle has its time for a frame from the first byte of it', async () => {
+    const { client, other } = await pair()
+    const next = client.next()
+    const idleSinceMs = performance.now()
+    await until(() => performance.now() - idleSinceMs > 20)
+    const writtenMs = performance.now()
+    other.write(halfFrame(10))
+    await until(() => client.unfinished.bytes === 10)
+    const nowMs = performance.now()
+    expect(client.unfinishedMs(nowMs)).toBeLessThanOrEqual(nowMs - writtenMs)
+    client.close()
+    expect(await next).toBeNull()
+  })
+
+  it('that sent the beginning of a frame with the one before has its time from when it is read on', async () => {
+    const { client, other } = await pair()
+    other.write(Buffer.concat([encodeFrame(Buffer.from('a')), halfFrame(10)]))
+    await client.next()
+    const servedSinceMs = performance.now()
+    await until(() => performance.now() - servedSinceMs > 20)
+    const readOnMs = performance.now()
+    const next = client.next()
+    const nowMs = performance.now()
+    expect(client.unfinishedMs(nowMs)).toBeLessThanOrEqual(nowMs - readOnMs)
+    client.close()
+    expect(await next).toBeNull()
+  })
+
+  it('has 30 seconds for a frame, then that is an error', async () => {
+    const { client, other } = await pair()
+    other.write(halfFrame(10))
+    const startedMs = performance.now()
+    const next = client.next()
+    await until(() => client.unfinished.bytes === 10)
+    client.tick(startedMs + 29_999)
+    let failed = false
+    const failure = next.catch((error: unknown) => {
+      failed = true
+      return error
+    })
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(failed).toBe(false)
+    client.tick(performance.now() + 30_001)
+    expect(await failure).toMatchObject({
+      code: 'malformed_request',
+      frameBytes: MAX_FRAME_BYTES,
+      message: 'the frame was not finished within 30 seconds',
+    })
+  })
+
+  it('that leaves inside a frame is told apart from one that leaves between two', async () => {
+    const { client, other } = await pair()
+    other.end(halfFrame(10))
+    expect(await client.next()).toBeNull()
+    expect(client.unfinishedFrame).toEqual({
+      frameBytes: MAX_FRAME_BYTES,
+      why: `the connection ended inside a frame: 10 of ${MAX_FRAME_BYTES} bytes came`,
+    })
+    const second = await pair()
+    second.other.end(halfFrame(3))
+    expect(await second.client.next()).toBeNull()
+    expect(second.client.unfinishedFrame).toEqual({
+      frameBytes: null,
+      why: 'the connection ended inside a frame: 3 of the 8-byte prefix came',
+    })
+    const third = await pair()
+    third.other.end(encodeFrame(Buffer.from('a')))
+    await third.client.next()
+    expect(await third.client.next()).toBeNull()
+    expect(third.client.unfinishedFrame).toBeNull()
+  })
+
   it('that waits for its next frame is told of the end when it is closed', async () => {
     const { client } = await pair()
     const next = client.next()
@@ -107,8 +179,8 @@ describe('a client that does not take its answers', () => {
   })
 
   it('is cut when its answers take more than the share of its account, and nobody else is', async () => {
-    const budget = new Quota(1_800_000)
-    const [first, second] = [await pair(budget, 1000), await pair(budget, 1001)]
+    const quota = new Quota(1_800_000)
+    const [first, second] = [await pair(quota, 1000), await pair(quota, 1001)]
     for (const { client, other } of [first, second]) {
       other.pause()
       client.send(Buffer.alloc(800_000))
@@ -117,17 +189,30 @@ describe('a client that does not take its answers', () => {
     expect(first.client.cutFor).toContain('and too many of others did')
     expect(second.client.gone).toBe(false)
     await first.client.closed
-    expect(budget.update(1000, 0, 900_000)).toBe(true)
+    expect(quota.update(1000, 0, 900_000)).toBe(true)
   })
 
   it('holds nothing against its account once it has taken them', async () => {
-    const budget = new Quota(1_800_000)
-    const { client, other } = await pair(budget)
+    const quota = new Quota(1_800_000)
+    const { client, other } = await pair(quota)
     client.send(Buffer.alloc(800_000))
-    expect(budget.update(1000, 0, 800_000)).toBe(false)
+    expect(quota.update(1000, 0, 800_000)).toBe(false)
     other.resume()
     await until(() => client.socket.writableLength === 0)
-    expect(budget.update(1000, 0, 900_000)).toBe(true)
+    expect(quota.update(1000, 0, 900_000)).toBe(true)
+  })
+
+  it('is cut when it took nothing of them for 30 seconds', async () => {
+    const { client, other } = await pair()
+    other.pause()
+    client.send(Buffer.alloc(500_000))
+    client.send(Buffer.alloc(500_000))
+    client.tick(1_000_000)
+    client.tick(1_030_000)
+    expect(client.cutFor).toBeNull()
+    client.tick(1_030_001)
+    expect(client.cutFor).toBe('took nothing of its answers for 30 seconds')
+    await client.closed
   })
 
   it('is known by how long it has taken nothing', async () => {
@@ -155,11 +240,11 @@ describe('a client that does not take its answers', () => {
   })
 })
 
-describe('the input budget', () => {
+describe('the quota of bytes', () => {
   it('refuses an account that asks for more than half, serves the others, and gets back what was held', async () => {
-    const budget = new Quota(1_400_000)
+    const quota = new Quota(1_400_000)
     const start = async (uid: number): Promise<{ client: Client; next: Promise<Buffer | null> }> => {
-      const { client, other } = await pair(budget, uid)
+      const { client, other } = await pair(quota, uid)
       other.write(halfFrame(500_000))
       return { client, next: client.next() }
     }
@@ -179,8 +264,8 @@ describe('the input budget', () => {
   })
 
   it('counts a request for as long as it is in flight', async () => {
-    const budget = new Quota(1_400_000)
-    const [first, second] = [await pair(budget), await pair(budget)]
+    const quota = new Quota(1_400_000)
+    const [first, second] = [await pair(quota), await pair(quota)]
     const whole = encodeFrame(Buffer.alloc(499_992))
     first.other.write(whole)
     expect(await first.client.next()).toHaveLength(500_000)
@@ -188,7 +273,7 @@ describe('the input budget', () => {
     await expect(second.client.next()).rejects.toMatchObject({ code: 'request_too_large' })
     second.client.close()
     const end = first.client.next()
-    const third = await pair(budget)
+    const third = await pair(quota)
     third.other.write(whole)
     expect(await third.client.next()).toHaveLength(500_000)
     first.client.close()

@@ -39,9 +39,10 @@ export class Client {
   /** Bytes of its waiting answers that the quota counts. */
   #outputBytes = 0
   #sentBytes = 0
-  #takenBytes = 0
+  #takenBytes = -1 // never equal at the first look: a client has not stalled since the daemon started
   #takenAtMs = 0
   #cutFor: string | null = null
+  /** When the frame in progress began, or was read on after the one before. */
   #frameSinceMs = 0
   #waiting: Waiting | null = null
   #endedIn: Unfinished | null = null
@@ -68,6 +69,7 @@ export class Client {
     this.#bytes = bytes
     socket.pause()
     socket.on('data', (chunk: Buffer) => {
+      if (this.#decoder.bufferedBytes === 0) this.#frameSinceMs = performance.now()
       this.#decoder.push(chunk)
       if (this.#waiting !== null) this.#advance()
       else {
@@ -165,9 +167,9 @@ export class Client {
   get unfinishedFrame(): { readonly frameBytes: number | null; readonly why: string } | null {
     const { bytes, expected } = this.unfinished
     if (bytes === 0) return null
-    const whole = expected === 0 ? `the ${PREFIX_BYTES}-byte prefix` : `${expected} bytes`
-    const why = `the connection ended inside a frame: ${bytes} of ${whole} came`
-    return { frameBytes: expected === 0 ? null : expected, why }
+    const [frameBytes, whole] =
+      expected === 0 ? [null, `the ${PREFIX_BYTES}-byte prefix`] : [expected, `${expected} bytes`]
+    return { frameBytes, why: `the connection ended inside a frame: ${bytes} of ${whole} came` }
   }
 
   /**
@@ -175,7 +177,7 @@ export class Client {
    * @throws ProtocolError when framing is lost or the quota is exceeded; this client is not read any further
    */
   next(): Promise<Buffer | null> {
-    this.#frameSinceMs = performance.now()
+    if (this.#decoder.bufferedBytes > 0) this.#frameSinceMs = performance.now()
     this.#lentBytes = 0
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject }
@@ -207,9 +209,8 @@ export class Client {
     this.#sentBytes += frame.length
     this.socket.write(frame)
     if (!this.#countOutput()) {
-      this.cut(
-        `did not take its answers: ${this.socket.writableLength} bytes waited, and too many of others did`,
-      )
+      const waited = `${this.socket.writableLength} bytes waited, and too many of others did`
+      this.cut(`did not take its answers: ${waited}`)
     }
   }
 
