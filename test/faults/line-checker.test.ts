@@ -109,7 +109,7 @@ describe('the line checker', () => {
   it('the line checker refuses every unsafe character that an unsanitised rendering would show', () => {
     const kept = new KeptValue((value) => linesOf(schema, frameOf('remove_cluster', value)))
     const unsanitised = (value: string): Lines => {
-      // What a line would be if the value had gone in as it came.
+      // The line with the value unsanitised.
       const harmless = linesOf(schema, frameOf('remove_cluster', 'probe'))
       const put = (line: Buffer, written: string): Buffer =>
         Buffer.from(
