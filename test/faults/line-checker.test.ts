@@ -1,4 +1,4 @@
-// The line checker refuses lines broken in one way each, renderings that disagree and unsanitised text, and accepts good lines.
+// The line checker refuses lines broken in one way each, disagreeing renderings and unsanitised text, and accepts good ones.
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { LineError } from '../support/audit-line.ts'

@@ -1,5 +1,5 @@
 // More clients than the daemon has room for: it rejects the excess with a reason and a line, and others are served as before.
-// Memory and descriptors stay below their bounds. Each measurement also runs where the bound cannot hold, and must then show it.
+// Memory and descriptors stay below their bounds. Each measurement also runs where the bound cannot hold.
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'

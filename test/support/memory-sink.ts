@@ -32,9 +32,9 @@ export class MemorySink implements Sink {
   readonly breaches: string[] = []
   /** How many lines a sync has confirmed. */
   synced = 0
-  /** A sync has failed that nobody was told of. */
+  /** A sync has failed and was not reported. */
   doubtful = false
-  /** The disk is full, but for what is kept back. */
+  /** The disk is full, except for the reserve. */
   full = false
   trouble: Partial<Record<Operation, Trouble>> = {}
   #busy: string | null = null
