@@ -14,12 +14,12 @@ import { TestClient } from '../support/test-client.ts'
 import { compileC } from './support/c-program.ts'
 
 const HANG_MS = 30_000
-/** What 99 of 100 who come at any time have to wait at most. */
+/** 99 % of clients that come at a random time wait at most this long. */
 const LIMIT_MS = 20
 /** Connections of accounts never seen before that are always under way. */
 const NEWCOMERS = 4
 const preload = fileURLToPath(new URL('support/loop-delay.cjs', import.meta.url))
-/** A module that the C library ships, that nobody uses, and that ours stands in for. */
+/** An unused module of the C library that ours replaces. */
 const MODULE = 'hesiod'
 /** Debian's account `daemon`. */
 const KNOWN_UID = 1
@@ -45,9 +45,9 @@ describe('an account database that hangs', () => {
       })
       await Promise.all(newcomers)
     })
-    // A known account, too: what cannot be asked is not guessed.
+    // A known account, too: the daemon does not guess a name.
     await place.requestAs(KNOWN_UID, 'hung-known')
-    // Those who were known already stay known.
+    // Names that were known before stay known.
     await old.request('add_cluster', { cluster_id: 'old' })
     expect(place.asked - askedBefore).toBeGreaterThan(1)
     place.heal()
@@ -67,7 +67,7 @@ describe('an account database that hangs', () => {
       expect(place.line(target).actor).toMatchObject({ uid: 0, user: 'root' })
     }
     console.log('account database:', { ...during, slowest: Math.max(...answerMs), healedMs })
-    // Where the machine has no time to give, a process that asks nobody for anything shows it.
+    // On a busy machine an idle process shows the same delay.
     expect(Math.max(...answerMs)).toBeLessThan(500 + during.bystander.max)
     const limitMs = Math.max(LIMIT_MS, 3 * during.bystander.p99)
     expect(during.outside.p99).toBeLessThan(limitMs)
@@ -101,7 +101,7 @@ describe('the measurement', () => {
   })
 })
 
-/** What anybody who comes at a random moment has to wait, in milliseconds. */
+/** Wait of a client that comes at a random moment, in milliseconds. */
 type Delay = { readonly p99: number; readonly max: number }
 
 /** A daemon in a mount namespace whose account database has a gate. */
@@ -128,7 +128,7 @@ class Place {
     writeFileSync(configuration, `passwd: ${MODULE} files\ngroup: files\n`, { mode: 0o644 })
     const script = `mount --bind ${library} ${modulePath()} && mount --bind ${configuration} /etc/nsswitch.conf && exec "$0" "$@"`
     if (hanging) writeFileSync(gate, '')
-    // In memory: a disk that others keep busy is not what is measured either.
+    // In memory, so that a busy disk is not measured.
     const temporary = process.env['TMPDIR']
     process.env['TMPDIR'] = '/dev/shm'
     const starting = Rig.start({
@@ -158,7 +158,7 @@ class Place {
   /** One request of a new connection of `uid`. */
   async requestAs(uid: number, cluster: string): Promise<{ readonly status: number }> {
     process.seteuid?.(uid)
-    // The kernel takes down who connects in connect(2), which Node calls before this returns.
+    // The kernel records the caller of connect(2), which Node calls before this returns.
     const connecting = TestClient.connect(this.rig.listenPath, schema, {})
     process.seteuid?.(0)
     const client = await connecting
@@ -223,7 +223,7 @@ class Place {
   }
 }
 
-/** Before all others on this machine, whose doings are not what is measured; what is started from here on inherits it. */
+/** Takes precedence over other processes of this machine, which are not measured; children inherit it. */
 function comeFirst(nice: number): void {
   setPriority(nice)
   // Where the kernel groups the processes of a session, nice values count within a group, and the group has its own. A
@@ -232,7 +232,7 @@ function comeFirst(nice: number): void {
   if (existsSync(group) && readFileSync(group, 'utf8') !== '') writeFileSync(group, String(nice))
 }
 
-/** What a process saw since it was asked last. */
+/** The delays of a process since the last call. */
 async function ownWord(process: ChildProcess, file: string): Promise<Delay> {
   rmSync(file, { force: true })
   process.kill('SIGUSR2')
@@ -242,7 +242,7 @@ async function ownWord(process: ChildProcess, file: string): Promise<Delay> {
 }
 
 /**
- * Not the percentile of the waits: one long wait would count as little as a short one, although more who come are in it.
+ * Not the percentile of the waits: one long wait would count as little as a short one, although more clients meet it.
  * @param totalMs the time in which the waits lay
  */
 function delayOf(waits: readonly number[], totalMs: number): Delay {

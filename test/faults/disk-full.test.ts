@@ -22,7 +22,7 @@ goFirst()
 
 const HELD = 20
 const MEGABYTES = 16
-/** Requests whose lines fit into half of what is kept back, at most. */
+/** At most as many requests as have lines that fit into half of the reserve. */
 const MAX_FITTING = 300
 /** Sōzu's own client gives up then; that half of it is enough is for the frozen disk to show. */
 const PATIENCE_MS = 1000
@@ -84,7 +84,7 @@ function troubles(rig: Rig, known: number): unknown[] {
   return told.filter(({ msg }) => /^audit_(still_)?degraded$/.test(msg)).map(({ code }) => code)
 }
 
-/** On the full disk, before their clients heard of them: what was answered, and why nothing else is taken. */
+/** On the full disk: the completions of answered requests, and the reason why others are refused. */
 function expectCompletions(
   files: readonly string[],
   sizes: readonly number[],
@@ -97,7 +97,7 @@ function expectCompletions(
   }
 }
 
-/** What has its space already is taken; after that, requests are refused in time, and Sōzu hears nothing of them. */
+/** Requests that fit the reserve are taken; later ones are refused in time and do not reach Sōzu. */
 async function untilRefused(rig: Rig, client: TestClient, prefix: string): Promise<void> {
   for (let count = 0; count < MAX_FITTING; count += 1) {
     const received = rig.standin.received().length
@@ -126,7 +126,7 @@ async function untilAccepted(client: TestClient, prefix: string): Promise<number
 describe.each([
   { name: 'ext4', make: () => Disk.ext4(MEGABYTES), cycles: 50, greed: 'sometimes' as const },
   { name: 'tmpfs', make: () => Disk.tmpfs(MEGABYTES), cycles: 50, greed: 'sometimes' as const },
-  // It cannot allocate ahead, so that a file holds the space; who takes it when it is released is the kernel's choice.
+  // It cannot allocate ahead, so a ballast file holds the space; the kernel chooses who gets it when it is freed.
   {
     name: 'ext3',
     make: () => Disk.ext4(MEGABYTES, '-O', '^extent,^64bit'),
@@ -161,7 +161,7 @@ async function withOneHeld(disk: Disk): Promise<{ readonly rig: Rig; readonly js
   return { rig, json }
 }
 
-/** What must hold of a start on a full disk, and after it. */
+/** Holds of a start on a full disk, and after it. */
 async function startOnFullDisk(rig: Rig, json: string, filler: DiskFiller): Promise<void> {
   await rig.startDaemon()
   const completions = rig

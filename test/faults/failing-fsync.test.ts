@@ -13,7 +13,7 @@ import { failedSyncs, opens, parseCalls, SyncTrace, usesAfterFailure } from './s
 goFirst()
 
 const ROUNDS = 3
-/** Sōzu's own client gives up then; that half of it is enough is for the frozen disk to show, where nobody traces. */
+/** Sōzu's own client gives up then; frozen-disk.test.ts, without strace, shows that half of it is enough. */
 const PATIENCE_MS = 1000
 const cluster = (cluster_id: string) => ({ cluster_id })
 
@@ -65,7 +65,7 @@ describe('a disk whose syncs fail and then heal', () => {
 
       const onDevice = readFamily(path.join(disk.reached(), 'audit.jsonl'))
       expect(withoutAttempt(rig.standin.received(), onDevice.entries)).toHaveLength(0)
-      // Also what the file was owed: ext4 loses later, synced bytes that share a block with those whose write failed.
+      // Also pending lines: ext4 loses later, synced bytes that share a block with those whose write failed.
       const texts = new Set(onDevice.entries.map(({ text }) => text))
       const lost = vouchedFor(readPieces(file)).filter(({ text }) => !texts.has(text))
       expect(lost.map(({ verb, stage }) => `${verb} (${stage})`)).toEqual([])

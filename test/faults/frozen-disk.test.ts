@@ -92,7 +92,7 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
       if (held !== null) account(`held-${freeze}`, true)
       disk.freeze()
       const frozenMs = performance.now()
-      // What meets the frozen disk first: the attempts of several clients, or a completion.
+      // The first line on the frozen disk is an attempt of several clients, or a completion.
       if (held !== null) await answerHeld(rig, held)
       const load = await DiskLoad.start(rig, 4, `frozen-${freeze}`, { pauseMs: 20 })
       await until(() => performance.now() - frozenMs > FROZEN_MS, 'a freeze of some length')
@@ -105,7 +105,7 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
       account(`client-${freeze}`, !plight.required)
       expect((await client.request('status')).status).toBe(STATUS.ok)
 
-      // Who is refused since the frozen file is out does not wait for the other one.
+      // A client that is refused because of the frozen file does not wait for the other file.
       const line = await until(
         () => readPieces(here).entries.find(({ text }) => text.includes(`:client-${freeze}`)),
         'the line of the other client',
@@ -117,12 +117,12 @@ describe.each(plights)('a frozen disk with the $frozen file on it, required: $re
       await rig.daemon.until(() => recoveries(rig, plight.frozen) === freeze)
       account(`thawed-${freeze}`, true)
       expect((await client.request('add_cluster', cluster(`thawed-${freeze}`))).status).toBe(STATUS.ok)
-      // What the frozen disk was asked to write has been written by now; that releases nothing.
+      // The frozen disk has written its pending bytes by now; no request reached Sōzu because of that.
       expect(names(rig)).toEqual(taken?.toSorted())
     }
     await until(() => refusals(here) === refused?.length, 'a line or a count for every refusal')
     const received = rig.standin.received().filter(({ kind }) => kind !== 'status')
-    // A file that was optional is given what it missed; nobody waited for the last of it.
+    // An optional file gets its pending lines; no client waited for the last of them.
     for (const file of [here, there]) {
       await until(() => {
         const { entries } = readPieces(file)
@@ -232,7 +232,7 @@ function stateOf(directory: string): string | null {
   }
 }
 
-/** A zombie serves nobody: it is a name that its parent has not taken away yet. */
+/** A zombie serves no client: it is a process that its parent has not reaped yet. */
 function isOver(pid: number): boolean {
   return ['Z', 'X', null].includes(stateOf(`/proc/${pid}`))
 }

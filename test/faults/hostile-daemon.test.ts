@@ -253,7 +253,7 @@ function markedIn(text: string): string[] {
   return [...marks].filter(([, mark]) => everything.includes(mark)).map(([field]) => field)
 }
 
-/** Texts of Sōzu's that nobody may quote: of unknown shape, dumps, and whatever is said of a request that carries keys. */
+/** Texts of Sōzu's that no line may quote: of unknown form, dumps, and any text about a request that carries keys. */
 const tellingAnswers = (secret: string): readonly string[] => [
   secret,
   `something nobody has heard of: ${secret}`,
@@ -268,7 +268,7 @@ const tellingAnswers = (secret: string): readonly string[] => [
 const secretKinds = ['add_cluster', 'add_certificate', 'replace_certificate', 'add_https_listener']
 
 describe('through the daemon, secrets', () => {
-  /** Everything the daemon lets out but what Sōzu itself said to the client. */
+  /** Everything that the daemon writes, except Sōzu's own answers. */
   function everythingFrom({ rig }: Stage, answers: readonly Answer[]): string {
     const said = answers
       .filter(({ message }) => message.startsWith('sozu-auditd: '))
@@ -299,7 +299,7 @@ describe('through the daemon, secrets', () => {
 
   it('a request that is refused for its form shows no secret and no field in a line', async () => {
     const daemon = await stage({}, null)
-    // A second request of another kind, a field that nobody knows, and an end that is missing.
+    // A second request of another kind, an unknown field, and a missing end.
     const broken = kinds.flatMap((kind) => {
       const payload = marked(kind).subarray(8)
       const other = marked(kind === 'status' ? 'add_cluster' : 'status').subarray(8)

@@ -302,7 +302,7 @@ describe('bytes that are no UTF-8', () => {
       if (isGood !== (refusal === null)) throw new Error(`${field.path}: ${bytes.toString('hex')}`)
       if (refusal === null) continue
       refused += 1
-      // What is refused is named by its place alone.
+      // The refusal names only the place.
       if (!/: invalid UTF-8/.test(refusal.why)) throw new Error(refusal.why)
       if (refused % 500 === 1) {
         const { text, json } = refusal.lines()

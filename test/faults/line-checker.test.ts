@@ -1,4 +1,4 @@
-// The line checker refuses lines broken in one way each, renderings that disagree and unsanitised text, and accepts good lines.
+// The line checker refuses lines broken in one way each, disagreeing renderings and unsanitised text, and accepts good ones.
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { LineError } from '../support/audit-line.ts'
@@ -109,7 +109,7 @@ describe('the line checker', () => {
   it('the line checker refuses every unsafe character that an unsanitised rendering would show', () => {
     const kept = new KeptValue((value) => linesOf(schema, frameOf('remove_cluster', value)))
     const unsanitised = (value: string): Lines => {
-      // What a line would be if the value had gone in as it came.
+      // The line with the value unsanitised.
       const harmless = linesOf(schema, frameOf('remove_cluster', 'probe'))
       const put = (line: Buffer, written: string): Buffer =>
         Buffer.from(

@@ -1,5 +1,5 @@
 // More clients than the daemon has room for: it rejects the excess with a reason and a line, and others are served as before.
-// Memory and descriptors stay below their bounds. Each measurement also runs where the bound cannot hold, and must then show it.
+// Memory and descriptors stay below their bounds. Each measurement also runs where the bound cannot hold.
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -54,7 +54,7 @@ const sessionsFor = (limit: number): number => Math.floor((limit - 96) / 3)
 
 /**
  * Three times 300 clients knock, while every session there may be uses three descriptors: its client, its connection to Sōzu,
- * and one that asks what a listener is like now, which Sōzu does not say.
+ * and one that asks Sōzu for the old values of a listener.
  * @param lowerTo limit on open files that the daemon does not know of
  * @returns what those clients were told, and the calls that ran out of descriptors
  */
@@ -159,8 +159,8 @@ type Scene = {
 }
 
 /**
- * The daemon with somebody behind it who answers at once, the load generator and the others; nobody is connected yet. The files are
- * in memory, since a disk's moods would be in both measurements and hide what the generator does.
+ * The daemon in front of a server that answers at once, the load generator and the other clients, none connected yet. The
+ * files are in memory, since delays of a disk would hide those of the load.
  */
 async function scene(config: Readonly<Record<string, number>> = {}): Promise<Scene> {
   // Before the rig, so that it is taken down after it: a daemon that lives makes its directory again where the disk was.
@@ -209,7 +209,7 @@ function ratios(alone: Latencies, loaded: Latencies): Ratios {
   return { kept: ratio('kept'), fresh: ratio('fresh') }
 }
 
-/** Each round is compared with itself, and the middle one counts: what else the machine does comes and goes. */
+/** Each round is compared with itself, and the middle one counts, since other load on the machine comes and goes. */
 function middle(rounds: readonly Ratios[]): Ratios {
   const of = (kind: keyof Latencies): number =>
     rounds.map((round) => round[kind]).toSorted((a, b) => a - b)[Math.floor(rounds.length / 2)] ?? Number.NaN
@@ -224,7 +224,7 @@ describe('1,000 idle, 200 half-frame and 64 two-megabyte clients', () => {
     await measure(3000)
     await loadGenerator.ask({ do: 'leave' })
     const rounds: Ratios[] = []
-    // More than 1,200 connections at once are a moment of their own, in which nobody may lose patience.
+    // More than 1,200 connections arrive at once, and the others must not wait too long meanwhile.
     const [alone, arrival, loaded]: [Latencies[], Latencies[], Latencies[]] = [[], [], []]
     const told: Record<string, number> = {}
     // One is long enough for frames that are not finished in half a minute.
@@ -253,7 +253,7 @@ describe('1,000 idle, 200 half-frame and 64 two-megabyte clients', () => {
       expect(kept.failed + fresh.failed).toBe(0)
       expect(Math.max(...kept.ms, ...fresh.ms)).toBeLessThan(1000)
     }
-    // Who was refused was told why; the heavy ones were served.
+    // Refused clients got a reason; the heavy ones were served.
     expect(told['ok']).toBeGreaterThan(500)
     expect(Object.keys(told).toSorted()).toEqual([
       'ok',

@@ -10,7 +10,7 @@ import { type Line, Rig, schema } from '../support/rig.ts'
 import { compileC } from './support/c-program.ts'
 
 const REUSED = 200
-/** Clients that are still there when they are accepted: without them, a daemon that never names anybody would pass. */
+/** Clients that are still there when they are accepted: without them, a daemon that never names a process would pass. */
 const HONEST = 20
 
 const [major = 0, minor = 0] = release().split('.').map(Number)
@@ -39,7 +39,7 @@ describe('a pid that was reused between connect and accept, 200 times', () => {
   it('on a kernel without pidfds of peers every line says binding start_time and has the right uid', async () => {
     const { clients, linesOf } = await reusePids([compileC('without-peerpidfd')])
     for (const client of clients) {
-      // The wrong name is the known weakness of this binding, and what shows that the pid was really taken.
+      // A wrong name is the known weakness of this binding, and shows that the pid was really reused.
       const comm = client.reused ? 'impostor' : 'client'
       for (const line of linesOf(client)) {
         expect(line.actor).toMatchObject({ uid: client.uid, gid: client.uid, pid: client.pid, comm })

@@ -24,7 +24,7 @@ type Cut = {
   readonly rig: Rig
   /** Where the surviving files are. */
   readonly directory: string
-  /** What the stand-in had when the power went, and in the end. */
+  /** Requests that the stand-in had received when the power went, and in the end. */
   readonly before: readonly Received[]
   readonly received: readonly Received[]
   readonly json: Pieces
@@ -58,7 +58,7 @@ async function cutPower(index: number, durability: 'fdatasync' | 'write'): Promi
   const load: DiskLoad = await DiskLoad.start(rig, CLIENTS, 'load', { onAnswer })
   await until(() => before !== null, 'the cut')
   const survived = load.answers.length
-  // Afterwards nothing is acknowledged: the cut is seen by whoever asks next, unless nobody looks (`write`).
+  // Afterwards nothing is acknowledged: the next request fails, unless lines are not synced (`write`).
   await until(
     () => load.answers.some(({ ok }) => !ok) || (durability === 'write' && load.answers.length > survived),
     'an answer after the cut',

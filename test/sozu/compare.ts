@@ -33,7 +33,7 @@ export function differences(ours: Line, theirs: SozuLine | undefined): Differenc
     .filter((difference) => difference.ours !== difference.theirs)
 }
 
-/** The compared fields of a line of either log; what Sōzu leaves out is null. */
+/** The compared fields of a line of either log; fields that Sōzu leaves out are null. */
 function comparedOf(line: Line | SozuLine): Record<Field, string | null> {
   const extras: Record<string, unknown> = line.extras ?? {}
   const whole: Record<string, unknown> = { ...extras, ...line }

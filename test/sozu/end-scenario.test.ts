@@ -1,4 +1,4 @@
-// Sōzu is stopped, killed or loses a worker: requests in flight are recorded as they ended, or as unknown; the daemon goes on.
+// Sōzu is stopped, killed or loses a worker: requests in flight are recorded as they ended, or as unknown.
 import { describe, expect, it } from 'vitest'
 import { STATUS } from '../../src/protocol/message.ts'
 import { until } from '../support/rig.ts'
@@ -165,7 +165,7 @@ describe(`a Sōzu ${release} one of whose workers is killed`, () => {
   })
 })
 
-/** The fanout, once it counts as many workers: what Sōzu lists is asked for once a second at most. */
+/** The fanout, once it counts as many workers: the daemon asks Sōzu for its list at most once a second. */
 function settled(fanout: unknown, workers: number): unknown {
   return (fanout as { workers_expected: number }).workers_expected === workers && fanout
 }

@@ -166,8 +166,8 @@ function expectSameRecord(ours: Line, theirs: Parameters<typeof differences>[1])
   expect.soft(odd, `differences about ${ours.verb} that nobody expects`).toEqual([])
 }
 
-/** Two fresh Sōzus, one behind the daemon and one on its own, and what both logs have said so far. */
-class Court {
+/** Two fresh Sōzus, one behind the daemon and one on its own, and the lines of both logs so far. */
+class Pair {
   readonly front: SozuRig
   readonly bare: SozuRig
   #ourCount = 0
@@ -178,12 +178,12 @@ class Court {
     this.bare = bare
   }
 
-  static async open(options: SozuRigOptions = {}, bareOptions: SozuRigOptions = options): Promise<Court> {
+  static async open(options: SozuRigOptions = {}, bareOptions: SozuRigOptions = options): Promise<Pair> {
     const front = await SozuRig.start(options)
     try {
-      return new Court(front, await SozuRig.start({ ...bareOptions, daemon: false }))
+      return new Pair(front, await SozuRig.start({ ...bareOptions, daemon: false }))
     } catch (error) {
-      // Whatever it was: one Sōzu runs already, and nobody else would end it.
+      // One Sōzu runs already, and must be ended whatever failed.
       await front.end()
       throw error
     }
@@ -193,7 +193,7 @@ class Court {
     await Promise.all([this.front.end(), this.bare.end()])
   }
 
-  /** Lines of both logs since the last call. What workers tell of themselves no client asked for. */
+  /** Lines of both logs since the last call. Lines of workers about themselves are left out: no client asked for them. */
   newLines(): { ours: Line[]; theirs: SozuLine[] } {
     const ours = this.front.ourLines().slice(this.#ourCount)
     const theirs = this.front.sozuLines().slice(this.#theirCount)
@@ -229,23 +229,23 @@ class Court {
 }
 
 let stage: Stage
-let court: Court
+let pair: Pair
 
 beforeAll(async () => {
   stage = await Stage.set()
-  court = await Court.open()
+  pair = await Pair.open()
 })
 afterAll(async () => {
-  await court?.close()
+  await pair?.close()
   stage?.strike()
 })
 
-/** A court of its own for what does not go together with anything else. */
-async function inCourt(
-  use: (court: Court) => Promise<void>,
-  ...options: Parameters<typeof Court.open>
+/** A pair of its own for a test that would disturb others. */
+async function onPair(
+  use: (pair: Pair) => Promise<void>,
+  ...options: Parameters<typeof Pair.open>
 ): Promise<void> {
-  const own = await Court.open(...options)
+  const own = await Pair.open(...options)
   try {
     await use(own)
   } finally {
@@ -256,12 +256,12 @@ async function inCourt(
 describe.skipIf(!isInstalled(release))(
   `what Sōzu ${release} recorded is what we recorded, and the client got what Sōzu alone would have sent`,
   () => {
-    it.each(script)('$title', (step) => court.compare(stage, step))
+    it.each(script)('$title', (step) => pair.compare(stage, step))
 
     it('both logs agree when the working directory of Sōzu is gone', async () => {
       const gone = stage.file('gone')
       mkdirSync(gone)
-      await inCourt(
+      await onPair(
         async (own) => {
           rmdirSync(gone)
           await own.compare(stage, send('', 'save_state', 'state.json'))
@@ -271,7 +271,7 @@ describe.skipIf(!isInstalled(release))(
     })
 
     it('both logs agree when the user is not on the list', () =>
-      inCourt(
+      onPair(
         async (own) => {
           await own.compare(
             stage,
@@ -285,7 +285,7 @@ describe.skipIf(!isInstalled(release))(
       ))
 
     it('both logs agree when one connection takes a lease, renews it and clears it', async () => {
-      await inCourt(async (own) => {
+      await onPair(async (own) => {
         const client = await own.front.client()
         for (const change of [{ detail: 3 }, { detail: 3, ttl_seconds: 60 }, { clear: true }]) {
           await client.request('set_metric_detail', { client_id: 'top:1:aa', ...change })
@@ -300,7 +300,7 @@ describe.skipIf(!isInstalled(release))(
     })
 
     it('both logs agree when a client subscribes', async () => {
-      await inCourt(async (own) => {
+      await onPair(async (own) => {
         const events = await Promise.all(
           [own.front, own.bare].map(async (rig) => {
             const client = await rig.client()
@@ -318,7 +318,7 @@ describe.skipIf(!isInstalled(release))(
     })
 
     it('both logs agree when a worker does not answer', async () => {
-      await inCourt(async (own) => {
+      await onPair(async (own) => {
         for (const rig of [own.front, own.bare]) process.kill(await rig.workerPid(1), 'SIGSTOP')
         await own.compare(stage, run('cluster add --id my_app --load-balancing-policy random'))
         await own.compare(stage, run('upgrade --worker 1'))
@@ -326,14 +326,14 @@ describe.skipIf(!isInstalled(release))(
     })
 
     it.each(['shutdown', 'shutdown --hard'])('both logs agree when Sōzu ends by sozu %s', async (command) => {
-      await inCourt(async (own) => {
+      await onPair(async (own) => {
         await own.compare(stage, run(command))
         expect(await Promise.all([own.front.sozuExited, own.bare.sozuExited])).toEqual([0, 0])
       })
     })
 
     it('both logs agree when main and then the workers are upgraded', async () => {
-      await inCourt(async (own) => {
+      await onPair(async (own) => {
         await own.compare(stage, run('status'))
         const conversations = await replayStep(own.front, stage, run('upgrade'))
         const { ours, theirs } = own.newLines()
@@ -355,7 +355,7 @@ describe.skipIf(!isInstalled(release))(
     it('both logs agree when the new main does not start', async () => {
       const binary = stage.file('sozu')
       copyFileSync(binaryOf(release), binary)
-      await inCourt(
+      await onPair(
         async (own) => {
           writeFileSync(`${binary}.new`, '#!/bin/sh\nexit 1\n', { mode: 0o755 })
           renameSync(`${binary}.new`, binary)
@@ -367,7 +367,7 @@ describe.skipIf(!isInstalled(release))(
     })
 
     it('both logs agree when a configuration that Sōzu cannot load ends it', async () => {
-      await inCourt(
+      await onPair(
         async (own) => {
           const [conversation] = await replayStep(own.front, stage, run('reload -f {dir}/missing.toml'))
           const { ours, theirs } = own.newLines()

@@ -10,7 +10,7 @@ import type { Conversation } from '../support/recorder.ts'
 import type { Line } from '../support/rig.ts'
 import type { SozuLine } from '../support/sozu-rig.ts'
 
-/** A request as its client knows it: what it sent, and the status of the final, null when none came. */
+/** A request as its client knows it: its frame, and the status of its final, null when none came. */
 export type Told = { readonly sha: string; readonly kind: string; readonly status: number | null }
 
 /** A line of Sōzu's own log about a request. */
@@ -45,7 +45,7 @@ export function byRequest(lines: readonly Line[]): Line[][] {
   return [...grouped(lines, ({ request_ulid }) => request_ulid).values()]
 }
 
-/** Whether nobody can say what came of the request. */
+/** Whether the outcome of the request is unknown. */
 export function isUnknown({ extras }: Line): boolean {
   return extras.error_code === 'upstream_closed' || extras.error_code === 'outcome_unknown'
 }
@@ -61,7 +61,7 @@ export function expectSameEvents({ told, lines, text, sozu }: Tellings): void {
   const heard = new Set(sozu.map(({ extras }) => extras?.request_sha256))
   for (const { sha, status } of told) {
     if (recorded.has(sha)) continue
-    // It was sent to a connection that was ending: then nobody did anything about it.
+    // It was sent to a connection that was ending: then it had no effect.
     expect(status, 'no request is answered without a record').toBeNull()
     expect(heard.has(sha), 'no request is executed without a record').toBe(false)
   }
@@ -95,7 +95,7 @@ function expectSameOutcomes(told: readonly Told[], requests: readonly (readonly 
   }
 }
 
-/** Whether the client was told OK: that is also so where the record corrects what Sōzu said. */
+/** Whether the client was told OK: that includes records that correct Sōzu's answer. */
 function wasToldOk(line: Line | undefined): boolean {
   if (line === undefined) return false
   const detail = line.extras['detail'] as { readonly inferred?: boolean } | null

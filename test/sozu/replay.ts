@@ -25,7 +25,7 @@ export async function replayStep(rig: SozuRig, stage: Stage, step: Step): Promis
   return rig.recorder.take()
 }
 
-/** Sends the frames of one conversation to the socket at `path`, and returns what came. */
+/** Sends the frames of one conversation to the socket at `path`, and returns the answers. */
 export async function replay(path: string, schema: Schema, { sent }: Conversation): Promise<Buffer[]> {
   const client = await TestClient.connect(path, schema, {})
   const received: Buffer[] = []
@@ -41,13 +41,13 @@ export async function replay(path: string, schema: Schema, { sent }: Conversatio
   return received
 }
 
-/** What differs between two runs of Sōzu itself, and what is left of a text or of a decoded content without it. */
+/** Differences between two runs of Sōzu itself, and the rest of a text or of a decoded content without them. */
 const inherent: readonly {
   readonly why: string
   /** Texts it is about. */
   readonly texts?: RegExp
   readonly rest?: (text: string) => string
-  /** What is compared of a content, undefined for one it is not about. */
+  /** The compared part of a content, undefined for other contents. */
   readonly content?: (content: Record<string, unknown>) => unknown
 }[] = [
   {
@@ -92,13 +92,13 @@ const inherent: readonly {
 ]
 
 /**
- * What must be equal of the answers two runs gave: their bytes, unless they are about something that cannot be.
+ * The parts of answers that must be equal in two runs: their bytes, except for inherent differences.
  * @param dir directory of the run, which shows in paths, and is as long as that of any other run
  */
 export function comparable(schema: Schema, frames: readonly Buffer[], dir: string): readonly string[] {
   const answers = frames.map((frame) => essence(schema, frame).replaceAll(dir, '{rig}'))
   const [first, last] = [answers.findIndex((answer) => answer.startsWith('1 Worker ')), answers.length - 1]
-  // What workers do meanwhile they tell when they have done it.
+  // Workers report in any order when they have finished.
   return first < 0
     ? answers
     : [...answers.slice(0, first), ...answers.slice(first, last).sort(), ...answers.slice(last)]

@@ -17,7 +17,7 @@ import { byRequest, expectSameEvents, type TimedSozuLine, toldIn } from './recon
 /** Whether the release under test is a 1.x, which has no audit log and half the verbs. */
 export const old = release.startsWith('1.')
 
-/** What a client is told whose request was cut. */
+/** The answer to a client whose request was cut. */
 export const outcomeUnknown = /before the answer came; the outcome of the request is unknown$/
 
 export type Worker = { readonly id: number; readonly pid: number; readonly run_state: number }
@@ -112,7 +112,7 @@ export class Scenario {
   }
 
   /**
-   * Waits until every request has its last line, and holds what clients, we and Sōzu tell of them against each other.
+   * Waits until every request has its last line, and reconciles the clients' view with the lines of the daemon and of Sōzu.
    * @returns the lines of each request, in the order of the file
    */
   async reconcile(): Promise<Line[][]> {

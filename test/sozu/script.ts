@@ -9,7 +9,7 @@ import path from 'node:path'
 import { release } from '../support/sozu-release.ts'
 import { freePorts, schemaOf } from '../support/sozu-rig.ts'
 
-/** What the steps share: addresses nobody listens on, one that is taken, certificates, state files, configurations. */
+/** Shared by the steps: free addresses, one that is taken, certificates, state files, configurations. */
 export class Stage {
   readonly dir: string
   readonly #ports: readonly number[]
@@ -39,7 +39,7 @@ export class Stage {
     return { ip: { v4: 0x7f00_0001 }, port: this.#port(name) }
   }
 
-  /** `text` with what stands for addresses and paths replaced. */
+  /** `text` with its placeholders for addresses and paths replaced. */
   fill(text: string): string {
     return text.replace(/\{(\w+)\}/g, (_, name: string) => {
       if (name === 'dir') return this.dir
@@ -138,7 +138,7 @@ const healthCheck = (cluster_id: string, change: object = {}): unknown => ({
   },
 })
 
-/** First of all: a worker from which a listener was removed that nobody had deactivated never ends its soft stop. */
+/** First: a worker never ends its soft stop after a listener was removed that was still active. */
 const workers: readonly Step[] = [
   run('upgrade --worker 9'),
   run('upgrade --worker 0'),
@@ -416,7 +416,7 @@ const queries: readonly Step[] = [
   send('is never answered', 'return_listen_sockets', {}, { refused: true, silent: true }),
 ]
 
-/** Frames that Sōzu never answers, or takes for what they may not be. */
+/** Frames that Sōzu never answers, or misreads. */
 const hostile: readonly Step[] = [
   { title: 'an empty request', payload: Buffer.alloc(0), refused: true, silent: true },
   {
@@ -434,7 +434,7 @@ const hostile: readonly Step[] = [
   { title: 'a name that is not UTF-8', payload: Buffer.from('7201ff', 'hex'), refused: true, silent: true },
 ]
 
-/** Changes records of the saved state: what is not changed is already there, and Sōzu skips it without a word. */
+/** Changes records of the saved state: Sōzu skips unchanged records without a report. */
 function rewriteState(name: string, rewrite: (record: string) => string): (stage: Stage) => void {
   return (stage) => {
     const records = readFileSync(stage.file('state.json'), 'utf8').split('\0')

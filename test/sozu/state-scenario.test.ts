@@ -130,13 +130,13 @@ describe(`a reload of Sōzu ${release}`, () => {
           ['completion', 'ok', null],
         ],
       ])
-      // Sōzu itself has nothing to say about what ended it.
+      // Sōzu itself records nothing about the cause of its end.
       expect(scenario.rig.sozuLines().filter(({ verb }) => verb === 'configuration_reloaded')).toEqual([])
     },
   )
 })
 
-// 1.x knows no limit for what it sends to clients.
+// 1.x has no limit for its answers to clients.
 describe.skipIf(old)(`with max_command_buffer_size of Sōzu ${release} at ${MAX_BYTES} bytes`, () => {
   const begin = (): Promise<Scenario> =>
     Scenario.begin({

@@ -30,7 +30,7 @@ describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
     await scenario.ask('add_cluster', { cluster_id: 'a' })
     await scenario.ask('remove_cluster', 'a')
     await scenario.ask('remove_cluster', 'nobody')
-    // Sōzu keeps the event of a completion back until somebody asks for something.
+    // Sōzu keeps the event of a completion back until the next request of any client.
     await scenario.ask('list_workers')
     const { clusterAdded, clusterRemoved, subscribed } = EVENT
     const expected = [subscribed, clusterAdded, clusterAdded, clusterRemoved, clusterRemoved, clusterRemoved]
@@ -126,7 +126,7 @@ describe.skipIf(old)(`a metric detail lease of Sōzu ${release}`, () => {
       ['metric_detail:clear', 'ok', null, 'sozu top (clear)'],
     ])
     expect(new Set(told.map(({ extras }) => extras['lease_id']))).toEqual(new Set([lease.client_id]))
-    // What really changed, as each worker reported it to Sōzu: up by the lease, down by its end, nothing in between.
+    // The changes that each worker reported to Sōzu: up by the lease, down by its end, nothing in between.
     const changes = () =>
       scenario.rig.sozuLines().filter(({ verb }) => verb === 'metric_detail_changed_worker_local')
     // When they come, which is not when the client is answered.

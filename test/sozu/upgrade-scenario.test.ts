@@ -8,7 +8,7 @@ import type { SozuLine } from '../support/sozu-rig.ts'
 import { isUnknown } from './reconcile.ts'
 import { old, outcomeUnknown, Scenario } from './scenario.ts'
 
-/** Four clients that ask one thing after the other, each different; who loses the connection takes a new one. */
+/** Four clients that ask one thing after the other, each different; a client that loses its connection opens a new one. */
 class Load {
   readonly #scenario: Scenario
   readonly #kind: string
@@ -133,7 +133,7 @@ describe(`an upgrade of Sōzu ${release}`, () => {
     }
   })
 
-  // Requests that main answers alone: what is fanned out to workers while they are replaced can stop Sōzu's own upgrade.
+  // Requests that main answers alone: requests to workers while they are replaced can stop Sōzu's own upgrade.
   it('during `sozu upgrade` under load the listener is up, and each step is recorded', async () => {
     const scenario = await Scenario.begin()
     const knocking = new Knocking(scenario.rig.frontPath)

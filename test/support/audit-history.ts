@@ -115,7 +115,7 @@ export class AuditHistory {
     }
   }
 
-  /** What a rotation without a signal, and then a crash, leaves: no file of that name. */
+  /** Leaves no file of that name, as a rotation without a signal and then a crash do. */
   moveAway(how: Rotation): void {
     this.#rotate(how)
   }
@@ -125,7 +125,7 @@ export class AuditHistory {
     appendFileSync(this.path, bytes)
   }
 
-  /** @param completed how many of what was unfinished gets its completion before the next crash */
+  /** @param completed how many open attempts get their completion before the next crash */
   #start(completed: number): void {
     this.#opened()
     if (this.#older) this.#standing.length = 0
@@ -151,7 +151,7 @@ export class AuditHistory {
     if (attempt !== undefined) this.#append({ ...attempt, stage, result: 'err' })
   }
 
-  /** What a sink is given again after a failure: the line as it was. */
+  /** Writes a line again as it was, as a sink does after a failure. */
   #again(which: number): void {
     const attempt = this.#standing[which % Math.max(this.#standing.length, 1)]
     if (attempt !== undefined) this.#append(attempt)

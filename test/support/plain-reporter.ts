@@ -19,7 +19,7 @@ export class PlainReporter implements Reporter {
     const count = (state: string): number => tests.filter((test) => test.result().state === state).length
     for (const test of tests) {
       if (test.result().state !== 'skipped') continue
-      // A title says what it needs where that is not root.
+      // A title names its need if that is not root.
       const reason = test.fullName.includes('(needs ') ? '' : ' (needs root)'
       this.#write(`skipped: ${test.fullName}${reason}\n`)
     }

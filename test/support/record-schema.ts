@@ -11,7 +11,7 @@ const validate = ajv.compile(JSON.parse(readFileSync(schemaFile, 'utf8')))
 
 /**
  * @param line one JSON audit line, with or without its LF
- * @throws Error that names every place where the line is not what the schema says
+ * @throws Error that names every place where the line breaks the schema
  */
 export function validateLine(line: string): void {
   const body = line.endsWith('\n') ? line.slice(0, -1) : line

@@ -29,7 +29,7 @@ export class Recorder {
     })
   }
 
-  /** What passed since the last call, by connection. */
+  /** The frames since the last call, by connection. */
   take(): Conversation[] {
     return this.#conversations.splice(0)
   }

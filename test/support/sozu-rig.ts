@@ -275,7 +275,7 @@ function environmentOf(pid: number): string[] {
   try {
     return readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
   } catch {
-    // ENOENT, ESRCH, EACCES: gone, a zombie, or somebody else's; none of them is ours to end.
+    // ENOENT, ESRCH, EACCES: gone, a zombie, or another user's; none of them is ours to end.
     return []
   }
 }
@@ -291,12 +291,12 @@ function kill(pid: number): void {
 
 function linesOf(file: string): string[] {
   if (!existsSync(file)) return []
-  // What stands behind the last LF is still being written.
+  // The bytes behind the last LF are still being written.
   const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1)
   return lines.filter((line) => line !== '')
 }
 
-/** TCP ports that nobody listens on right now. */
+/** TCP ports that are free right now. */
 export async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(
     Array.from(

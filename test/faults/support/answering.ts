@@ -30,7 +30,7 @@ export class Answering {
     this.#server = createServer((socket) => this.#serve(socket))
   }
 
-  /** @param answersTo what is answered to a request, instead of its SHA-256 */
+  /** @param answersTo the answer to a request, instead of its SHA-256 */
   static async start(path: string, schema: Schema, answersTo: AnswersTo | null = null): Promise<Answering> {
     const answering = new Answering(schema, answersTo)
     rmSync(path, { force: true })

@@ -32,7 +32,7 @@ export class Disk {
   static ext4(megabytes: number, ...features: string[]): Disk {
     const fixtures = new Fixtures()
     const disk = new Disk(fixtures)
-    // No blocks kept back for root, who is who fills it.
+    // No blocks reserved for root, since root fills it.
     const image = fixtures.image('image', megabytes)
     run('mkfs.ext4', '-q', '-F', '-m', '0', ...features, image)
     fixtures.mount(disk.path, '-o', 'loop', image)
@@ -66,7 +66,7 @@ export class Disk {
   }
 }
 
-/** ext4 on a device with a volatile write cache: what was not flushed is lost with the power. */
+/** ext4 on a device with a volatile write cache: unflushed blocks are lost with the power. */
 export class VolatileDisk {
   readonly path: string
   readonly #fixtures: Fixtures
@@ -96,12 +96,12 @@ export class VolatileDisk {
     return disk
   }
 
-  /** The power goes, at once. The image is what was flushed until then; every later write fails. */
+  /** The power goes, at once. The image holds the blocks flushed until then; every later write fails. */
   cut(): void {
     this.#chain.server.kill('SIGKILL')
   }
 
-  /** Mounts what survived the cut. Nobody may use the old mount any more. @returns where */
+  /** Mounts the disk as it survived the cut. The old mount must not be used any more. @returns where */
   async survivors(): Promise<string> {
     await this.#chain.down
     const directory = this.#fixtures.directory('survivors')
@@ -153,7 +153,7 @@ export class FailingDisk {
     rmSync(this.#trigger, { force: true })
   }
 
-  /** Mounts a copy of what is on the device at this moment, page cache aside. @returns where */
+  /** Mounts a copy of the device as it is now, page cache aside. @returns where */
   reached(): string {
     this.#looks += 1
     const [image, journal] = [this.#image, this.#journal].map((file) => {
@@ -193,7 +193,7 @@ class Chain {
   }
 }
 
-/** A directory and what was set up around it, taken down in the opposite order. */
+/** A directory and its mounts, taken down in the opposite order. */
 class Fixtures {
   readonly root: string
   #undo: (() => void)[] = []
@@ -252,7 +252,7 @@ class Fixtures {
     return { child, down }
   }
 
-  /** Takes everything down, whatever fails on the way. @throws Error that names what did fail */
+  /** Takes everything down even if a step fails. @throws Error that names the failed steps */
   end(): void {
     const problems: string[] = []
     for (const undo of this.#undo.splice(0).reverse()) {
@@ -267,7 +267,7 @@ class Fixtures {
   }
 }
 
-/** Runs a program to its end. @returns what it printed @throws Error with what it complained of */
+/** Runs a program to its end. @returns its stdout @throws Error with its stderr */
 function run(command: string, ...args: string[]): string {
   const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8' })
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${error?.message ?? stderr}`)

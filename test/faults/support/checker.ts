@@ -43,7 +43,7 @@ export type Complaint = { readonly rule: Rule; readonly about: string }
 
 export type Reading = { readonly stream: Stream; readonly lines: readonly AuditLine[] }
 
-/** Reads every stream. @returns also what is wrong with the files as such: torn lines, lines that stand there twice */
+/** Reads every stream. @returns also complaints about the files: torn lines, doubled lines */
 export function readStreams(
   streams: readonly Stream[],
   /** Words that must be in no file. */
@@ -61,7 +61,7 @@ export function readStreams(
   return { readings, complaints }
 }
 
-/** Compares one run with what stands in the files. */
+/** Compares one run with the files. */
 export function compare(run: ObservedRun, readings: readonly Reading[]): Complaint[] {
   const complaints: Complaint[] = []
   const complain: Complain = (rule, about) => complaints.push({ rule, about })
@@ -77,7 +77,7 @@ export function compare(run: ObservedRun, readings: readonly Reading[]): Complai
 
 type Complain = (rule: Rule, about: string) => unknown
 
-/** What Sōzu received was admitted before, on every required stream, and was not refused. */
+/** A request that Sōzu received has an earlier attempt on every required stream, and no refusal. */
 function compareReceived(run: ObservedRun, readings: readonly Reading[], complain: Complain): void {
   const required = readings.filter(({ stream }) => run.required.includes(stream.name))
   const byPayload = grouped(
@@ -113,7 +113,7 @@ function compareReceived(run: ObservedRun, readings: readonly Reading[], complai
   }
 }
 
-/** Every attempt has one ending in the same stream: what came of it, a refusal, or that nobody knows. */
+/** Every attempt has one ending in the same stream: its outcome, a refusal, or `outcome_unknown`. */
 function compareEndings(
   name: Format,
   required: boolean,
@@ -144,7 +144,7 @@ function compareLines({ name }: Stream, lines: readonly AuditLine[], complain: C
   }
 }
 
-/** What a client was told is true, and was written down before. */
+/** An answer to a client is true, and was recorded before. */
 function compareAnswers(run: ObservedRun, readings: readonly Reading[], complain: Complain): void {
   const received = new Map<string, number>()
   for (const { payload } of run.received) {
@@ -160,7 +160,7 @@ function compareAnswers(run: ObservedRun, readings: readonly Reading[], complain
     if (relayed === 0) continue
     const isTold = ({ lines }: Reading): boolean => {
       const mine = lines.filter((line) => line.sha256 === sha256)
-      // A read has said all there is in its access line; what is not recorded has no line at all.
+      // A read has only its access line; a request that is not recorded has no line.
       if (!mine.some(({ stage }) => stage === 'attempt')) return true
       return mine.filter((line) => line.stage === 'completion' && !isUnknown(line)).length >= relayed
     }

@@ -29,12 +29,12 @@ export function fieldAt(fields: readonly ClientField[], path: string): ClientFie
   return found
 }
 
-/** The frame of a request with nothing in it but what the table requires, and these bytes in the field. */
+/** The frame of a request with only the required fields, and these bytes in the field. */
 export function frameWith(request: TableMessage, { kind, path }: ClientField, value: Buffer): Buffer {
   return frameHolding(request, kind, new Map([[path, value]]))
 }
 
-/** The frame of a request of `kind` with nothing in it but what the table requires, and the fields in `values`, by path. */
+/** The frame of a request of `kind` with only the required fields, and the fields in `values`, by path. */
 export function frameHolding(
   request: TableMessage,
   kind: string,

@@ -6,7 +6,7 @@ import type { Exit, SweptDaemon } from './swept-daemon.ts'
 /** So much of a log says enough. */
 const LAST_CHARS = 700
 
-/** What is wrong with how the daemon ended, where an end was asked for, or it never served. */
+/** Complaints about the end of a daemon that was told to end, or never served. */
 export function lastWords({ plan, exit }: Outcome, daemon: SweptDaemon, served: boolean): Finding[] {
   const about = lastOf(daemon)
   if (exit === null) return [{ rule: 'did not end', about }]
@@ -21,7 +21,7 @@ export function lastWords({ plan, exit }: Outcome, daemon: SweptDaemon, served: 
   return explained && status ? [] : [{ rule: 'ended without a word', about }]
 }
 
-/** What is wrong with a daemon that ended while it served and nobody had asked it to. */
+/** Complaints about a daemon that ended unasked while it served. */
 export function untimelyEnd(plan: Plan | null, exit: Exit, daemon: SweptDaemon): Finding[] {
   if (isPlannedKill(plan, exit)) return []
   const explained = daemon.log().some(({ level }) => level === 'fatal')

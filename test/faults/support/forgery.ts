@@ -43,7 +43,7 @@ export class Chance {
   }
 }
 
-/** A message of the request being forged: its fields, and what the table says of it. */
+/** A message of the request being forged: its fields, and its type in the table. */
 export type Place = { readonly message: TableMessage; readonly nodes: Node[]; readonly isEntry: boolean }
 
 /** Every message in the tree, the request itself first. */
@@ -267,7 +267,7 @@ export const forgeries = {
     ),
 } satisfies Record<string, Forge>
 
-/** Changes that have no meaning, or give a value another valid one: what comes out must still pass. */
+/** Changes without meaning, or to another valid value: the result must still pass. */
 export const variations = {
   order: ({ nodes }, chance) => {
     for (let at = nodes.length - 1; at > 0; at -= 1) {
@@ -333,7 +333,7 @@ function scalar(chance: Chance): number {
   return code >= 0xd800 && code <= 0xdfff ? 0x202e : code
 }
 
-/** Changes bytes without knowing what they mean. `other` is any other payload. */
+/** Changes bytes without knowing their meaning. `other` is any other payload. */
 export function garbled(payload: Buffer, other: Buffer, chance: Chance): Buffer {
   const at = chance.below(payload.length + 1)
   const piece = (start: number, end: number, middle: Buffer): Buffer =>

@@ -54,7 +54,7 @@ export class FrameComparer {
   readonly complaints: string[] = []
   readonly forwardedByKind = new Map<string, number>()
   readonly refusedByRule = new Map<string, number>()
-  /** What was made of each forgery: `how → forwarded` or `how → rule`. */
+  /** The results of each forgery: `how → forwarded` or `how → rule`. */
   readonly outcomes = new Map<string, number>()
   /** How often each payload was forwarded, by its SHA-256. */
   readonly forwarded = new Map<string, number>()
@@ -69,7 +69,7 @@ export class FrameComparer {
     this.#request = request
   }
 
-  /** What must become of a payload. */
+  /** The required fate of a payload. */
   expect(made: Made): Wanted {
     const { payload } = made
     const kind = this.#request.byTag.get(firstTag(payload))?.name ?? '?'
@@ -78,10 +78,10 @@ export class FrameComparer {
     return { made, sha256: sha256Of(payload), kind, fate }
   }
 
-  /** What became of it. */
+  /** Compares the answer with it. */
   settle(expected: Wanted, { status, message }: Answer): void {
     const { made, sha256, kind, fate } = expected
-    // Whoever answered had exactly these bytes before them.
+    // The answerer received exactly these bytes.
     if (message === sha256) {
       count(this.forwarded, sha256)
       count(this.forwardedByKind, kind)

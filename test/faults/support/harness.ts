@@ -16,7 +16,7 @@ import { tracedFromStart, type Watch } from './strace.ts'
 import { SweptDaemon } from './swept-daemon.ts'
 import { attach, readCalls, readTrace, threadsOf } from './tracer.ts'
 
-/** What was replayed, and waits to be checked. */
+/** A replayed part of the script that is not checked yet. */
 type Waiting = {
   readonly outcome: Outcome
   readonly required: readonly Format[]
@@ -49,7 +49,7 @@ export class Harness {
     this.#rig = rig
   }
 
-  /** Starts the stand-in. All files are in memory: strace is what fails here, and a busy disk would only take time. */
+  /** Starts the stand-in. All files are in memory: strace injects the faults, and a busy disk would only take time. */
   static async create(): Promise<Harness> {
     const { TMPDIR } = process.env
     if (existsSync(MEMORY)) process.env['TMPDIR'] = MEMORY
@@ -64,7 +64,7 @@ export class Harness {
     return harness
   }
 
-  /** One life. @returns what came of each plan that was reached; a daemon that dies leaves the rest of them out */
+  /** One life. @returns the outcome of each plan that was reached; a daemon that dies leaves the others out */
   async live({ setting, start, requests, end }: LifePlan): Promise<Outcome[]> {
     // A restart with other files would leave some of those it is the restart of as they are.
     if (this.#waiting.length > MAX_WAITING || setting !== this.#setting) await this.settle()
@@ -103,13 +103,13 @@ export class Harness {
     return outcomes
   }
 
-  /** What is wrong with the files as they are, before any restart. */
+  /** Complaints about the files before any restart. */
   inspect(): Complaint[] {
     const { readings, complaints } = readStreams(this.#streams(), [CANARY])
     return [...complaints, ...this.#waiting.flatMap((waiting) => compare(observedOf(waiting), readings))]
   }
 
-  /** Starts the daemon without any fault, checks what stands in its files, and stops it. */
+  /** Starts the daemon without any fault, checks its files, and stops it. */
   async settle(): Promise<void> {
     if (this.#waiting.length === 0) return
     const daemon = await this.#start(null, outcomeOf(null))
@@ -127,7 +127,7 @@ export class Harness {
       configPath: this.#rig.configPath,
       logPath: this.#logPath(),
       wrap: watch === null ? [] : tracedFromStart(watch),
-      // One thread does what Node's own file system calls do, so that its N-th call is the N-th call.
+      // One pool thread makes all file system calls, so that its N-th call is the N-th call.
       environment: { UV_THREADPOOL_SIZE: '1' },
     })
     this.#daemon = daemon
@@ -147,7 +147,7 @@ export class Harness {
     return daemon
   }
 
-  /** Replays one part of the script, under the eyes of strace if that is planned. */
+  /** Replays one part of the script, under strace if that is planned. */
   async #replay(
     plan: Plan | null,
     outcome: Outcome,
@@ -178,7 +178,7 @@ export class Harness {
       // strace may know before we do.
       if (killed) await daemon.exited
     }
-    // What was struck behind the script's last wait is reported only now, and must recover as well.
+    // A fault behind the script's last wait shows only now, and the file must recover as well.
     const back = recovered && (await daemon.until(() => daemon.healthy(), RECOVERY_MS))
     if (!back && (daemon.exit === null || !recovered))
       outcome.complaints.push({ rule: 'did not recover', about: lastOf(daemon) })
@@ -202,7 +202,7 @@ export class Harness {
     this.#waiting = []
     const { readings, complaints } = readStreams(this.#streams(), [CANARY])
     for (const one of waiting) one.outcome.complaints.push(...compare(observedOf(one), readings))
-    // What is wrong with the files as such is somebody's fault among these; the runs are too many to say whose.
+    // One of these runs caused the complaints about the files; nothing tells which.
     waiting.at(-1)?.outcome.complaints.push(...complaints)
     if (!ready) {
       waiting.at(-1)?.outcome.complaints.push({ rule: 'did not start again', about: lastOf(daemon) })
@@ -231,7 +231,7 @@ export class Harness {
     return this.#setting['audit_logs_target_required'] === true ? ['text', 'json'] : ['json']
   }
 
-  /** Waits until the daemon serves: it says so, or, where its log is what fails, its socket has been there for a while. */
+  /** Waits until the daemon serves: it says so, or, where its log fails, its socket has existed for a while. */
   async #ready(daemon: SweptDaemon, socketBefore: number | null): Promise<boolean> {
     const said = (): boolean => daemon.log().some(({ msg }) => msg === 'ready')
     const bound = (): boolean => ![null, socketBefore].includes(this.#socket())
@@ -267,7 +267,7 @@ export class Harness {
     return files.map((file) => ({ name: path.basename(file), content: readFileSync(file) }))
   }
 
-  /** What an audit file was before: rotated away by the script, or left by the daemon after a sync that failed. */
+  /** Former audit files: rotated away by the script, or left by the daemon after a sync that failed. */
   #former(live: string): string[] {
     const directory = path.dirname(live)
     if (!existsSync(directory)) return []

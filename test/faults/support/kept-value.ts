@@ -34,7 +34,7 @@ export class KeptValue {
     return lines
   }
 
-  /** Holds lines that were rendered from `value` to what was learned. @throws LineError */
+  /** Compares lines that were rendered from `value` with the learned places. @throws LineError */
   hold(lines: Lines, value: string): void {
     const { text, json } = read(lines)
     if (columnsOf(text) !== this.#columns.text) throw new LineError(`other columns: ${columnsOf(text)}`)
@@ -73,7 +73,7 @@ function isOriginal(original: Original | undefined, sent: string, isText: boolea
   return length === Buffer.byteLength(sent) && sha256 === createHash('sha256').update(sent).digest('hex')
 }
 
-/** Each character is shown as itself or as one `?`, and an unsafe one never as itself. What is cut is cut at the end. */
+/** Each character is shown as itself or as one `?`, and an unsafe one never as itself. A value is cut at its end. */
 function refuseOddities(name: string, shown: string, sent: string): void {
   // The reader of the line has refused unsafe characters already.
   if (shown === sent) return
@@ -87,7 +87,7 @@ function refuseOddities(name: string, shown: string, sent: string): void {
   }
 }
 
-/** The line without what differs between any two lines: what is left must tell two values apart. */
+/** The line without its hash, which always differs: the rest must tell two values apart. */
 export function essence({ text }: Lines): string {
   const bare = text.toString('utf8').replace(/, request_sha256=[0-9a-f]{16}/, '')
   return createHash('sha1').update(bare).digest('base64')

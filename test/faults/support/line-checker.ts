@@ -5,7 +5,7 @@ import { isUtf8 } from 'node:buffer'
 import { LineError, parseJsonLine, splitTextLine } from '../../support/audit-line.ts'
 import { firstUnsafe } from './unsafe-characters.ts'
 
-/** A value as it was sent, or what is left to tell it by when it was too long. */
+/** A value as it was sent, or its length and hash when it was too long. */
 export type Original = { readonly bytes: Buffer } | { readonly length: number; readonly sha256: string }
 
 export type ReadLine = {
@@ -221,7 +221,7 @@ export function checkJsonLine(line: Buffer): ReadLine {
 function parseJson(body: string): Json {
   const json = parseJsonLine(body)
   const again = JSON.stringify(json)
-  // What is not printable ASCII takes six characters on the line and one here.
+  // A character that is not printable ASCII takes six characters on the line and one here.
   let length = again.length
   for (let at = 0; at < again.length; at += 1) if (again.charCodeAt(at) > 0x7e) length += 5
   if (length === again.length ? again !== body : length !== body.length)

@@ -14,7 +14,7 @@ export type Pieces = {
   readonly entries: readonly Entry[]
   /** Pieces between two LFs that are no record, each with the entry that follows it. */
   readonly torn: readonly { readonly piece: string; readonly before: Entry | null }[]
-  /** What stands behind the last LF. */
+  /** The bytes behind the last LF. */
   readonly tail: string
 }
 

@@ -27,7 +27,7 @@ export type LoadOptions = {
 export class Load {
   /** Every request that is over, each client's in the order in which it sent them. */
   readonly asked: Asked[] = []
-  /** What connect(2) said when it failed. */
+  /** Errors of connect(2). */
   readonly refusedConnects: string[] = []
   connections = 0
   readonly #options: LoadOptions
@@ -45,7 +45,7 @@ export class Load {
     return new Load(options)
   }
 
-  /** Lets each client finish its request. Rejects with what went wrong in a client. */
+  /** Lets each client finish its request. Rejects with the error of a client. */
   async stop(): Promise<readonly Asked[]> {
     this.#stopping = true
     await this.#running
@@ -73,7 +73,7 @@ export class Load {
       return connection
     } catch (error) {
       this.refusedConnects.push(String(error))
-      // Whoever is refused comes back: in the next turn, so that the others have theirs.
+      // A refused client comes back in the next turn of the loop, so that the others have theirs.
       await new Promise((resolve) => setTimeout(resolve, 1))
       return null
     }

@@ -31,7 +31,7 @@ export function entriesOf(content: string, format: Format): Entry[] {
 
 /**
  * Every difference between what the clients did and what the lines of one format say, in words; empty when there is none.
- * @param crashes whether the daemon may have been killed in the middle of what it did
+ * @param crashes whether the daemon may have been killed with requests in flight
  */
 export function differences(
   asked: readonly Asked[],
@@ -67,14 +67,14 @@ export function differences(
 /** How the answer to a request begins that was refused because its record was not to be had. */
 export const UNRECORDED = 'sozu-auditd: audit record could not be written'
 
-/** What the lines of a request may be, given what its client was told. */
+/** The lines that a request may have, given its client's answer. */
 function expected(answer: Asked['answer'], message: string, crashes: boolean): string[] {
   if (answer === 'ok') return ['attempt ok, completion ok']
-  // Nobody was told anything: either the request was never read, or it was refused into a closed connection.
+  // The client has no answer: the request was never read, or was refused into a closed connection.
   if (answer === 'none' && !crashes) return ['', 'refusal err']
-  // A crash may come at any point: before the answer, or between the attempt and an outcome that nobody knows then.
+  // A crash may come at any point: before the answer, or between the attempt and an outcome that is then unknown.
   if (answer === 'none') return ['', 'refusal err', 'attempt ok, completion ok', 'attempt ok, completion err']
-  // Its attempt may have been on its way into the file, though nobody could count on it.
+  // Its attempt may have reached the file too late.
   if (message.startsWith(UNRECORDED)) return ['refusal err', 'attempt ok, refusal err']
   return message.startsWith('sozu-auditd: ') ? ['refusal err'] : ['attempt ok, completion err']
 }

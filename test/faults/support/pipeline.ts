@@ -19,7 +19,7 @@ export class Pipeline<Sent> {
   #settle: { resolve: () => void; reject: (error: Error) => void } | null = null
   #ended = false
   #subscribed = false
-  /** What went wrong when nobody was waiting. */
+  /** An error that came while no call was waiting. */
   #failed: Error | null = null
 
   private constructor(socket: Socket, onAnswer: OnAnswer<Sent>) {

@@ -18,7 +18,7 @@ export type Place = {
   readonly phases?: readonly Phase[]
   /** Whether only the main thread is meant, where others make such calls, too. */
   readonly mainOnly?: boolean
-  /** What the calls that are meant look like, where the runtime makes such calls for itself, too. */
+  /** Matches the intended calls, where the runtime makes such calls for itself, too. */
   readonly object?: RegExp
   /** The number of these calls depends on how fast things go. */
   readonly varies?: boolean
@@ -27,7 +27,7 @@ export type Place = {
 /** Up to when the daemon serves; the script but for its last request; that request, in which the daemon is stopped. */
 export type Phase = 'start' | 'requests' | 'end'
 
-/** What to watch, and which call to strike, if any. */
+/** The calls to watch, and the call to strike, if any. */
 export type Plan = {
   readonly place: Place
   readonly phase: Phase
@@ -44,7 +44,7 @@ export type LifePlan = {
 }
 
 export type Outcome = {
-  /** Null for what was replayed without looking. */
+  /** Null for a replay without strace. */
   readonly plan: Plan | null
   /** Calls that strace saw, and those that it made fail among them. */
   readonly traced: Traced[]

@@ -7,7 +7,7 @@ export function goFirst(): void {
   spawnSync('chrt', ['--rr', '--all-tasks', '--pid', '1', String(process.pid)])
 }
 
-/** The process `pid` goes after those that go first: its own computing is not what is measured. */
+/** The process `pid` goes after those that go first: its own computing is not measured. */
 export function goLast(pid: number): void {
   spawnSync('chrt', ['--other', '--all-tasks', '--pid', '0', String(pid)])
 }

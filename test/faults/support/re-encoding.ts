@@ -17,7 +17,7 @@ export function reEncodesToItself(request: TableMessage, payload: Buffer): boole
   return serialise(arranged(request, nodes)).equals(meaning)
 }
 
-/** The canonical encoding of what a forgiving decoder understands; null when it understands nothing. */
+/** The canonical encoding of the fields that a forgiving decoder understands; null for none. */
 export function meaningOf(request: TableMessage, payload: Buffer): Buffer | null {
   try {
     const fields = canonical(request, parse(request, payload))

@@ -16,7 +16,7 @@ export class ReceivedLog {
   readonly #path: string
   readonly #from: number
 
-  /** Everything recorded up to now is somebody else's. */
+  /** Ignores everything recorded up to now. */
   constructor(path: string) {
     this.#path = path
     this.#from = existsSync(path) ? statSync(path).size : 0

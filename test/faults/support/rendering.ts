@@ -24,7 +24,7 @@ import type { OperationContext } from '../../../src/sozu/verb-rows.ts'
 
 export type Lines = { readonly text: Buffer; readonly json: Buffer }
 
-/** What Sōzu said: the final, and the text of the first PROCESSING answer before it. */
+/** Sōzu's answer: the final, and the text of the first PROCESSING answer before it. */
 export type Said = { readonly status: number; readonly message: string; readonly progress?: string }
 
 const line = { host: 'edge-1', socket: '/run/sozu-auditd/sozu.sock', auditdVersion: '0.1.0' }

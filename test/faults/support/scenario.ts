@@ -12,7 +12,7 @@ import { TestClient } from '../../support/test-client.ts'
 import type { ReceivedLog } from './received-log.ts'
 import type { SweptDaemon } from './swept-daemon.ts'
 
-/** What a client saw of one request it sent. */
+/** A request of a client and its answer. */
 export type Seen = {
   readonly kind: string
   /** Over the payload, as audit lines show it. */
@@ -50,9 +50,9 @@ export type ScenarioParts = {
 }
 
 export type Replayed = {
-  /** What the clients saw. */
+  /** The clients' requests and answers. */
   readonly seen: readonly Seen[]
-  /** Audit files that failed were back within three seconds, as often as somebody waited for them. */
+  /** Audit files that failed were back within three seconds, each time that a client waited for them. */
   readonly recovered: boolean
 }
 
@@ -193,7 +193,7 @@ class Cast {
     }
   }
 
-  /** The final of what was begun. */
+  /** The final of the request in flight. */
   async finish(who: string): Promise<Seen['final']> {
     const begun = this.#begun.get(who)
     if (begun === undefined) return 'ended'
@@ -204,7 +204,7 @@ class Cast {
     return final
   }
 
-  /** Does not wait for what was begun. */
+  /** Leaves the request in flight without waiting. */
   leave(who: string): void {
     const begun = this.#begun.get(who)
     if (begun !== undefined) this.#note(begun, 'left')
@@ -224,16 +224,16 @@ class Cast {
     }
   }
 
-  /** Asks what Sōzu takes and answers by closing the connection. */
+  /** Sends a request that Sōzu answers by closing the connection. */
   async loseSozu(who: string, kind: string, value: unknown): Promise<void> {
     const frame = encodeRequest(schema, kind, value)
     await this.#parts.rig.standin.control({ do: 'close_next' })
     await this.askBytes(who, kind, frame)
-    // Nobody else may fall into the trap that was set.
+    // No later request may meet the fault that was set.
     if (!this.#hasArrived(frame)) await springTrap(this.#parts.rig)
   }
 
-  /** Closes what is still open, and leaves the stand-in as it was found. */
+  /** Closes open connections, and resets the stand-in. */
   async dismiss(): Promise<void> {
     for (const who of this.#begun.keys()) this.leave(who)
     for (const who of this.#clients.keys()) this.#hangUp(who)
@@ -300,7 +300,7 @@ class Cast {
   }
 }
 
-/** What came, or why nothing did; never rejects. */
+/** The answer, or the reason for none; never rejects. */
 async function inTime(answer: Promise<{ status: number; message: string }>): Promise<Seen['final']> {
   const patience = new AbortController()
   const silence = sleep(ANSWER_MS, 'silence' as const, { signal: patience.signal }).catch(

@@ -18,11 +18,11 @@ import type { Fault } from './strace.ts'
 /** While one life waits for a file to recover, another one can use the processor. */
 export const HARNESSES = 3 * availableParallelism()
 
-/** How often a point is tried before it counts as out of reach. What every life had must come again some time. */
+/** How often a point is tried before it counts as out of reach. A call that every life had must come again. */
 const TRIES = 4
 const TRIES_IF_CERTAIN = 10
 const PHASES = ['start', 'requests', 'end'] as const
-/** Lives in which calls are counted, before any is struck: what is not in all of them is not sure to come again. */
+/** Lives in which calls are counted, before any is struck: a call that is not in all of them may not come again. */
 const REHEARSALS = 4
 
 export type Point = Plan & {
@@ -34,7 +34,7 @@ export type Point = Plan & {
   readonly certain: boolean
 }
 
-/** A point that was struck, and what was wrong then. */
+/** A point that was struck, and the complaints then. */
 export type Struck = { readonly point: Point; readonly what: string; readonly complaints: readonly Finding[] }
 
 export type Swept = {
@@ -43,11 +43,11 @@ export type Swept = {
   readonly missed: readonly Point[]
   /** How often a fault went into a wake-up of the runtime, which no kernel fails: not checked, tried again. */
   readonly wakeUps: number
-  /** What was wrong where no fault was. */
+  /** Complaints where no fault was. */
   readonly unprovoked: readonly Finding[]
 }
 
-/** Counts what each place offers in each phase. @returns every occurrence of every call, once per error (null: a kill) */
+/** Counts the calls of each place in each phase. @returns every occurrence of every call, once per error (null: a kill) */
 export async function countPoints(
   harnesses: readonly Harness[],
   places: readonly Place[],
@@ -58,7 +58,7 @@ export async function countPoints(
     const { setting } = place
     const plan = (phase: Phase): Plan => ({ place, phase, thread: null, fault: null })
     const outcomes: Outcome[] = []
-    // Where nothing is yet, a start makes what later ones find; and lines are written together now and then.
+    // A first start creates files that later ones find; and lines are sometimes written together.
     for (let rehearsal = 0; rehearsal < REHEARSALS; rehearsal += 1) {
       outcomes.push(
         ...(await harness.live({ setting, start: plan('start'), requests: [] })),
@@ -102,7 +102,7 @@ function pointsOf(
 
 type Occurrence = { readonly thread: number | null; readonly call: string; readonly nth: number }
 
-/** The calls that are meant, and the how manieth of its thread each one is; of a start, what came before the daemon served. */
+/** The intended calls with their ordinal in their thread; of a start, those before the daemon served. */
 function occurrencesOf({ plan, traced, readyAt, threads }: Outcome): Occurrence[] {
   const times = new Map<string, number>()
   const occurrences: Occurrence[] = []
@@ -142,7 +142,7 @@ export async function strike(
   await Promise.all(
     harnesses.map(async (harness) => {
       let setting: Setting | null = null
-      // A life that starts under a fault is nobody's restart: as long as there are others, every second one is not.
+      // A life that starts under a fault restarts no other one, so every second one starts without, while there are any.
       for (let starts = true; !agenda.empty; starts = !starts) {
         const { life, planned } = agenda.nextLife(setting, starts, perLife)
         setting = life.setting
@@ -205,7 +205,7 @@ class Agenda {
   }
 
   /**
-   * Takes what goes into one life, all of one setting: of the setting before, while there is any.
+   * Takes the points of one life, all of one setting: the previous setting while it has points.
    * @param starts whether it may start under a fault
    */
   nextLife(
@@ -220,7 +220,7 @@ class Agenda {
     const calm = { requests: take('requests', perLife), end: take('end', 1) }
     const [start] = starts || calm.requests.length + calm.end.length === 0 ? take('start', 1) : []
     const requests = start === undefined ? calm.requests : []
-    // Who is killed by a request does not live to see another fault.
+    // A daemon that a request kills gets no second fault.
     const [end] = start === undefined && (perLife > 1 || requests.length === 0) ? calm.end : []
     const planned = [start, ...requests, end].filter((point) => point !== undefined)
     this.#points = this.#points.filter((point) => !planned.includes(point))
@@ -247,7 +247,7 @@ function describe(point: Point, { traced }: Outcome): string {
   return `${nameOf(point)} [${into.join(' | ')}]`
 }
 
-/** What a sweep came to, in words: points struck by call and error, and what was wrong, if anything. */
+/** The report of a sweep: points struck by call and error, and the complaints. */
 export function report({ struck, missed, wakeUps, unprovoked }: Swept): string {
   const calls = [...new Set(struck.map(({ point }) => point.fault.call))].sort()
   const table = calls.map((call) => {

@@ -20,7 +20,7 @@ export class SweptDaemon {
   #exit: Exit | null = null
   #forgiven = 0
 
-  /** @param wrap what stands in front of the daemon's command line and becomes the daemon by exec */
+  /** @param wrap a command in front of the daemon's, which becomes the daemon by exec */
   constructor(options: {
     readonly configPath: string
     readonly logPath: string
@@ -59,7 +59,7 @@ export class SweptDaemon {
     return readFileSync(this.#logPath, 'utf8')
   }
 
-  /** Its operational log so far; what is no whole line of it is passed over. */
+  /** Its operational log so far, whole lines only. */
   log(): LogEntry[] {
     return this.stderr
       .split('\n')
@@ -93,7 +93,7 @@ export class SweptDaemon {
     return this.failures <= this.#count('audit_recovered') + this.#forgiven
   }
 
-  /** What is out now may stay so: its recovery was reported, but the report was what failed. */
+  /** Forgets current outages: their recovery may have been reported in a line that failed. */
   forgive(): void {
     this.#forgiven = Math.max(0, this.failures - this.#count('audit_recovered'))
   }

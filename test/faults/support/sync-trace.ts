@@ -31,7 +31,7 @@ export class SyncTrace {
   }
 }
 
-/** Uses of a descriptor of `path` after something had failed on it, in words; there must be none. */
+/** Uses of a descriptor of `path` after something had failed on it, there must be none. */
 export function usesAfterFailure(calls: readonly Call[], path: string): string[] {
   const failed = new Map<number, string>()
   const offences: string[] = []

@@ -56,13 +56,13 @@ export async function attach(
   return { detach }
 }
 
-/** What a trace that is complete says: the calls, and whether the process was killed under it. */
+/** The calls of a complete trace, and whether the process was killed. */
 export function readCalls(output: string): { readonly calls: Traced[]; readonly killed: boolean } {
   const text = readFileSync(output, 'utf8')
   return { calls: parseTrace(text), killed: /\+\+\+ killed by /.test(text) }
 }
 
-/** What strace wrote, once it has seen the end of the process. */
+/** strace's output, once it has seen the end of the process. */
 export async function readTrace(output: string, thread: string): Promise<Traced[]> {
   const text = (): string => (existsSync(output) ? readFileSync(output, 'utf8') : '')
   const end = new RegExp(`^${thread} *[0-9.]+ \\+\\+\\+ `, 'm')

@@ -69,7 +69,7 @@ export function* scalarValues(): Generator<number> {
   }
 }
 
-/** What must never be shown, what stands beside it in the tables, and the first 256. */
+/** The unsafe characters, their neighbours in the tables, and the first 256. */
 export const awkward: readonly number[] = [...scalarValues()].filter(
   (codePoint) => codePoint < 0x100 || [-1, 0, 1].some((step) => isUnsafe(codePoint + step)),
 )

@@ -14,14 +14,14 @@ export type Node = {
   stretch: number
 }
 
-/** The bytes are no protobuf message to anybody, or only to those who skip what they do not know. */
+/** The bytes are no protobuf message, or only to a decoder that skips unknown fields. */
 export class Unreadable extends Error {}
 
 export function node(tag: number, wireType: number, content: Node['content']): Node {
   return { tag, wireType, content, keyPadding: 0, padding: 0, stretch: 0 }
 }
 
-/** Splits `bytes`; what the table calls a message is split in turn. @throws Unreadable */
+/** Splits `bytes`; fields that are messages in the table are split in turn. @throws Unreadable */
 export function parse(message: TableMessage, bytes: Buffer): Node[] {
   const cursor = new Cursor(bytes)
   const nodes: Node[] = []
