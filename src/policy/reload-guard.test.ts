@@ -41,7 +41,7 @@ describe('the guard of reloads', () => {
     ['others', { mode: 0o004 }, true],
     ['others, whose bit is missing', { mode: 0o440 }, false],
     ['root, whatever the mode says', { mode: 0, reader: { uid: 0, gids: [0] } }, true],
-    ['an account that is not known, which is not judged', { mode: 0, reader: null }, true],
+    ['an account that is not known, for which no mode is looked at', { mode: 0, reader: null }, true],
   ])('looks at the mode as the kernel would for %s', (_, change, readable) => {
     expect(problemOf(change)).toBe(readable ? null : "is not readable to Sōzu's account")
   })

@@ -78,7 +78,7 @@ export class Sozu {
       if (this.#socketFile !== null && this.#socketFile !== file) this.#restarted()
       this.#socketFile = file
     } catch (error) {
-      // ENOENT, EACCES and the like: Sōzu is away; connecting will say so to the client.
+      // ENOENT, EACCES and the like: Sōzu is away; the connect fails and the client reads why.
       if (!(error instanceof Error && 'errno' in error)) throw error
     }
   }
@@ -113,7 +113,7 @@ export class Sozu {
       if (this.#listenerPid !== pid) this.#mainPid = pid
       this.#listenerPid = pid
     } catch (error) {
-      // PeerError: the kernel would not say; the socket file still tells a restart.
+      // PeerError: the kernel gave no credentials; the socket file still shows a restart.
       if (!(error instanceof PeerError)) throw error
     }
     this.observeSocket()
@@ -132,7 +132,7 @@ function isOurselves(upstream: Upstream): boolean {
   try {
     return upstreamPeer(upstream.socket).pid === process.pid
   } catch (error) {
-    // PeerError: the kernel would not say.
+    // PeerError: the kernel gave no credentials.
     if (!(error instanceof PeerError)) throw error
     return false
   }
