@@ -16,10 +16,12 @@ import { formatTimestamp } from './timestamp.ts'
 /** One line ending in LF, at most 8,000 bytes. */
 export function renderText(record: AuditRecord, context: LineContext): string {
   if (isUnchanged(record)) {
-    const line = layOut(record, context, noTruncation)
-    if (line.length <= MAX_LINE_BYTES && Buffer.byteLength(line) <= MAX_LINE_BYTES) return line
+    const originals = isAnyAmbiguous(record) ? originalsOf(record, noTruncation) : ''
+    const line = layOut(record, context, originals)
+    // A UTF-16 unit takes three bytes at most.
+    if (line.length * 3 <= MAX_LINE_BYTES || Buffer.byteLength(line) <= MAX_LINE_BYTES) return line
   }
-  return fitLine(record, (laid) => layOut(laid.record, context, laid.truncated))
+  return fitLine(record, (laid) => layOut(laid.record, context, originalsOf(laid.record, laid.truncated)))
 }
 
 /**
@@ -67,17 +69,14 @@ const partsOf = keptBySession((record, context): TextParts => {
   }
 })
 
-function layOut(
-  record: AuditRecord,
-  context: LineContext,
-  truncated: ReadonlyMap<string, Truncation>,
-): string {
+/** @param originals columns of `originalsOf` */
+function layOut(record: AuditRecord, context: LineContext, originals: string): string {
   const parts = partsOf(record, context)
   return (
     `${parts.head}${record.requestUlid} ${slot(record.clusterId)} ${slot(record.backendId)}]\tAUDIT\t` +
     `Command(ts=${formatTimestamp(record.ts)}, verb=${column(record.verb)}${parts.actor}` +
     `${column(record.target.text)}, result=${record.result}${extrasOf(record.extras)}${parts.version}` +
-    `${goneOf(record.extras)}${detailOf(record.extras)}${originalsOf(record, truncated)}, ` +
+    `${goneOf(record.extras)}${detailOf(record.extras)}${originals}, ` +
     `stage=${record.stage}${parts.end}`
   )
 }
@@ -119,7 +118,6 @@ function detailOf({ detail }: Extras): string {
  * our own word for "not known", and those whose `, ` became a `; ` that could be taken for one of their own.
  */
 function originalsOf(record: AuditRecord, truncated: ReadonlyMap<string, Truncation>): string {
-  if (truncated.size === 0 && isUnchanged(record) && !isAnyAmbiguous(record)) return ''
   let columns = ''
   for (const { name, value } of slotsOf(record)) {
     if (value.raw !== null) columns += `, raw.${name}=${value.raw.toString('base64')}`
