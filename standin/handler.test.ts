@@ -1,4 +1,4 @@
-// Plays every request once, in an order that makes each meaningful, and holds the stand-in to Sōzu's response sequences.
+// Sends every request once, in an order that makes each meaningful, and holds the stand-in to Sōzu's response sequences.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -270,8 +270,8 @@ const steps: readonly (readonly [kind: string, value: unknown, responses: readon
   ['upgrade_worker', 1, ['FAIL Worker 1 does not exist, or is stopping / stopped']],
 ]
 
-/** Answered with nothing at all, or ending the connection: played elsewhere. */
-const notPlayedHere = [
+/** Answered with nothing at all, or ending the connection: tested elsewhere. */
+const notSentHere = [
   'launch_worker',
   'return_listen_sockets',
   'subscribe_events',
@@ -310,8 +310,8 @@ describe('the response sequence of every request is that of Sōzu', () => {
   }
 
   test('no request of the schema was forgotten', () => {
-    const played = new Set([...steps.map(([kind]) => kind), ...notPlayedHere])
-    expect([...played].sort()).toEqual(schema.request.fields.map(({ name }) => name).sort())
+    const sent = new Set([...steps.map(([kind]) => kind), ...notSentHere])
+    expect([...sent].sort()).toEqual(schema.request.fields.map(({ name }) => name).sort())
   })
 
   test('every request was received as it was sent, in order', () => {

@@ -114,7 +114,7 @@ describe('every source file', () => {
     }
   })
 
-  it('imports daemon/ only from cli/, and the composition root only where the daemon is started', () => {
+  it('only cli/ imports daemon/, and its composition root only where the daemon is started', () => {
     for (const file of sources.filter((name) => !name.startsWith('src/daemon/'))) {
       const imported = importsOf(file).filter((name) => name.startsWith('src/daemon/'))
       if (!file.startsWith('src/cli/')) expect(imported, file).toEqual([])
@@ -122,11 +122,11 @@ describe('every source file', () => {
     }
   })
 
-  it('is in no cycle of imports, types included', () => {
+  it('no source file is in a cycle of imports, types included', () => {
     expect(importCycle([...sources, ...standin])).toBeNull()
   })
 
-  it('that is pure imports nothing that is not, and reads neither process nor clock', () => {
+  it('a pure source file imports nothing impure, and reads neither process nor clock', () => {
     for (const file of sources.filter((name) => pure.test(name))) {
       for (const name of importsOf(file)) expect(name, file).not.toMatch(impure)
       const code = textOf(file).replaceAll(/^\s*(\/\/|\*|\/\*).*$/gm, '')
@@ -136,7 +136,7 @@ describe('every source file', () => {
     }
   })
 
-  it('opens with a comment of two to seven lines that says what it is for', () => {
+  it('every source file opens with a comment of one to seven lines that says what it is for', () => {
     for (const file of [...sources, ...standin]) {
       const lines = textOf(file)
         .replace(/^#!.*\n/, '')
@@ -147,31 +147,31 @@ describe('every source file', () => {
     }
   })
 
-  it('has at most 300 lines, or a stated reason', () => {
+  it('every source file has at most 300 lines, or a stated reason', () => {
     const long = sources.filter((file) => textOf(file).split('\n').length - 1 > 300)
     expect(long).toEqual(Object.keys(longFiles))
   })
 
-  it('starts no program, but where accounts are looked up, a machine is checked or a trail is read', () => {
+  it('no source file starts a program, but where accounts are looked up, a machine is checked or a trail is read', () => {
     const starters = sources.filter((file) => importsOf(file).includes('node:child_process'))
     expect(starters.filter((file) => !/^src\/(peer|cli|audit\/trail)\//.test(file))).toEqual([])
   })
 
-  it('leaves ending the process to the command line', () => {
+  it('only the command line and the accounts helper end their process', () => {
     const enders = sources.filter((file) => /process\.exit\(/.test(textOf(file)))
     expect(enders).toEqual(['src/main.ts', 'src/peer/accounts-helper.ts'])
   })
 })
 
 describe('docs/architecture.md', () => {
-  it('lists every room, in the order of the layers, and says which are pure', () => {
+  it('docs/architecture.md lists every room, in the order of the layers, and says which are pure', () => {
     const rows = tableOf('| Folder | Question | Pure |')
     expect(rows.map(([folder]) => folder)).toEqual(layers.flat())
     for (const [folder, , purity] of rows)
       expect(purity === 'pure', folder).toBe(pure.test(`src/${folder}/x.ts`))
   })
 
-  it('lists words in its glossary that no name in src/ has a synonym for', () => {
+  it('the glossary lists words that no name in src/ has a synonym for', () => {
     const replaced = tableOf('| Word | Meaning | Not |').flatMap(([, , not = '']) =>
       not.split(', ').filter((word) => word !== ''),
     )
@@ -198,7 +198,7 @@ describe('docs/architecture.md', () => {
 })
 
 describe('names', () => {
-  it('of exported types, classes and functions stand for one thing each', () => {
+  it('names of exported types and classes stand for one thing each', () => {
     const places = new Map<string, string[]>()
     for (const file of sources) {
       for (const [, name = ''] of textOf(file).matchAll(
@@ -212,7 +212,7 @@ describe('names', () => {
 })
 
 describe('the stand-in', () => {
-  it('uses of src/ only the protocol, errors and host: what the product believes is not in it', () => {
+  it('the stand-in uses of src/ only the protocol, errors and host, and shares no belief about Sōzu with the daemon', () => {
     for (const file of standin) {
       for (const imported of importsOf(file).filter((name) => name.startsWith('src/'))) {
         expect(['errors', 'host', 'protocol'], `${file} imports ${imported}`).toContain(roomOf(imported))
@@ -220,7 +220,7 @@ describe('the stand-in', () => {
     }
   })
 
-  it('is imported by nothing in src/', () => {
+  it('no file of src/ imports the stand-in', () => {
     for (const file of sources) {
       expect(
         importsOf(file).filter((name) => name.startsWith('standin/')),
