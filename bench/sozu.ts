@@ -2,7 +2,7 @@
 // One Sōzu for each setting of its log stays up, with two workers; requests change its state and put it back. Besides, what
 // somebody who types `sozu status` waits.
 import { spawnSync } from 'node:child_process'
-import { existsSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { binaryOf } from '../test/support/sozu-release.ts'
 import { end, pidOf, serving, start, undoing, until } from './children.ts'
@@ -50,7 +50,8 @@ const DAEMON = { durability: 'write', text: true } as const
 export async function runSozu(options: Options, setting: Setting): Promise<SozuReport | null> {
   const { place, say } = setting
   const binary = binaryOf(VERSION, repository)
-  if (!existsSync(binary)) {
+  // Also that it is the binary that was built.
+  if (spawnSync('scripts/install-sozu.sh', ['--check', VERSION], { cwd: repository }).status !== 0) {
     say(`SKIPPED: Sōzu ${VERSION} is not installed (npm run setup:tests)`)
     return null
   }
