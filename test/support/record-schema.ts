@@ -7,7 +7,17 @@ const MAX_LINE_BYTES = 8000
 
 const schemaFile = new URL('../../docs/audit-record.schema.json', import.meta.url)
 const ajv = new Ajv2020({ allErrors: true, allowUnionTypes: true })
-const validate = ajv.compile(JSON.parse(readFileSync(schemaFile, 'utf8')))
+const validate = ajv.compile(closed(JSON.parse(readFileSync(schemaFile, 'utf8'))))
+
+/** The schema with no key allowed that it does not list: consumers must let new keys pass, this release must not write any. */
+function closed(schema: unknown): object {
+  const text = JSON.stringify(schema, (_, value) =>
+    value?.properties === undefined || value.additionalProperties !== undefined
+      ? value
+      : { ...value, additionalProperties: false },
+  )
+  return JSON.parse(text)
+}
 
 /**
  * @param line one JSON audit line, with or without its LF
