@@ -3,8 +3,8 @@
 import { type ContenderName, contenderLabels } from './contenders.ts'
 import type { LinesFigures } from './lines.ts'
 import { mixedWeights } from './loads.ts'
-import type { Machine } from './machine.ts'
 import type { Memory } from './memory.ts'
+import type { Report } from './report-data.ts'
 import type { Round } from './run.ts'
 import { type SinkFigures, type SinkRound, wayLabels } from './sink.ts'
 import { type SozuReport, sozuLabels } from './sozu.ts'
@@ -12,23 +12,6 @@ import type { StartUp } from './start.ts'
 import { ratiosOf, type Spread, spreadOf } from './statistics.ts'
 import { type Verdict, verdictsOn } from './targets.ts'
 import type { Throughput } from './throughput.ts'
-
-export type Report = {
-  readonly startedAt: string
-  readonly minutes: number
-  readonly machine: Machine
-  readonly rounds: number
-  readonly seconds: number
-  /** Runs that did not count: what and why. */
-  readonly failures: readonly string[]
-  /** Sections that did not run are null. */
-  readonly throughput: readonly Throughput[] | null
-  readonly sozu: SozuReport | null
-  readonly memory: readonly Memory[] | null
-  readonly startUp: StartUp | null
-  readonly sink: readonly SinkFigures[] | null
-  readonly lines: readonly LinesFigures[] | null
-}
 
 /** Runnable processes beside the bench from which on its figures say as much about them. */
 const BUSY = 0.5

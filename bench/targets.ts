@@ -2,7 +2,7 @@
 // that was missed is said to be missed. Pure.
 import type { ContenderName } from './contenders.ts'
 import type { LoadName } from './loads.ts'
-import type { Report } from './report.ts'
+import type { Report } from './report-data.ts'
 import type { Round } from './run.ts'
 import { ratiosOf, type Spread, spreadOf } from './statistics.ts'
 

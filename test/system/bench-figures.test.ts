@@ -2,7 +2,7 @@
 // right thing (it refuses runs with a FAILURE, and files that lack a line).
 import { describe, expect, it } from 'vitest'
 import { parseOptions } from '../../bench/options.ts'
-import type { Report } from '../../bench/report.ts'
+import type { Report } from '../../bench/report-data.ts'
 import { ratiosOf, rotated, spreadOf } from '../../bench/statistics.ts'
 import { verdictsOn } from '../../bench/targets.ts'
 
