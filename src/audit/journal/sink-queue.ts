@@ -56,6 +56,7 @@ export class SinkQueue {
     this.#outage = new Outage(options.retryMs, () => this.#wake())
     this.#access = new SinkAccess(sink, {
       deadlineMs: options.deadlineMs,
+      durable: options.durable,
       pending: () => this.#backlog.total,
       onSyncFailed: () => this.#backlog.syncFailed(),
     })
