@@ -140,6 +140,18 @@ describe('an outage', () => {
     expect(sink.lines).toEqual(['attempt a late'])
   })
 
+  it('that a failed sync began keeps an attempt before its completion in the backlog', async () => {
+    const sink = new MemorySink('text', { required: false })
+    const harness = await openQueue(sink, { keepsAdmissions: true })
+    sink.trouble = { sync: fail }
+    harness.push('attempt', 'a')
+    harness.push('completion', 'a')
+    await harness.queue.flush()
+    sink.trouble = {}
+    await inOrder(harness)
+    expect(sink.lines.slice(2)).toEqual(['attempt a late', 'completion a late'])
+  })
+
   it('of a best-effort sink keeps nothing', async () => {
     const sink = Object.assign(new MemorySink('console', { required: false }), { bestEffort: true })
     const { queue, push } = await openQueue(sink, { durable: false, keepsAdmissions: true })

@@ -174,12 +174,12 @@ export class SinkQueue {
     const result = await this.#attempt(
       () => this.#access.append(this.#access.render(records), { sync, mayUseReserve: false, onWritten }),
       () => {
-        if (written) {
-          // The sync failed, and completions were confirmed before it began.
-          this.#backlog.syncFailed()
-          for (const { admission, record } of batch) if (!admission) this.#addToBacklog(record)
-        }
-        this.#denyAll(written ? batch.filter(isAdmission) : batch)
+        if (!written) return this.#denyAll(batch)
+        // The sync failed, and completions were confirmed before it began. An attempt stays before its completion.
+        this.#backlog.syncFailed()
+        for (const entry of batch)
+          if (entry.admission) this.#deny(entry)
+          else this.#addToBacklog(entry.record)
       },
       batch.filter(isAdmission).map(({ record }) => record.requestUlid),
     )
