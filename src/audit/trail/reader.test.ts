@@ -168,6 +168,22 @@ describe('what is read', () => {
     expect(result.openAttempts).toHaveLength(50_000)
     expect(result.incomplete).toBe(`too many attempts without outcome: the search ended in ${file}`)
   })
+
+  it('is a bounded number of attempts of a compressed file, which is named', async () => {
+    const history = live(attempt)
+    const lines = readFileSync(file, 'utf8').split('\n')
+    const line = `${lines.find((text) => text.includes('"stage":"attempt"')) ?? ''}\n`
+    const [ulid = ''] = history.unfinished
+    const attempts = Array.from({ length: 50_001 }, (_, index) =>
+      line.replace(ulid, `01JX3T8M70PQRSTVWY${String(index).padStart(8, '0')}`),
+    )
+    writeFileSync(`${file}.1.gz`, gzipSync(attempts.join('')))
+    writeFileSync(file, line)
+    expect(await findOpenAttempts(file, Buffer.byteLength(line), jsonForm)).toMatchObject({
+      openAttempts: [{ requestUlid: ulid }],
+      incomplete: `too many attempts without outcome: the search ended in ${file}.1.gz`,
+    })
+  })
 })
 
 describe('what cannot be looked at', () => {

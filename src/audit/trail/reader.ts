@@ -76,7 +76,8 @@ async function searchFiles(
         const from = path === file ? end : opened.size
         const scan = await scanFile(opened, path, from, compression, search, allowance)
         if (scan === 'marked') return null
-        if (search.full) return `too many attempts without outcome: the search ended in ${path}`
+        if (search.full || scan === 'stopped')
+          return `too many attempts without outcome: the search ended in ${path}`
         if (scan === 'limit') return `too much to read: the search ended in ${path}`
         if (opened.size > 0) oldest = path
       } finally {
@@ -120,7 +121,7 @@ async function scanFile(
   return scanCompressed((handle) => scan(fd, allowance, handle), file, search)
 }
 
-/** Judges a compressed file as a whole: before its last line is known, none of its attempts is. */
+/** Judges a compressed file as a whole: before its last line is known, none of its attempts is. `stopped`: there are too many. */
 async function scanCompressed(
   scanLines: (handle: HandleLine) => Promise<Scan>,
   file: string,
