@@ -293,6 +293,28 @@ describe('a full sink', () => {
   })
 })
 
+describe('the backlog of a full sink', () => {
+  it('opens no attempt whose completion went into the reserve before it', async () => {
+    const sink = new MemorySink('text', { required: false })
+    const harness = await openQueue(sink, { keepsAdmissions: true })
+    const written: string[] = []
+    const write = sink.write.bind(sink)
+    sink.write = (batch, options) => {
+      if (!sink.full) written.push(...batch.keys.map(({ stage, requestUlid }) => `${stage} ${requestUlid}`))
+      return write(batch, options)
+    }
+    sink.full = true
+    for (const name of ['a', 'b']) harness.push('attempt', name)
+    await harness.queue.flush()
+    harness.push('completion', 'a')
+    await harness.queue.flush()
+    sink.full = false
+    await inOrder(harness)
+    expect(sink.lines).toEqual(['completion a', 'attempt a late', 'attempt b late'])
+    expect(written).toEqual(['access a', 'attempt b'])
+  })
+})
+
 describe('a tick', () => {
   it('has an idle sink look after itself, and no sink that is out of order', async () => {
     const sink = new MemorySink('text')

@@ -204,6 +204,7 @@ export class SinkQueue {
       () => this.#denyAll(due),
     )
     if (result === null) return
+    this.#backlog.reserved(records)
     if (this.#options.durable) this.#backlog.written(records)
     for (const entry of due) this.#options.onConfirmed(entry)
   }
