@@ -140,6 +140,24 @@ describe('an outage', () => {
     expect(sink.lines).toEqual(['attempt a late'])
   })
 
+  it('keeps an attempt that was queued when it began before a completion that came after that', async () => {
+    const sink = new MemorySink('text', { required: false })
+    const harness = await openQueue(sink, {
+      keepsAdmissions: true,
+      onOut: () => harness.push('completion', 'a'),
+    })
+    const { trouble, release } = gate()
+    sink.trouble = { write: () => trouble().then(fail) }
+    harness.push('completion', 'in the write')
+    await vi.waitFor(() => expect(sink.calls).toContain('write 1'))
+    harness.push('attempt', 'a')
+    release()
+    await harness.queue.flush()
+    sink.trouble = {}
+    await inOrder(harness)
+    expect(sink.lines).toEqual(['completion in the write late', 'attempt a late', 'completion a late'])
+  })
+
   it('that a failed sync began keeps an attempt before its completion in the backlog', async () => {
     const sink = new MemorySink('text', { required: false })
     const harness = await openQueue(sink, { keepsAdmissions: true })

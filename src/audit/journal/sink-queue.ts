@@ -99,10 +99,10 @@ export class SinkQueue {
     }
   }
 
-  /** Queues one record; `onConfirmed` or `onDenied` is called with what comes of it. */
+  /** Queues one record, behind any that is queued; `onConfirmed` or `onDenied` is called with what comes of it. */
   push(entry: Entry): void {
     const outage = this.#outage.state
-    if (outage === null || (outage.full && mayUseReserve(entry))) {
+    if (outage === null || this.#queue.length > 0 || (outage.full && mayUseReserve(entry))) {
       this.#queue.push(entry)
       this.#wake()
     } else this.#deny(entry)
