@@ -151,6 +151,22 @@ describe('what is read', () => {
     })
   })
 
+  it('is what can be read in a bounded time: a start never waits for ever', async () => {
+    live(attempt)
+    appendFileSync(file, '\n'.repeat(3_000_000))
+    const { size } = statSync(file)
+    expect(await findOpenAttempts(file, size, jsonForm, size, 200)).toEqual({
+      openAttempts: [],
+      incomplete: `too much to read: the search ended in ${file}`,
+    })
+    writeFileSync(`${file}.1.gz`, gzipSync(readFileSync(file)))
+    writeFileSync(file, '')
+    expect(await findOpenAttempts(file, 0, jsonForm, size, 200)).toEqual({
+      openAttempts: [],
+      incomplete: `too much to read: the search ended in ${file}.1.gz`,
+    })
+  })
+
   it('is a bounded number of attempts', async () => {
     const history = live(attempt)
     const lines = readFileSync(file, 'utf8').split('\n')
