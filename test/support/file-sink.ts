@@ -28,6 +28,7 @@ export function createFileSink(options: Needed & Partial<FileSinkOptions>): {
   })
   const access = new SinkAccess(sink, {
     deadlineMs: 10_000,
+    durable: false,
     pending: () => 0,
     onSyncFailed: () => undefined,
   })

@@ -44,6 +44,16 @@ export class Backlog {
     else this.#dropped += 1
   }
 
+  /** The reserve has these records: attempts that are still pending have ended, and open nothing when they are written. */
+  reserved(records: readonly AuditRecord[]): void {
+    const ended = new Set(records.map(({ requestUlid }) => requestUlid))
+    for (const [index, line] of this.#lines.entries()) {
+      // As a key, an access opens nothing.
+      if (line.stage === 'attempt' && ended.has(line.requestUlid))
+        this.#lines[index] = { ...line, stage: 'access' }
+    }
+  }
+
   /** The oldest lines, to be written next; they stay pending until `flushed`. */
   get batch(): LineBatch {
     const lines = this.#lines.slice(0, BATCH_LINES)

@@ -10,10 +10,15 @@ const OPTIONS = { sync: false, mayUseReserve: false, onWritten: () => undefined 
 const attempt = attemptBatch('a')
 const NO_LINES = { text: '', keys: [] }
 
-function accessTo(sink: MemorySink, pending = 0): { access: SinkAccess; syncsFailed: () => number } {
+function accessTo(
+  sink: MemorySink,
+  pending = 0,
+  durable = false,
+): { access: SinkAccess; syncsFailed: () => number } {
   let failed = 0
   const access = new SinkAccess(sink, {
     deadlineMs: 50,
+    durable,
     pending: () => pending,
     onSyncFailed: () => {
       failed += 1
@@ -102,6 +107,18 @@ describe('recovery', () => {
     )
     expect(await access.recover()).toEqual({ finished: 0, incomplete: null })
     expect(sink.lines).toHaveLength(1002)
+  })
+
+  it('[P5] is done again when the completions could not be synced: no backlog keeps them', async () => {
+    const sink = fileLike({ leftOpen: 2 })
+    const { access } = accessTo(sink, 0, true)
+    await access.open()
+    sink.trouble = { sync: fail }
+    await expect(access.recover()).rejects.toMatchObject({ code: 'sink_write_failed' })
+    sink.trouble = {}
+    await access.open()
+    expect(await access.recover()).toMatchObject({ finished: 2 })
+    expect([sink.calls.at(-1), sink.synced]).toEqual(['sync', sink.lines.length])
   })
 
   it('that fails is done again after the next opening', async () => {

@@ -8,6 +8,8 @@ import type { LineBatch, OpenResult, RecoveryReport, Sink, WriteOptions, WriteRe
 
 export type SinkAccessOptions = {
   readonly deadlineMs: number
+  /** Whether completions of an earlier run are synced. No backlog keeps them, and `audit_started` says that they are there. */
+  readonly durable: boolean
   /** Lines that the journal still has to write into the sink. */
   readonly pending: () => number
   /** Called when an opening reports a failed sync, before the first line is written. */
@@ -110,7 +112,7 @@ export class SinkAccess {
     this.#attemptsKnown = true
     for (let first = 0; first < completions.length; first += BATCH_LINES) {
       const batch = this.render(completions.slice(first, first + BATCH_LINES))
-      await this.#append(batch, OWN_LINES)
+      await this.#append(batch, { ...OWN_LINES, sync: this.#options.durable })
     }
     this.#recovered = true
     return { finished: completions.length, incomplete }

@@ -140,6 +140,36 @@ describe('an outage', () => {
     expect(sink.lines).toEqual(['attempt a late'])
   })
 
+  it('keeps an attempt that was queued when it began before a completion that came after that', async () => {
+    const sink = new MemorySink('text', { required: false })
+    const harness = await openQueue(sink, {
+      keepsAdmissions: true,
+      onOut: () => harness.push('completion', 'a'),
+    })
+    const { trouble, release } = gate()
+    sink.trouble = { write: () => trouble().then(fail) }
+    harness.push('completion', 'in the write')
+    await vi.waitFor(() => expect(sink.calls).toContain('write 1'))
+    harness.push('attempt', 'a')
+    release()
+    await harness.queue.flush()
+    sink.trouble = {}
+    await inOrder(harness)
+    expect(sink.lines).toEqual(['completion in the write late', 'attempt a late', 'completion a late'])
+  })
+
+  it('that a failed sync began keeps an attempt before its completion in the backlog', async () => {
+    const sink = new MemorySink('text', { required: false })
+    const harness = await openQueue(sink, { keepsAdmissions: true })
+    sink.trouble = { sync: fail }
+    harness.push('attempt', 'a')
+    harness.push('completion', 'a')
+    await harness.queue.flush()
+    sink.trouble = {}
+    await inOrder(harness)
+    expect(sink.lines.slice(2)).toEqual(['attempt a late', 'completion a late'])
+  })
+
   it('of a best-effort sink keeps nothing', async () => {
     const sink = Object.assign(new MemorySink('console', { required: false }), { bestEffort: true })
     const { queue, push } = await openQueue(sink, { durable: false, keepsAdmissions: true })
@@ -278,6 +308,28 @@ describe('a full sink', () => {
     await inOrder(harness)
     expect(sink.lines.slice(2)).toEqual(['refusal c late', 'refusal e late'])
     expect(sink.calls.filter((call) => call === 'open')).toHaveLength(1)
+  })
+})
+
+describe('the backlog of a full sink', () => {
+  it('opens no attempt whose completion went into the reserve before it', async () => {
+    const sink = new MemorySink('text', { required: false })
+    const harness = await openQueue(sink, { keepsAdmissions: true })
+    const written: string[] = []
+    const write = sink.write.bind(sink)
+    sink.write = (batch, options) => {
+      if (!sink.full) written.push(...batch.keys.map(({ stage, requestUlid }) => `${stage} ${requestUlid}`))
+      return write(batch, options)
+    }
+    sink.full = true
+    for (const name of ['a', 'b']) harness.push('attempt', name)
+    await harness.queue.flush()
+    harness.push('completion', 'a')
+    await harness.queue.flush()
+    sink.full = false
+    await inOrder(harness)
+    expect(sink.lines).toEqual(['completion a', 'attempt a late', 'attempt b late'])
+    expect(written).toEqual(['access a', 'attempt b'])
   })
 })
 

@@ -56,6 +56,7 @@ export class SinkQueue {
     this.#outage = new Outage(options.retryMs, () => this.#wake())
     this.#access = new SinkAccess(sink, {
       deadlineMs: options.deadlineMs,
+      durable: options.durable,
       pending: () => this.#backlog.total,
       onSyncFailed: () => this.#backlog.syncFailed(),
     })
@@ -98,10 +99,10 @@ export class SinkQueue {
     }
   }
 
-  /** Queues one record; `onConfirmed` or `onDenied` is called with what comes of it. */
+  /** Queues one record, behind any that is queued; `onConfirmed` or `onDenied` is called with what comes of it. */
   push(entry: Entry): void {
     const outage = this.#outage.state
-    if (outage === null || (outage.full && mayUseReserve(entry))) {
+    if (outage === null || this.#queue.length > 0 || (outage.full && mayUseReserve(entry))) {
       this.#queue.push(entry)
       this.#wake()
     } else this.#deny(entry)
@@ -173,12 +174,12 @@ export class SinkQueue {
     const result = await this.#attempt(
       () => this.#access.append(this.#access.render(records), { sync, mayUseReserve: false, onWritten }),
       () => {
-        if (written) {
-          // The sync failed, and completions were confirmed before it began.
-          this.#backlog.syncFailed()
-          for (const { admission, record } of batch) if (!admission) this.#addToBacklog(record)
-        }
-        this.#denyAll(written ? batch.filter(isAdmission) : batch)
+        if (!written) return this.#denyAll(batch)
+        // The sync failed, and completions were confirmed before it began. An attempt stays before its completion.
+        this.#backlog.syncFailed()
+        for (const entry of batch)
+          if (entry.admission) this.#deny(entry)
+          else this.#addToBacklog(entry.record)
       },
       batch.filter(isAdmission).map(({ record }) => record.requestUlid),
     )
@@ -203,6 +204,7 @@ export class SinkQueue {
       () => this.#denyAll(due),
     )
     if (result === null) return
+    this.#backlog.reserved(records)
     if (this.#options.durable) this.#backlog.written(records)
     for (const entry of due) this.#options.onConfirmed(entry)
   }

@@ -10,8 +10,13 @@ import { zstdStream } from './zstd.ts'
 
 const CHUNK_BYTES = 256 * 1024
 
-/** Bytes that may still be looked at; of a compressed file those that come out count. */
-export type ReadAllowance = { bytes: number }
+/** What a search may still take. */
+export type ReadAllowance = {
+  /** Bytes that may still be looked at; of a compressed file those that come out count. */
+  bytes: number
+  /** Until when, on `performance.now()`'s clock; absent without an end. */
+  readonly untilMs?: number
+}
 
 /** `done`: the last line was given; `stopped`: `handle` said so; `limit`: the allowance is used up. */
 export type Scan = 'done' | 'stopped' | 'limit'
@@ -37,7 +42,7 @@ export function scanBackward(
   // The beginning of the line that the former chunk began in the middle of; null when it is to be passed over.
   let rest: string | null = null
   for (let at = end; at > 0; ) {
-    if (allowance.bytes <= 0) return 'limit'
+    if (isUsedUp(allowance)) return 'limit'
     const length = Math.min(buffer.length, at)
     at -= length
     allowance.bytes -= length
@@ -59,6 +64,10 @@ export function scanBackward(
     rest = prepended(chunk.slice(0, first), '')
   }
   return rest !== null && rest !== '' && handle(rest, 0) ? 'stopped' : 'done'
+}
+
+function isUsedUp({ bytes, untilMs = Number.POSITIVE_INFINITY }: ReadAllowance): boolean {
+  return bytes <= 0 || performance.now() >= untilMs
 }
 
 /** Offsets right behind each LF. Found forwards, which is several times as fast as backwards. */
@@ -131,7 +140,7 @@ async function scanForward(inflated: Readable, allowance: ReadAllowance, handle:
     }
     rest = joined(rest, chunk, start, chunk.length)
     at += chunk.length
-    if (allowance.bytes <= 0) return 'limit'
+    if (isUsedUp(allowance)) return 'limit'
   }
   return 'done'
 }

@@ -151,6 +151,22 @@ describe('what is read', () => {
     })
   })
 
+  it('is what can be read in a bounded time: a start never waits for ever', async () => {
+    live(attempt)
+    appendFileSync(file, '\n'.repeat(3_000_000))
+    const { size } = statSync(file)
+    expect(await findOpenAttempts(file, size, jsonForm, size, 200)).toEqual({
+      openAttempts: [],
+      incomplete: `too much to read: the search ended in ${file}`,
+    })
+    writeFileSync(`${file}.1.gz`, gzipSync(readFileSync(file)))
+    writeFileSync(file, '')
+    expect(await findOpenAttempts(file, 0, jsonForm, size, 200)).toEqual({
+      openAttempts: [],
+      incomplete: `too much to read: the search ended in ${file}.1.gz`,
+    })
+  })
+
   it('is a bounded number of attempts', async () => {
     const history = live(attempt)
     const lines = readFileSync(file, 'utf8').split('\n')
@@ -167,6 +183,22 @@ describe('what is read', () => {
     const result = await findOpenAttempts(file, history.size, jsonForm)
     expect(result.openAttempts).toHaveLength(50_000)
     expect(result.incomplete).toBe(`too many attempts without outcome: the search ended in ${file}`)
+  })
+
+  it('is a bounded number of attempts of a compressed file, which is named', async () => {
+    const history = live(attempt)
+    const lines = readFileSync(file, 'utf8').split('\n')
+    const line = `${lines.find((text) => text.includes('"stage":"attempt"')) ?? ''}\n`
+    const [ulid = ''] = history.unfinished
+    const attempts = Array.from({ length: 50_001 }, (_, index) =>
+      line.replace(ulid, `01JX3T8M70PQRSTVWY${String(index).padStart(8, '0')}`),
+    )
+    writeFileSync(`${file}.1.gz`, gzipSync(attempts.join('')))
+    writeFileSync(file, line)
+    expect(await findOpenAttempts(file, Buffer.byteLength(line), jsonForm)).toMatchObject({
+      openAttempts: [{ requestUlid: ulid }],
+      incomplete: `too many attempts without outcome: the search ended in ${file}.1.gz`,
+    })
   })
 })
 

@@ -19,6 +19,8 @@ export type FoundAttempts = {
 
 /** Bytes read at most, of all files together. */
 const MAX_BYTES = 4 * 1024 ** 3
+/** Longest search: it must end, and say where, before the journal gives up on recovery as a whole. */
+const MAX_MS = 40_000
 /** How often a file may be rotated away between being found and being opened. */
 const MAX_RACES = 20
 
@@ -33,9 +35,11 @@ export async function findOpenAttempts(
   end: number,
   form: LineForm,
   maxBytes: number = MAX_BYTES,
+  maxMs: number = MAX_MS,
 ): Promise<FoundAttempts> {
   const search = new RecoverySearch(form)
-  const gap = await searchFiles(file, end, search, { bytes: maxBytes }).catch(
+  const allowance = { bytes: maxBytes, untilMs: performance.now() + maxMs }
+  const gap = await searchFiles(file, end, search, allowance).catch(
     // The directory cannot be listed.
     (error: unknown) => `cannot look beside ${file}: ${errnoOf(error)}`,
   )
@@ -76,7 +80,8 @@ async function searchFiles(
         const from = path === file ? end : opened.size
         const scan = await scanFile(opened, path, from, compression, search, allowance)
         if (scan === 'marked') return null
-        if (search.full) return `too many attempts without outcome: the search ended in ${path}`
+        if (search.full || scan === 'stopped')
+          return `too many attempts without outcome: the search ended in ${path}`
         if (scan === 'limit') return `too much to read: the search ended in ${path}`
         if (opened.size > 0) oldest = path
       } finally {
@@ -120,7 +125,7 @@ async function scanFile(
   return scanCompressed((handle) => scan(fd, allowance, handle), file, search)
 }
 
-/** Judges a compressed file as a whole: before its last line is known, none of its attempts is. */
+/** Judges a compressed file as a whole: before its last line is known, none of its attempts is. `stopped`: there are too many. */
 async function scanCompressed(
   scanLines: (handle: HandleLine) => Promise<Scan>,
   file: string,

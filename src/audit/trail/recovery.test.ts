@@ -161,6 +161,11 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
     expect(found([lineOf('attempt', 1), mark, lineOf('attempt', 2)])).toEqual([ulidOf(2)])
   })
 
+  it('[P5] does not end at a mark that was written late, behind attempts of its own run', () => {
+    const late = lineOf('daemon', 9, 'audit_started', { late: true })
+    expect(found([lineOf('attempt', 1), late, lineOf('attempt', 2)])).toEqual([ulidOf(1), ulidOf(2)])
+  })
+
   it.each([
     ['an opening with something in flight', 'daemon', 'audit_log_opened', { in_flight: 1 }],
     ['an opening of an older release', 'daemon', 'audit_log_opened', { fresh: true }],

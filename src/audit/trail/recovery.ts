@@ -3,7 +3,8 @@
 // Marks, all `stage=daemon`:
 //   audit_started                     a run says so after it has completed the open attempts of the runs before it
 //   audit_log_opened, audit_stopped   with `in_flight` 0, the number of open attempts at that line
-// Without `in_flight` (older releases) or with another number these two tell nothing, and the search goes on.
+// Without `in_flight` (older releases) or with another number these two tell nothing, and the search goes on. So does a mark that
+// is `late`: it was written after a failure, perhaps behind attempts that are open.
 import { isUtf8 } from 'node:buffer'
 import type { ParsedLine } from '../record/line-fields.ts'
 import type { AuditRecord } from '../record/record.ts'
@@ -140,7 +141,8 @@ function parse(form: LineForm, line: Buffer): ParsedLine {
 }
 
 function isMark({ stage, verb, extras }: AuditRecord): boolean {
-  if (stage !== 'daemon') return false
+  // A late line was written again, behind attempts that it does not speak of.
+  if (stage !== 'daemon' || extras.detail?.['late'] === true) return false
   if (verb === 'audit_started') return true
   return (verb === 'audit_log_opened' || verb === 'audit_stopped') && extras.detail?.['in_flight'] === 0
 }
