@@ -377,7 +377,7 @@ const same = (text: string | undefined): Clean | null => (text === undefined ? n
 describe.each(shipped)('under the schema of Sōzu $version', ({ schema }) => {
   const names = schema.request.fields.map(({ name }) => name)
 
-  it('every request has a row in the verb table and one here', () => {
+  it('every request has a row in the verb table and in this test', () => {
     for (const name of names) {
       expect(rowOf(name), name).not.toBeNull()
       expect(
