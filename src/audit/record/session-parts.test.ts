@@ -10,7 +10,7 @@ const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: 
 it.each([
   ['JSON', renderJson],
   ['text', renderText],
-])('a %s line is the same, whatever was rendered before it', (_, render) => {
+])('a %s line is the same whichever lines were rendered before it', (_, render) => {
   for (const record of fc.sample(nearlyPlainRecord, 50)) {
     const changes = [
       { ...record, clientId: 4711 },
