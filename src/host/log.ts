@@ -1,5 +1,5 @@
-// The operational log: messages of the daemon about itself, as JSON lines on stderr. Audit lines never go here, and no payload or
-// secret enters a message. Writes are asynchronous, one at a time, with a bounded queue: a stuck reader or a full disk loses log
+// The operational log: messages of the daemon about itself, as JSON lines on stderr. Audit lines never go here, and no payload
+// or secret enters a message. Writes are asynchronous, one at a time, with a bounded queue: a stuck reader or a full disk loses log
 // lines, but delays no request and never ends the process.
 import { write } from 'node:fs'
 import { type Logger, pino } from 'pino'

@@ -1,5 +1,5 @@
-// Strict scanner: a payload passes only when every protobuf decoder reads it the same way, so that Sōzu executes the request that
-// we record. Lenient decoders differ on duplicates, second oneof members, unknown fields, odd varints and bad UTF-8; the scanner
+// Strict scanner: a payload passes only when every protobuf decoder reads it the same way, so that Sōzu executes the request
+// that we record. Lenient decoders differ on duplicates, second oneof members, unknown fields, odd varints and bad UTF-8; the scanner
 // refuses all of those, with the field path and the byte offset. It keeps no values.
 import { isUtf8 } from 'node:buffer'
 import { ProtocolError } from '../errors.ts'

@@ -1,6 +1,6 @@
 // Shared by both renderers: the client-supplied values of a record, their originals (`raw`), and the cuts that make a line fit.
-// A line over the limit loses the originals and then the ends of its longest values, each named with its full length and hash, so
-// that two different inputs still differ.
+// A line over the limit loses the originals and then the ends of its longest values, each named with its full length and hash,
+// so that two different inputs still differ.
 
 import type { Clean, Truncation } from './clean.ts'
 import { sha256 } from './digest.ts'
