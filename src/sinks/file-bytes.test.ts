@@ -137,7 +137,7 @@ describe('the journal has counted every byte of every audit file', () => {
 })
 
 describe('open attempts', () => {
-  it('[P2] are none, and the reserve is at its base, after 5,000 requests with attempt and completion in one synced write', async () => {
+  it('[P2] are zero, and the reserve has its base size, after 5,000 requests with attempt and completion in one synced write', async () => {
     const sink = fileSink()
     const journal = journalOf(sink)
     await journal.open()

@@ -158,7 +158,7 @@ describe.skipIf(!isRoot)('a file on a full disk (needs root)', () => {
     await fillUntilFull(path.join(mounted, 'audit.log'), () => rmSync(ballast))
   })
 
-  it('is not created, and not left half open, when there is no room for its first line', async () => {
+  it('is neither created nor left half open when there is no room for its first line', async () => {
     writeFileSync(path.join(mounted, 'ballast'), Buffer.alloc(statfsSync(mounted).bfree * 4096))
     const file = path.join(mounted, 'audit.log')
     sinkOf(file)
