@@ -1,4 +1,4 @@
-// Promises of the configuration's rules. Each mistake is tried alone, against a table that is otherwise right.
+// Promises of the configuration's rules. Each mistake is tried alone, in a table that is otherwise valid.
 import { readdirSync, readFileSync } from 'node:fs'
 import { parse } from 'smol-toml'
 import { describe, expect, it } from 'vitest'
@@ -14,7 +14,7 @@ function refusal(table: unknown): ConfigError {
   try {
     parseConfig(table, file)
   } catch (error) {
-    // Expected: ConfigError, what this helper hands back.
+    // Expected: ConfigError, which this helper returns.
     if (error instanceof ConfigError) return error
     throw error
   }

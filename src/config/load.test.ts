@@ -1,5 +1,5 @@
-// Promises of reading the configuration file, on real files in a temporary directory. What another owner means is tried
-// by giving the file away as root, and by naming another uid as the daemon's own otherwise.
+// Promises of reading the configuration file, on real files in a temporary directory. Another owner is tried as root by giving
+// the file away, and otherwise by naming another uid as the daemon's own.
 import { execFileSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -28,7 +28,7 @@ function refusal(file = path, ownUid?: number): ConfigError {
   try {
     loadConfig(file, ownUid)
   } catch (error) {
-    // Expected: ConfigError, what this helper hands back.
+    // Expected: ConfigError, which this helper returns.
     if (error instanceof ConfigError) return error
     throw error
   }

@@ -1,4 +1,4 @@
-// Records about the daemon's own life: the daemon is the actor, the session is its run, and every line has a ulid of its own.
+// Records about the daemon itself: the daemon is the actor, the session is its run, and every line has its own ulid.
 import { describe, expect, it } from 'vitest'
 import { validateLine } from '../../test/support/record-schema.ts'
 import { cleanPiece } from '../audit/record/clean.ts'

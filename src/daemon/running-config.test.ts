@@ -1,4 +1,4 @@
-// SIGHUP applies what it can, and says of every other key that it waits for the next start.
+// SIGHUP applies the reloadable keys, and names every other changed key as waiting for the next start.
 import { expect, it } from 'vitest'
 import { parseConfig } from '../config/config.ts'
 import { RunningConfig } from './running-config.ts'

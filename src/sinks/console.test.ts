@@ -1,4 +1,4 @@
-// The coloured mirror: the file's line with colour round it, and never a reason for the daemon to wait or to end.
+// The coloured mirror: the file's line surrounded by colour; it never delays or ends the daemon.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,5 +1,5 @@
-// Every byte of an audit file comes through the journal, which counts it: first lines, the LF behind a torn line, completions of
-// an earlier run and lines that were flushed late included.
+// Every byte of an audit file comes through the journal, which counts it, including first lines, the LF after a torn line,
+// completions of an earlier run and lines that were flushed late.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,5 +1,5 @@
-// A file that takes no more: a short write, then an error. The line is torn, the sink has failed, and when there is room again
-// the torn line is closed and the backlog follows whole.
+// A full file: a short write, then an error. The line is torn, the sink has failed, and when there is room again an LF ends the
+// torn line and the whole backlog follows.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,4 +1,4 @@
-// What an audit file may be, and who may read it: a regular file with one name, 0640 at most, never widened.
+// Type and access of an audit file: a regular file with one name, 0640 at most, never widened.
 import { execFileSync } from 'node:child_process'
 import {
   chmodSync,

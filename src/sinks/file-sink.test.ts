@@ -1,5 +1,5 @@
-// An audit file in ordinary life: every file begins with its own first line, lines are whole and in order, and whatever is done
-// to the path is noticed. On real files in temporary directories.
+// An audit file in ordinary life: every file begins with its own first line, lines are whole and in order, and the sink notices
+// every change of the path. On real files in temporary directories.
 import { type ChildProcess, spawn } from 'node:child_process'
 import {
   appendFileSync,
@@ -313,7 +313,7 @@ describe('a sink', () => {
         return records.opened(facts)
       },
       outcomeUnknown: (attempt) => {
-        // Between the look at the file and the next line in it.
+        // Between the check of the file and the next write.
         if (statSync(file, { throwIfNoEntry: false }) !== undefined) renameSync(file, `${file}.1`)
         return { ...attempt, stage: 'completion' }
       },

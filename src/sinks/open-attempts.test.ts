@@ -1,4 +1,4 @@
-// Which attempts are open follows from the order of the lines, and from nothing else.
+// The order of the lines alone decides which attempts are open.
 import { describe, expect, it } from 'vitest'
 import { lineKey } from '../../test/support/journal-record.ts'
 import type { LineKey } from '../audit/journal/sink.ts'

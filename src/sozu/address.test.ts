@@ -1,4 +1,4 @@
-// Addresses as Sōzu's lines show them: what Rust's Display for SocketAddr prints, RFC 5952.
+// Addresses as in Sōzu's lines: the output of Rust's Display for SocketAddr, RFC 5952.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { formatAddress } from './address.ts'

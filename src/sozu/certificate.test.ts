@@ -1,5 +1,5 @@
-// What is said of a certificate: the same bytes that Sōzu reads, names that cannot be forged, and nothing that makes us throw.
-// Certificates are built and signed here, byte by byte, so that they can hold what no tool would write.
+// The detail of a certificate: it reads the same bytes as Sōzu, its names cannot be forged, and nothing makes it throw.
+// Certificates are built and signed here, byte by byte, so that they can hold contents that no tool would write.
 import { generateKeyPairSync, sign, X509Certificate } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'

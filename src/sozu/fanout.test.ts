@@ -1,4 +1,4 @@
-// Worker counts: what Sōzu's answer leaves open, and the time-out it hides behind an OK.
+// Worker counts that Sōzu's answer leaves open, and the time-out that it hides behind an OK.
 import { describe, expect, it } from 'vitest'
 import { withWorkers } from './fanout.ts'
 import type { Outcome } from './outcome.ts'

@@ -1,4 +1,4 @@
-// The `name=old→new` items of listener updates: Sōzu's fields in Sōzu's order, then what its own log never shows.
+// The `name=old→new` items of listener updates: Sōzu's fields in Sōzu's order, then the fields that its own log never shows.
 import { describe, expect, it } from 'vitest'
 import { cleanPhrase } from '../audit/record/clean.ts'
 import { listenerDiff } from './listener-diff.ts'

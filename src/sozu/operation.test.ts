@@ -1,5 +1,5 @@
-// What the verb table promises beyond its rows: it covers the protocol, refuses what it does not know and schemas it cannot
-// audit, and lets no piece of a client forge a separator of a target.
+// Promises of the verb table beyond its rows: it covers the protocol, refuses unknown requests and schemas that cannot be
+// audited, and no value of a client forges a separator of a target.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { recordedOperation } from '../audit/record/build.ts'

@@ -1,5 +1,5 @@
-// Every answer Sōzu gives (behaviour of 1.1.1 and 2.1.0), and what the completion record makes of it. Texts of known shape
-// are quoted piece by piece; dumps and texts of unknown shape become their length and hash.
+// Every answer of Sōzu (behaviour of 1.1.1 and 2.1.0) and its outcome in the completion record. Texts of known shape are quoted
+// piece by piece; dumps and texts of unknown shape become their length and hash.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { completionRecord, recordedOperation } from '../audit/record/build.ts'

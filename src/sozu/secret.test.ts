@@ -1,5 +1,5 @@
-// No secret enters a record: not from a FAILURE of Sōzu's, whatever it quotes, and not from any field of any request but the
-// ones a record is allowed to show.
+// No secret enters a record: neither from a FAILURE of Sōzu, whatever it quotes, nor from any field of a request that a record
+// may not show.
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'

@@ -1,4 +1,4 @@
-// The contract of `append` when sinks fail and come back: what is rejected, what is pending, written late, or dropped.
+// The contract of `append` when sinks fail and recover: which records are rejected, pending, written late, or dropped.
 import { pino } from 'pino'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { fail, gate, MemorySink } from '../../../test/support/memory-sink.ts'

@@ -1,5 +1,5 @@
-// The contract of `append` and `close` when sinks hang: nobody waits longer than the deadline, a late success changes nothing,
-// and a sink whose operation hangs is left alone.
+// The contract of `append` and `close` when sinks hang: no caller waits longer than the deadline, a late success changes nothing,
+// and no second operation begins on the sink.
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -120,7 +120,7 @@ describe('a sink that hangs', () => {
     onTestFinished(() => rmSync(path.dirname(directory), { recursive: true }))
     sink.trouble = { write: () => mkdir(directory) }
     const appended = journal.append(record('attempt', 'a'), withinMs)
-    // Behind the turn in which the write is ordered, and before anybody can see what came of it.
+    // After the turn in which the write begins, and before its result is read.
     setImmediate(() => {
       const until = performance.now() + DEADLINE_MS * 4
       // As soon as there is a core for it.

@@ -1,4 +1,4 @@
-// The contract of `append` while the sinks work: order, group commit, what each stage waits for.
+// The contract of `append` while the sinks work: order, group commit, and the wait of each stage.
 import { pino } from 'pino'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { gate, MemorySink } from '../../../test/support/memory-sink.ts'

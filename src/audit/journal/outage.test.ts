@@ -1,4 +1,4 @@
-// An outage: since when and why, which reasons were reported, and when the sink is tried again.
+// An outage: its begin and reason, the reported reasons, and the time of the next retry.
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { JournalError } from '../../errors.ts'
 import { Outage } from './outage.ts'

@@ -1,4 +1,4 @@
-// Requests refused in an outage: counted by uid and verb, and reported less and less often.
+// Requests refused in an outage: counted by uid and verb, and reported at growing intervals.
 import { describe, expect, it } from 'vitest'
 import { journalRecord } from '../../../test/support/journal-record.ts'
 import { RefusedRequests } from './refused-requests.ts'

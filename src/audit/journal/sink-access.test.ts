@@ -1,4 +1,4 @@
-// The way into a sink: the first line of an opening comes before any other, a sink that moved is given its lines again, and
+// The only way into a sink: the first line of an opening comes before any other, a sink that moved gets its lines again, and
 // every line and byte is counted.
 import { describe, expect, it } from 'vitest'
 import { attemptBatch, journalRecord } from '../../../test/support/journal-record.ts'

@@ -1,4 +1,4 @@
-// One sink's queue: what it confirms and denies, when it syncs, and what becomes of its lines in an outage.
+// One sink's queue: which records it confirms and denies, when it syncs, and where its lines go in an outage.
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { journalRecord } from '../../../test/support/journal-record.ts'
 import { fail, gate, MemorySink } from '../../../test/support/memory-sink.ts'

@@ -1,4 +1,4 @@
-// One place makes records: every kind of event gives a record with every field, and what clients supplied is safe in it.
+// One module makes records: every kind of event gives a record with every field, and clients' values in it are sanitised.
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'

@@ -1,5 +1,5 @@
-// What sanitising promises, for every code point there is and for whatever fast-check makes of them. The forbidden ranges are
-// written out here from the Unicode tables, not taken from the expressions under test.
+// Promises of sanitising, for every code point and for random combinations. The forbidden ranges are written out here from the
+// Unicode tables, not taken from the expressions under test.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { beginningOf, listed } from '../../sozu/phrase.ts'
@@ -68,7 +68,7 @@ const forbidden = {
 }
 const sanitisers = { text: sanitiseText, piece: sanitisePiece, slot: sanitiseSlot } as const
 
-/** Any code points, the nasty ones often. */
+/** Any code points, the forbidden ones often. */
 const hostile = fc
   .array(
     fc.oneof(

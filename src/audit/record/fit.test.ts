@@ -1,5 +1,5 @@
-// Lines that would be too long: they fit into 8,000 bytes, say what was cut, still differ when the inputs do, and show as much
-// as there is room for.
+// Lines that would be too long: they fit into 8,000 bytes, name their cuts, still differ when the inputs do, and use the room
+// that there is.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { validateLine } from '../../../test/support/record-schema.ts'

@@ -1,4 +1,4 @@
-// Parsing lines: a rendered line gives its record again; a line with other keys is read by what is there; a damaged one is none.
+// Parsing lines: a rendered line gives its record again, unknown and absent keys are tolerated, and a damaged line is unreadable.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { hostileContext, hostileRecord } from '../../../test/support/hostile-record.ts'

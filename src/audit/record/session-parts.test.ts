@@ -1,4 +1,4 @@
-// A line follows its session: parts rendered for an earlier line are never those of another actor, client, time or context.
+// A line uses the parts of its own session: never those of another actor, client, time or context.
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { nearlyPlainRecord } from '../../../test/support/hostile-record.ts'

@@ -32,7 +32,7 @@ const base: AuditRecord = {
   extras: { ...noExtras, requestSha256: '01b05e701e311c2e' },
 }
 
-/** The reading every consumer has: tabs, then `, `, then the first `=`. */
+/** Splits a line as every consumer does: tabs, then `, `, then the first `=`. */
 function split(line: string): { head: string[]; columns: [key: string, value: string][] } {
   const cells = line.replace(/\n$/, '').split('\t')
   expect(cells).toHaveLength(3)

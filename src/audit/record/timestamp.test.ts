@@ -1,4 +1,4 @@
-// Times: six digits, never rounded, and nothing but a time is read as one.
+// Times: six digits, never rounded, and no other text is read as a time.
 import { describe, expect, it, vi } from 'vitest'
 import { formatTimestamp, parseTimestamp } from './timestamp.ts'
 

@@ -1,4 +1,4 @@
-// Which files an audit file was before rotations, in which order, and which are not to be trusted.
+// The rotated files of an audit file: which files they are, their order, and which of them are not trusted.
 
 import { execFileSync } from 'node:child_process'
 import {

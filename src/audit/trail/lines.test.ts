@@ -1,4 +1,4 @@
-// Lines read from either end are the lines of the file, whatever the chunks: whole ones, none twice, none too long.
+// Lines read from either end are the lines of the file, for any chunks: whole lines, none twice, none too long.
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'

@@ -1,5 +1,5 @@
-// After any life of the daemon, in files of any names: exactly the attempts without outcome are found, and what could not be
-// looked at is said.
+// After any life of the daemon, in files of any names: the reader finds exactly the open attempts, and names every line and file
+// that it could not read.
 import {
   appendFileSync,
   chmodSync,
@@ -75,7 +75,7 @@ describe.each(['text', 'json'] as const)('a history of %s lines', (form) => {
         const result = await findOpenAttempts(file, size, forms[form])
         expect({ found: found(result), incomplete: result.incomplete }).toEqual(expected)
         if (last === null || !isMarkLine(forms[form], last)) return
-        // Whoever sees this line need not look any further.
+        // This line is a mark: the search ends here.
         expect(expected.found).toEqual([])
         spared += 1
       }),
@@ -162,7 +162,7 @@ describe('the search', () => {
 })
 
 describe('the report of incomplete reading', () => {
-  /** Two unfinished attempts: one in what was rotated away, one in the file. */
+  /** Two open attempts: one in the rotated file, one in the file. */
   function split(): AuditHistory {
     return live(attempt, rotate, attempt)
   }

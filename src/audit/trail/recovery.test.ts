@@ -1,5 +1,5 @@
-// The search for attempts without an outcome: what a glance says is what reading says, no value can pass for a line, and what
-// is found is what is there after the last mark, in whatever order.
+// The search for open attempts: a glance agrees with the parser, no value can pass for a line, and the search finds exactly the
+// open attempts after the last mark, in any order of the lines.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { hostileContext, hostileRecord, hostileText } from '../../../test/support/hostile-record.ts'
@@ -70,7 +70,7 @@ describe.each(forms)('a glance at a %s line', (_, form, render, written) => {
       fc.property(hostileRecord, hostileContext, (record, lineContext) => {
         const line = asBytes(render(record, lineContext))
         const { kind, ulidAt } = form.glance(line)
-        // Our own key, not a value: it makes the line look like two.
+        // An own key, not a value, makes the line look like two.
         if (line.startsWith('{') && line.includes('{"ts":"', 1)) expect(kind).toMatch(/unsure|other/)
         else expect(kind).toBe(kindOf[record.stage])
         if (kind === 'attempt' || kind === 'outcome') {

@@ -1,4 +1,4 @@
-// The set of ULIDs says what an ordinary set would say, and takes nothing for a ULID that is none.
+// The set of ULIDs behaves like an ordinary set, and takes no other text for a ULID.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { UlidSet } from './ulid-set.ts'

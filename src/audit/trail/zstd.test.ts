@@ -1,5 +1,5 @@
-// Rotated files that were compressed with zstd: by Node's own where it has it, by the program, or not at all, and then with the
-// name of the package that is missing.
+// Rotated files that were compressed with zstd: read by Node where it can, by the program `zstd`, or not at all, with an error
+// that names the missing package.
 import { execFileSync } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
