@@ -1,6 +1,6 @@
-// Part of the stand-in, which is not Sōzu: what a request's handler gets and gives. A handler runs to its end in one go,
-// like Sōzu's single-threaded main: it changes the state and returns what is sent at once; `later` is what workers make
-// of it, and may interleave with the answers of other requests.
+// Part of the stand-in, which is not Sōzu: input and result of a request's handler. A handler runs to its end at once, like
+// Sōzu's single-threaded main: it changes the state and returns the immediate answers; `later` gives the answers of workers,
+// which may interleave with those of other requests.
 import { STATUS } from '../src/protocol/message.ts'
 import type { Schema } from '../src/protocol/schema.ts'
 import type { Events } from './events.ts'

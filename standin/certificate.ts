@@ -1,5 +1,5 @@
 // Part of the stand-in, which is not Sōzu: the certificates in its state. Fingerprint and names come from the first PEM
-// block, as in Sōzu; keys are kept as they came and are handed out by the same queries that hand them out in Sōzu.
+// block, as in Sōzu; keys are kept unchanged, and the same queries as in Sōzu return them.
 import { createHash, X509Certificate } from 'node:crypto'
 import type { Fields } from './lenient.ts'
 

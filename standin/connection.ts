@@ -1,6 +1,6 @@
 // Part of the stand-in, which is not Sōzu: one client connection. It imitates edge-triggered wake-ups: all bytes that have
-// come when the event loop gets round to the connection are looked at together, and only the last whole request among
-// them runs. Hang-up is tested before reading, so a half-close right behind a request usually loses the request.
+// come before the event loop reaches the connection are read together, and only the last whole request among them runs.
+// Hang-up is tested before reading, so that a half-close right after a request usually loses the request.
 import type { Socket } from 'node:net'
 import type { Schema } from '../src/protocol/schema.ts'
 import type { Client, StandinLog } from './answer.ts'

@@ -1,5 +1,5 @@
-// Part of the stand-in, which is not Sōzu: brings one request's answers to its connection, or what a test has prepared in
-// their place. Answers of several requests may interleave; nothing here keeps them apart, and nothing does in Sōzu.
+// Part of the stand-in, which is not Sōzu: sends one request's answers, or those that a test has set in their place. Answers of
+// several requests may interleave, as in Sōzu.
 import { encodeContent, encodeResponse, STATUS } from '../src/protocol/message.ts'
 import type { Schema } from '../src/protocol/schema.ts'
 import type { Answer, Reply } from './answer.ts'

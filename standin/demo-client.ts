@@ -1,6 +1,6 @@
-// One client process of the demo: becomes somebody, connects, writes frames, prints what came back, leaves. A program of
-// its own (dist-standin/standin/demo-client.js), since who a client is only means something for a process of its own. Privileges are
-// dropped before the connection is made: the kernel notes credentials at connect(2).
+// One client process of the demo (dist-standin/standin/demo-client.js): takes an account, connects, writes frames, prints the
+// answers, exits. A separate program, since the kernel notes credentials for each process at connect(2): it drops privileges
+// before it connects.
 import { connect } from 'node:net'
 import { FrameDecoder } from '../src/protocol/frame.ts'
 import { decodeResponse, STATUS } from '../src/protocol/message.ts'

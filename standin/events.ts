@@ -1,6 +1,6 @@
-// Part of the stand-in, which is not Sōzu: the event stream. What a request causes is delivered when its handler is done;
-// what its completion causes stays queued until any client sends the next request, as Sōzu does it. Kinds the schema
-// does not know are not sent, which makes a 1.x stand-in as silent as Sōzu 1.x.
+// Part of the stand-in, which is not Sōzu: the event stream. Events of a request are sent when its handler is done; events of
+// its completion stay queued until any client sends the next request, as in Sōzu. Kinds that the schema lacks are not sent, so
+// that a 1.x stand-in is as silent as Sōzu 1.x.
 import { encodeContent, encodeResponse, STATUS } from '../src/protocol/message.ts'
 import type { Schema } from '../src/protocol/schema.ts'
 import type { Fields } from './lenient.ts'

@@ -290,7 +290,7 @@ function show({ status, message, content }: Response): string {
   return `${head} [worker_responses of ${[...inner].join()}]`
 }
 
-describe('the response sequence of every request is that of Sōzu', () => {
+describe('the response sequence of every request equals that of Sōzu', () => {
   let standin: Standin
   let client: CommandClient
   beforeAll(async () => {

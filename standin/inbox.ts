@@ -1,6 +1,6 @@
-// Part of the stand-in, which is not Sōzu: what one connection has sent and Sōzu has not yet taken. Sōzu looks at it only
-// when the connection wakes up. A prefix of 0 to 7 is thrown away and ends the look; one above the maximum, or a payload
-// that does not decode, is never taken, so that everything behind it is stuck for ever.
+// Part of the stand-in, which is not Sōzu: the bytes of one connection that Sōzu has not taken yet. Sōzu reads them only when the
+// connection wakes up. It discards a prefix of 0 to 7 and stops reading there; it never takes a frame above the maximum or a
+// payload that does not decode, so that all later bytes are stuck for ever.
 import { ProtocolError } from '../src/errors.ts'
 import { PREFIX_BYTES } from '../src/protocol/frame.ts'
 import type { Schema } from '../src/protocol/schema.ts'

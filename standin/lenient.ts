@@ -1,7 +1,7 @@
 // Part of the stand-in, which is not Sōzu: reads a Request the forgiving way Sōzu's decoder was seen to. Unknown fields are
 // skipped, a missing required field takes its default, the last oneof member wins, a message that stands twice is merged;
 // wrong wire types, bad UTF-8, broken varints and nesting beyond 100 are refused. The daemon's own scanner is the strict
-// one in src/protocol/wire.ts: never use this one to decide anything.
+// one in src/protocol/scan.ts: never use this one to decide anything.
 import { isUtf8 } from 'node:buffer'
 import { ProtocolError } from '../src/errors.ts'
 import { type Field, type Message, type Schema, WIRE, wireTypeOf } from '../src/protocol/schema.ts'

@@ -1,5 +1,5 @@
-// Part of the stand-in, which is not Sōzu: judges a logging filter the way Sōzu does, mistakes included: an empty item or
-// level passes, and after too many slashes the first piece is still looked at.
+// Part of the stand-in, which is not Sōzu: checks a logging filter as Sōzu does, mistakes included: an empty item or level
+// passes, and after too many slashes the first piece is still checked.
 
 const levels = new Set(['', 'OFF', 'ERROR', 'WARN', 'INFO', 'DEBUG', 'TRACE'])
 

@@ -1,5 +1,5 @@
-// Part of the stand-in, which is not Sōzu: why main's state refuses a change, in Sōzu's words, and the checks of single
-// values that lead to it. The order of checks is Sōzu's, since only the first complaint is heard.
+// Part of the stand-in, which is not Sōzu: errors of main's state, in Sōzu's words, and the checks of single values that cause
+// them. The checks have Sōzu's order, since only the first error is sent.
 import type { Fields } from './lenient.ts'
 
 /** Thrown with the text of Sōzu's state error. */

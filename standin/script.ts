@@ -1,4 +1,4 @@
-// Part of the stand-in, which is not Sōzu: what a test has prepared for requests to come. Sōzu has no such controls.
+// Part of the stand-in, which is not Sōzu: the behaviour that a test has set for later requests. Sōzu has no such controls.
 
 /** What happens to the next executed request instead of its normal answer. */
 export type Surprise =

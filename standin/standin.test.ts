@@ -63,7 +63,7 @@ afterEach(async () => {
 })
 
 describe('the socket', () => {
-  test('has mode 0600, replaces what was at its path and is left behind', async () => {
+  test('has mode 0600, replaces a file at its path and remains after the end', async () => {
     writeFileSync(join(folder, 'sozu.sock'), 'something else')
     await start()
     const { mode } = statSync(standin.socketPath)
@@ -74,7 +74,7 @@ describe('the socket', () => {
     await expect(open()).rejects.toMatchObject({ code: 'ECONNREFUSED' })
   })
 
-  test('a path that the kernel would cut is refused', async () => {
+  test('a path that the kernel would truncate is refused', async () => {
     await start()
     const socketPath = join(folder, 'x'.repeat(120))
     await expect(startStandin({ socketPath, schema })).rejects.toMatchObject({ code: 'listen_failed' })
@@ -131,7 +131,7 @@ describe('bad frames', () => {
     return bytes
   }
 
-  test('a length below 8 is thrown away; what is behind it waits for the next wake-up', async () => {
+  test('a length below 8 is discarded; the bytes after it wait for the next wake-up', async () => {
     await start()
     const client = await open()
     client.sendBytes(prefix(7n))
@@ -186,7 +186,7 @@ describe('bad frames', () => {
     })
   }
 
-  test('a message that stands twice is merged', async () => {
+  test('a message that occurs twice is merged', async () => {
     await start()
     const client = await open()
     client.sendBytes(encodeFrame(Buffer.from([0x6a, 3, 0x0a, 1, 0x7a, 0x6a, 2, 0x10, 1])))
@@ -214,7 +214,7 @@ describe('requests without an answer', () => {
 })
 
 describe('hanging up', () => {
-  test('a half-close loses the answer to what ran before it', async () => {
+  test('a half-close loses the answer to the request before it', async () => {
     await start()
     const client = await open()
     const resume = standin.pauseBeforeAnswer()
@@ -261,7 +261,7 @@ describe('answers', () => {
     expect(status?.content).not.toBeNull()
   })
 
-  test('one that does not fit closes the connection without it', async () => {
+  test('an answer that does not fit is not sent, and the connection is closed', async () => {
     await start({ maxFrameBytes: 4096 })
     const client = await open()
     expect(await client.ask('add_cluster', { cluster_id: 'big', answer_503: 'x'.repeat(3000) })).toHaveLength(
@@ -272,7 +272,7 @@ describe('answers', () => {
     expect(logged.some((line) => line.startsWith('error writing on channel'))).toBe(true)
   })
 
-  test('the first record of a test is there before the answer', async () => {
+  test('the stand-in records a request before it answers', async () => {
     const order: string[] = []
     await start({ hooks: { onReceived: ({ kind }) => order.push(`received ${kind}`) } })
     const client = await open()
@@ -292,7 +292,7 @@ describe('answers', () => {
     expect(text(await client.final())).toEqual(['Successfully loaded the config: 0 ok, 0 errors'])
   })
 
-  test('a reload from a file applies it once and reports what is already there', async () => {
+  test('a reload from a file applies it once, then reports the entries that exist already', async () => {
     await start()
     const path = join(folder, 'new.toml')
     writeFileSync(
@@ -322,7 +322,7 @@ describe('answers', () => {
 })
 
 describe('events', () => {
-  test('a subscription echoes itself; completions wait for the next request of anybody', async () => {
+  test('a subscription is echoed; its completion events wait for the next request of any client', async () => {
     await start()
     const subscriber = await open()
     subscriber.send('subscribe_events', {})
@@ -344,7 +344,7 @@ describe('events', () => {
     expect(await subscriber.next()).toMatchObject({ message: '1', eventKind: 0 })
   })
 
-  test('a refusal of SetMetricDetail by main makes none, an accepted one makes one per worker as well', async () => {
+  test('SetMetricDetail causes no event when main refuses it, and one more for each worker when accepted', async () => {
     await start()
     const subscriber = await open()
     subscriber.send('subscribe_events', {})
@@ -447,7 +447,7 @@ describe('controls', () => {
     expect(performance.now() - before).toBeGreaterThan(25)
   })
 
-  test('only as many answers are held back as asked for', async () => {
+  test('no more answers are held back than requested', async () => {
     await start()
     const [first, second] = [await open(), await open()]
     const resume = standin.pauseBeforeAnswer(1)

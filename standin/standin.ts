@@ -1,6 +1,6 @@
 // A stand-in for Sōzu's control plane, used by `sozu-auditd demo` and by the tests. It is not Sōzu: it speaks the command
-// socket's protocol as docs and observation have it and carries no traffic. This file owns the listening socket, the
-// connections and the order of things; what is answered is in handler.ts.
+// socket's protocol as documented and observed, and carries no traffic. This file owns the listening socket, the connections
+// and the order of requests; handler.ts has the answers.
 import { chmodSync, renameSync, rmSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { dirname, join } from 'node:path'

@@ -1,6 +1,6 @@
 // Part of the stand-in, which is not Sōzu: the control plane's state (clusters, frontends, backends, listeners,
-// certificates) and what a change answers, with Sōzu's own error texts. Guards that a refusal is what Sōzu would say and
-// that a change which Sōzu applies half before it fails is applied half here, too. Knows nothing of connections.
+// certificates) and the answers to changes, with Sōzu's own error texts. A change that Sōzu applies half before it fails is
+// applied half here, too. Knows nothing of connections.
 import type { Schema } from '../src/protocol/schema.ts'
 import { CertificateProblem, parseCertificate, parseFingerprint } from './certificate.ts'
 import type { Fields } from './lenient.ts'

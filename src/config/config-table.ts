@@ -6,7 +6,7 @@ import * as z from 'zod'
 const maxSocketPathBytes = 107
 /** Largest uid and gid: 4294967295 is (uid_t) -1, which means "leave it" to chown(2). */
 const maxId = 4_294_967_294
-/** Half of it must hold what is in flight when the disk fills up, at 8,000 bytes a line at most. */
+/** Half of it must hold the completions of requests in flight when the disk fills up, at 8,000 bytes a line at most. */
 const minReserveBytes = 262_144
 export const defaultFrameBytes = 2_000_000
 export const defaultBufferedBytes = 67_108_864
@@ -138,12 +138,12 @@ export type ConfigKey = keyof Table
 
 export const isConfigKey = (key: string): key is ConfigKey => Object.hasOwn(tableSchema.shape, key)
 
-/** Every key there is, in table order. */
+/** All keys, in table order. */
 export const configKeys: readonly ConfigKey[] = Object.freeze(
   Object.keys(tableSchema.shape).filter(isConfigKey),
 )
 
-/** The JSON file is required; the text file is when it is the only one. */
+/** By default the JSON file is required, and the text file only if it is the only one. */
 export function isRequired(
   table: Partial<Table>,
   key: 'audit_logs_target' | 'audit_logs_json_target',

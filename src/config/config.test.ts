@@ -1,4 +1,4 @@
-// Promises of the configuration's rules. Each mistake is tried alone, against a table that is otherwise right.
+// Promises of the configuration's rules. Each mistake is tried alone, in a table that is otherwise valid.
 import { readdirSync, readFileSync } from 'node:fs'
 import { parse } from 'smol-toml'
 import { describe, expect, it } from 'vitest'
@@ -14,15 +14,15 @@ function refusal(table: unknown): ConfigError {
   try {
     parseConfig(table, file)
   } catch (error) {
-    // Expected: ConfigError, what this helper hands back.
+    // Expected: ConfigError, which this helper returns.
     if (error instanceof ConfigError) return error
     throw error
   }
   throw new Error('the table was accepted')
 }
 
-describe('a configuration that is right', () => {
-  it('gets the documented default for every key that is absent', () => {
+describe('a valid configuration', () => {
+  it('gets the documented default for every absent key', () => {
     expect(parseConfig(minimal, file)).toEqual({
       listenSocket: null,
       listenSocketMode: 0o600,
@@ -54,7 +54,7 @@ describe('a configuration that is right', () => {
     })
   })
 
-  it('carries every key that is set', () => {
+  it('has every key that is set', () => {
     const config = parseConfig(
       {
         listen_socket: '/run/sozu-auditd/sozu.sock',
@@ -118,7 +118,7 @@ describe('a configuration that is right', () => {
     })
   })
 
-  it('holds two requests of the longest kind where 64 MiB are less than that', () => {
+  it('holds two requests of the greatest length where 64 MiB are less than that', () => {
     const config = parseConfig({ ...minimal, max_command_buffer_size: 268_435_456 }, file)
     expect(config.maxBufferedBytes).toBe(536_870_912)
   })
@@ -129,7 +129,7 @@ describe('a configuration that is right', () => {
     expect(Object.isFrozen(config.commandAllowedUids)).toBe(true)
   })
 
-  it('tells an empty list of uids (nobody is allowed) from an absent one (no check)', () => {
+  it('distinguishes an empty list of uids (nobody is allowed) from an absent one (no check)', () => {
     expect(parseConfig({ ...minimal, command_allowed_uids: [] }, file).commandAllowedUids).toEqual([])
     expect(parseConfig(minimal, file).commandAllowedUids).toBeNull()
   })
@@ -150,7 +150,7 @@ describe('a configuration that is right', () => {
   })
 })
 
-describe('a configuration that is wrong', () => {
+describe('an invalid configuration', () => {
   it.each([
     ['comand_socket', 'command_socket'],
     ['command_allowed_uid', 'command_allowed_uids'],
@@ -206,7 +206,7 @@ describe('a configuration that is wrong', () => {
     [{ console: false }, '"never", "auto", "always"'],
     [{ log_level: 'trace' }, '"debug", "info", "warn", "error"'],
     [{ log_level: null }, '"debug", "info", "warn", "error"'],
-  ])('refuses %j on one line with file, key, value and what would be right', (keys, right) => {
+  ])('refuses %j on one line with file, key, value and a correction', (keys, right) => {
     const error = refusal({ ...minimal, ...keys })
     const [key] = Object.keys(keys)
     expect(error.code).toBe('config_invalid_value')
@@ -215,12 +215,12 @@ describe('a configuration that is wrong', () => {
     expect(error.message).toContain(right)
   })
 
-  it('refuses an integer beyond what a number holds exactly', () => {
+  it('refuses an integer that a number cannot hold exactly', () => {
     const error = refusal({ ...minimal, max_command_buffer_size: 2n ** 64n })
     expect(error.message).toContain('max_command_buffer_size = 18446744073709551616 is not valid: must be')
   })
 
-  it('names the place of a wrong uid in its list', () => {
+  it('names the index of an invalid uid in its list', () => {
     const error = refusal({ ...minimal, command_allowed_uids: [0, -1, 4_294_967_295, '7', 1.5] })
     expect(error.message.split('\n')).toEqual(
       ['[1] = -1', '[2] = 4294967295', '[3] = "7"', '[4] = 1.5'].map(
@@ -230,7 +230,7 @@ describe('a configuration that is wrong', () => {
     )
   })
 
-  it('is refused without an audit file to write to', () => {
+  it('is refused without an audit file', () => {
     const error = refusal({ command_socket: '/run/sozu.sock' })
     expect(error.code).toBe('config_invalid_value')
     expect(error.message).toContain('audit_logs_target and audit_logs_json_target are both missing')
@@ -245,13 +245,13 @@ describe('a configuration that is wrong', () => {
     [{ listen_socket: '/run//sozu/../sozu/./sozu.sock' }, 'command_socket'],
     [{ audit_logs_json_target: '/var/log/./audit.log' }, 'audit_logs_json_target'],
     [{ listen_socket: '/var/log/audit.log' }, 'audit_logs_target'],
-  ])('refuses one path for two things: %j', (keys, key) => {
+  ])('refuses one path for two purposes: %j', (keys, key) => {
     const error = refusal({ ...minimal, ...keys })
     expect(error.code).toBe('config_invalid_value')
     expect(error.message).toMatch(new RegExp(`^${file}: ${key} = .+ is the same path as `))
   })
 
-  it('is refused when not one request of the longest kind could be held', () => {
+  it('is refused when it cannot hold one request of the greatest length', () => {
     const error = refusal({ ...minimal, max_buffered_bytes: 1_999_999 })
     expect(error.code).toBe('config_invalid_value')
     expect(error.message).toMatch(
@@ -262,7 +262,7 @@ describe('a configuration that is wrong', () => {
     expect(() => parseConfig({ ...minimal, max_buffered_bytes: 2_000_000 }, file)).not.toThrow()
   })
 
-  it('has all its mistakes in one message, one a line', () => {
+  it('lists all its mistakes in one message, one on each line', () => {
     const error = refusal({ listen_sockt: '/x', durability: 'no', console: 1 })
     expect(error.code).toBe('config_unknown_key')
     expect(
@@ -287,14 +287,14 @@ describe('a configuration that is wrong', () => {
     expect(error.message.replaceAll('\n', '')).not.toMatch(/[\p{C}\p{Zl}\p{Zp}]/u)
   })
 
-  it('gets a short answer however many and however long its mistakes are', () => {
+  it('gets a short error, however many and however long its mistakes are', () => {
     const keys = Array.from({ length: 2000 }, (_, index) => [`${'k'.repeat(500)}${index}`, 1])
     const error = refusal({ ...minimal, ...Object.fromEntries(keys), console: 'x'.repeat(100_000) })
     expect(error.message).toContain('and 1951 more mistakes')
     expect(error.message.length).toBeLessThan(20_000)
   })
 
-  it.each([[null], ['text'], [[]], [7]])('is refused when it is no table at all: %j', (table) => {
+  it.each([[null], ['text'], [[]], [7]])('is refused when it is not a table: %j', (table) => {
     expect(refusal(table).code).toBe('config_invalid_value')
   })
 })
@@ -311,14 +311,14 @@ describe('the canonical form', () => {
     })
   })
 
-  it('is the same for two files that mean the same', () => {
+  it('is the same for two files with the same meaning', () => {
     const a = parseConfig({ ...minimal, command_allowed_uids: [7, 1, 7], listen_socket_mode: '600' }, file)
     const b = parseConfig({ ...minimal, command_allowed_uids: [1, 7], durability: 'fdatasync' }, file)
     expect(JSON.stringify(canonicalConfig(a))).toBe(JSON.stringify(canonicalConfig(b)))
     expect(diffConfig(a, b)).toEqual([])
   })
 
-  it('means the same configuration when it is read back', () => {
+  it('gives the same configuration when it is parsed again', () => {
     const config = parseConfig({ ...minimal, listen_socket_mode: '0060', command_allowed_uids: [3] }, file)
     const table = Object.entries(canonicalConfig(config)).filter(([, value]) => value !== null)
     expect(parseConfig(Object.fromEntries(table), file)).toEqual(config)
@@ -333,7 +333,7 @@ describe('the canonical form', () => {
     ])
   })
 
-  it('knows which keys a reload applies', () => {
+  it('may change by a reload in seven keys only', () => {
     expect(reloadableKeys).toEqual([
       'command_allowed_uids',
       'audit_reads',
@@ -369,19 +369,19 @@ describe('which audit file is required', () => {
   it.each([
     [{ ...minimal, audit_logs_target_required: false }],
     [{ ...both, audit_logs_json_target_required: false }],
-  ])('is never none of them under "refuse"', (table) => {
+  ])('is at least one of them under "refuse"', (table) => {
     expect(refusal(table).message).toMatch(/no audit file is required.*on_audit_failure = "allow"/)
     expect(() => parseConfig({ ...table, on_audit_failure: 'allow' }, file)).not.toThrow()
   })
 
-  it('is not said of a file that is not there', () => {
+  it('cannot be set for a file that is not configured', () => {
     expect(refusal({ ...minimal, audit_logs_json_target_required: true }).message).toMatch(
       /audit_logs_json_target_required is set, but audit_logs_json_target is not/,
     )
   })
 })
 
-describe('the files that are shipped', () => {
+describe('the shipped files', () => {
   const shipped = new URL('../../config/', import.meta.url)
   const text = readFileSync(new URL('sozu-auditd.toml', shipped), 'utf8')
   const uncommented = [...text.matchAll(/^#([a-z_]+) = (.+)$/gm)]
@@ -423,7 +423,7 @@ describe('the files that are shipped', () => {
     }
   })
 
-  it('show a valid example for each key that is absent by default, and only for those', () => {
+  it('show a valid example for each key without default, and for no other key', () => {
     const canonical = canonicalConfig(parseConfig(set, 'packaged'))
     for (const [, key, value] of examples) {
       expect(canonical).toHaveProperty(`${key}`, null)

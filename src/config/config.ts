@@ -20,9 +20,9 @@ export type Durability = 'fdatasync' | 'write'
 export type OnAuditFailure = 'refuse' | 'allow'
 export type ConsoleMode = 'never' | 'auto' | 'always'
 
-/** What the daemon runs by. Deeply frozen; `null` means that the key is absent from the file. */
+/** The configuration of a running daemon. Deeply frozen; `null` means that the key is absent from the file. */
 export type Config = {
-  /** Absolute path clients connect to; `null` only works when systemd hands the socket over. */
+  /** Absolute path of the listening socket; `null` only works when systemd passes the socket on. */
   readonly listenSocket: string | null
   /** Permission bits, 0 to 0o777. */
   readonly listenSocketMode: number
@@ -53,7 +53,7 @@ export type Config = {
   readonly auditLogsJsonTargetRequired: boolean
   /** Free bytes on an audit file's file system below which the daemon warns; 0: never. */
   readonly lowSpaceBytes: number
-  /** Bytes kept back for each audit file, for what has happened already when the disk is full; 0: none. */
+  /** Bytes reserved for each audit file, for records of past events on a full disk; 0: none. */
   readonly reserveBytes: number
   /** Group of the audit files: a name, or a gid in decimal digits. */
   readonly auditFileGroup: string | null
@@ -73,7 +73,7 @@ export type Config = {
 }
 
 /**
- * A parsed TOML table → the configuration, defaults filled in. `file` is only quoted in errors.
+ * A parsed TOML table → the configuration with defaults. `file` is for errors only.
  *
  * Throws one `ConfigError` with every mistake in it, one a line, each naming file, key, value and what would be right:
  * `config_unknown_key` where a key is unknown (a misspelt key is usually the cause of the other mistakes), otherwise
@@ -107,8 +107,8 @@ export function parseConfig(table: unknown, file: string): Config {
 
 /**
  * The configuration in the file's key names, every key present in table order, absent ones `null`, the mode as four
- * octal digits. `JSON.stringify` of it is what the digest in `audit_started` is taken over: two files that mean the same
- * have the same one.
+ * octal digits. The digest in `audit_started` is over its `JSON.stringify`, so that files with the same meaning have the same
+ * digest.
  */
 export function canonicalConfig(config: Config): Record<ConfigKey, unknown> {
   return {

@@ -1,5 +1,5 @@
-// Promises of reading the configuration file, on real files in a temporary directory. What another owner means is tried
-// by giving the file away as root, and by naming another uid as the daemon's own otherwise.
+// Promises of reading the configuration file, on real files in a temporary directory. Another owner is tried as root by giving
+// the file away, and otherwise by naming another uid as the daemon's own.
 import { execFileSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -28,7 +28,7 @@ function refusal(file = path, ownUid?: number): ConfigError {
   try {
     loadConfig(file, ownUid)
   } catch (error) {
-    // Expected: ConfigError, what this helper hands back.
+    // Expected: ConfigError, which this helper returns.
     if (error instanceof ConfigError) return error
     throw error
   }
@@ -81,7 +81,7 @@ describe('an unsafe file', () => {
     expect(error.message).toContain(`chown root ${path}`)
   })
 
-  it('in a directory that everybody may write to is refused', () => {
+  it('is refused in a directory that everybody may write to', () => {
     write(good)
     chmodSync(directory, 0o777)
     const error = refusal()
@@ -90,7 +90,7 @@ describe('an unsafe file', () => {
     expect(error.message).toContain(`chmod o-w ${directory}`)
   })
 
-  it('is not made safe by a link to it from a safe directory, nor by a link in an unsafe one', () => {
+  it('is refused behind a link in a safe directory, as is a safe file behind a link in an unsafe one', () => {
     const open = join(directory, 'open dir')
     const shut = join(directory, 'shut')
     mkdirSync(open)
@@ -104,7 +104,7 @@ describe('an unsafe file', () => {
     expect(refusal(join(open, 'link')).message).toContain(`chmod o-w '${open}'`)
   })
 
-  it('that is a directory, a device or a FIFO is refused at once', () => {
+  it('is refused at once when it is a directory, a device or a FIFO', () => {
     execFileSync('mkfifo', [path])
     for (const [file, kind] of [
       [directory, 'a directory'],
@@ -119,7 +119,7 @@ describe('an unsafe file', () => {
 })
 
 describe('a file that cannot be read', () => {
-  it('is named together with the errno', () => {
+  it('is named in the error, with the errno', () => {
     const error = refusal()
     expect(error.code).toBe('config_unreadable')
     expect(error.message).toContain(`${path}: cannot be read: ENOENT`)
@@ -148,7 +148,7 @@ describe('a file that is not TOML', () => {
     expect(refusal().message.length).toBeLessThan(400)
   })
 
-  it('is refused where it sets a key twice or nests without end', () => {
+  it('is refused when it sets a key twice or nests too deeply', () => {
     write(`${good}console = "auto"\nconsole = "never"\n`)
     expect(refusal().code).toBe('config_syntax')
     expect(refusal().message).toContain('line 4, ')
@@ -156,13 +156,13 @@ describe('a file that is not TOML', () => {
     expect(refusal().code).toBe('config_syntax')
   })
 
-  it('is refused where a byte is not UTF-8, with its line and column', () => {
+  it('is refused when a byte is not UTF-8, with its line and column', () => {
     write(Buffer.concat([Buffer.from('# Sōzu\n# é\nabc'), Buffer.from([0xff]), Buffer.from('\n')]))
     expect(refusal().code).toBe('config_syntax')
     expect(refusal().message).toContain('line 3, column 4: not valid UTF-8')
   })
 
-  it('is not spared the check of its keys when the syntax is right', () => {
+  it('has its keys checked when the syntax is right', () => {
     write(`${good}[audit]\nx = 99999999999999999999\n`)
     expect(refusal().code).toBe('config_unknown_key')
     write(`${good}max_command_buffer_size = 99999999999999999999\n`)

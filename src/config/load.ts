@@ -1,6 +1,5 @@
-// The configuration file → Config. Guards that nobody but root and the daemon's own account can say what the daemon
-// does: the file is opened once, and owner, mode and content are those of that one descriptor. A reader must not assume
-// that a file which passes here can be reached by the daemon's account alone: it may be world-readable, it holds no secret.
+// The configuration file → Config. Only root and the daemon's own account may control the daemon: the file is opened once, and
+// owner, mode and content are read from that one descriptor. The file may be world-readable: it holds no secret.
 import {
   closeSync,
   constants,
@@ -32,7 +31,7 @@ export function loadConfig(path: string, ownUid: number = process.geteuid?.() ??
 }
 
 /**
- * Reads a file that decides what the daemon does, under the rules of the configuration file itself.
+ * Reads a file that controls the daemon, by the rules for the configuration file.
  *
  * Throws `ConfigError`: `config_unreadable`, `config_unsafe`.
  */
@@ -51,7 +50,7 @@ function readChecked(path: string, ownUid: number): Buffer {
       onFile(path, () => fstatSync(descriptor)),
       ownUid,
     )
-    // The path may be a symbolic link: who can write either directory can put another file in this one's place.
+    // The path may be a symbolic link: a writer of either directory can replace the file.
     const directories = onFile(path, () => new Set([dirname(resolve(path)), dirname(realpathSync(path))]))
     for (const directory of directories) {
       checkDirectory(
@@ -90,7 +89,7 @@ function checkFile(path: string, stats: Stats, ownUid: number): void {
   }
 }
 
-/** In a sticky directory others can add files, but not replace this one. */
+/** In a sticky directory other accounts can add files, but not replace this file. */
 function checkDirectory(path: string, directory: string, stats: Stats): void {
   if (stats.mode & 0o002 && !(stats.mode & 0o1000)) {
     throw new ConfigError(
@@ -100,7 +99,7 @@ function checkDirectory(path: string, directory: string, stats: Stats): void {
   }
 }
 
-/** At most one byte more than the limit is read, however the file grows meanwhile. */
+/** Reads at most one byte more than the limit, even if the file grows meanwhile. */
 function readAll(path: string, descriptor: number): Buffer {
   const buffer = Buffer.alloc(maxFileBytes + 1)
   let length = 0
@@ -148,7 +147,7 @@ function decodeUtf8(bytes: Buffer, path: string): string {
   }
 }
 
-/** Where the first byte is that a decoder replaces; the column counts characters, from 1. */
+/** Line and column of the first byte that a decoder replaces; the column counts characters, from 1. */
 function firstBadByte(bytes: Buffer): { line: number; column: number } {
   const lossy = bytes.toString('utf8')
   let offset = 0
@@ -191,7 +190,7 @@ function octal(stats: Stats): string {
   return (stats.mode & 0o7777).toString(8).padStart(4, '0')
 }
 
-/** For a shell: the path as one word. */
+/** The path as one word for a shell. */
 function quoted(path: string): string {
   return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`
 }

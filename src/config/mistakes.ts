@@ -5,7 +5,7 @@ import { type ConfigKey, configKeys, defaultFrameBytes, isRequired, type Table }
 
 const maxShownCharacters = 120
 
-/** Mistakes that no key shows alone; a key in `faulty` counts as set, but its value is not looked at. */
+/** Contradictions between keys; a key in `faulty` counts as set, but its value is not compared. */
 export function contradictions(given: ReadonlyMap<string, unknown>, faulty: ReadonlySet<string>): string[] {
   const mistakes: string[] = []
   if (!given.has('audit_logs_target') && !given.has('audit_logs_json_target')) {

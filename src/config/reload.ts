@@ -1,8 +1,8 @@
-// What SIGHUP applies of a new configuration, and what changed.
+// The keys of a new configuration that SIGHUP applies, and the differences between two configurations.
 import { type Config, canonicalConfig } from './config.ts'
 import { type ConfigKey, configKeys } from './config-table.ts'
 
-/** The keys that SIGHUP applies; a change of any other one takes effect at the next start. */
+/** The keys that SIGHUP applies; a change of any other key takes effect at the next start. */
 export const reloadableKeys: readonly ConfigKey[] = Object.freeze([
   'command_allowed_uids',
   'audit_reads',
@@ -32,7 +32,7 @@ export function reloaded(running: Config, next: Config): Config {
 /** One key whose meaning differs: `old` and `new` as in `canonicalConfig`. */
 export type ConfigChange = { readonly key: ConfigKey; readonly old: unknown; readonly new: unknown }
 
-/** What changed from `a` to `b`, in table order; empty when both mean the same. */
+/** Changes from `a` to `b`, in table order; empty when both mean the same. */
 export function diffConfig(a: Config, b: Config): ConfigChange[] {
   const before = canonicalConfig(a)
   const after = canonicalConfig(b)

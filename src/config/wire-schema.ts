@@ -1,5 +1,5 @@
-// The message table that `wire_schema` names: a shipped one, or a file of the operator's, which decides as much as the
-// configuration does and is trusted by the same rules.
+// The message table that `wire_schema` names: a shipped one, or a file of the operator, to which the rules for the
+// configuration file apply.
 import { readFileSync } from 'node:fs'
 import { ConfigError, errnoOf } from '../errors.ts'
 import { packageFile } from '../host/package.ts'

@@ -1,5 +1,5 @@
-// Composition root: configuration → sinks → journal → listener → sessions, and the daemon's own life: reload, stop. What is
-// built here in this order is torn down in the opposite one, so that nobody is served without a journal.
+// Composition root: configuration → sinks → journal → listener → sessions; and reload and stop. The parts are taken down in the
+// opposite order, so that no client is served without a journal.
 import { Journal } from '../audit/journal/journal.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
 import type { Config } from '../config/config.ts'
@@ -35,12 +35,12 @@ export type DaemonOptions = {
   readonly inheritedPath: string | null
   readonly manager: ServiceManager
   readonly log: Log
-  /** Called with an error nobody expected; it must end the process. */
+  /** Called with an unexpected error; it must end the process. */
   readonly onBug: (error: unknown) => void
 }
 
 const TICK_MS = 1000
-/** What is in flight at a stop is waited for this long. */
+/** Longest wait at a stop for requests in flight. */
 const DRAIN_MS = 5000
 const OWN_NAME_MS = 200
 
@@ -55,19 +55,19 @@ export class Daemon {
   readonly #bytes: Quota
   readonly #requests: Quota
   readonly #refusals = new RefusalLimiter()
-  /** The daemon itself, in its own lines; its account's name is known before the first of them. */
+  /** Actor of the daemon's own lines; its account's name is known before the first of them. */
   #actor = ownActor(null)
   #listener: Listener | null = null
   #ticking: NodeJS.Timeout | null = null
 
   /**
    * Starts serving.
-   * @throws ConfigError for what the operator must change, JournalError for a sink that does not open
+   * @throws ConfigError when the operator must change something, JournalError when a required sink does not open
    */
   static async start(options: DaemonOptions): Promise<Daemon> {
     returnLargePieces()
-    // What takes time runs side by side: the helper, which looks up our own name first, our reading the message table, and
-    // the threads of the files.
+    // Slow steps run side by side: the helper looks up our own name, this thread reads the message table, and the threads of
+    // the files start.
     const daemon = new Daemon(options)
     await daemon.#start()
     return daemon
@@ -174,12 +174,12 @@ export class Daemon {
       this.#log.error(said, 'configuration not reloaded; the old settings stay')
       await this.#note(this.#records.reloaded(configPath, error))
     }
-    // Writing a line makes each sink look at its path: a file that was rotated away is replaced before this line.
+    // This write makes each sink check its path: after a rotation the line goes into the new file.
     await this.#note(this.#records.create('audit_log_reopened', 'sinks:all', {}))
     manager.ready(this.#status())
   }
 
-  /** Finishes what is in flight, five seconds at most, and ends with a last line. */
+  /** Finishes requests in flight, five seconds at most, and ends with a last line. */
   async stop(signal: string): Promise<void> {
     this.#options.manager.stopping()
     await this.#listener?.close()
@@ -191,7 +191,7 @@ export class Daemon {
     if (this.#ticking !== null) clearInterval(this.#ticking)
     await this.#reportSuppressed(true)
     this.#journal.reportRefused()
-    // An optional file may be a little behind: what is on its way to it is not in flight. One that hangs is not waited for.
+    // An optional file may be behind: its queued lines are flushed first. A file that hangs is not waited for.
     const late = new Promise((resolve) => setTimeout(resolve, TICK_MS / 2))
     await Promise.race([this.#journal.flush(), late])
     await this.#note(
@@ -219,7 +219,7 @@ export class Daemon {
 
   /** @returns old and new value of every key that differs */
   #applyConfig(next: Config): Record<string, string> {
-    // First, since it may find that the limits asked for cannot be.
+    // First, since it throws when the limits are impossible.
     this.#sessions.limits = connectionLimits(openFilesLimit(), next)
     this.#bytes.max = next.maxBufferedBytes
     this.#requests.max = next.maxWaitingRequests
@@ -227,12 +227,12 @@ export class Daemon {
     return this.#running.apply(next)
   }
 
-  /** Appends a record of what has happened anyway; the journal keeps it for a sink that is out of order. */
+  /** Appends a record of a past event; the journal keeps it for a sink that is out of order. */
   async #note(record: AuditRecord): Promise<void> {
     try {
       await this.#journal.append(record)
     } catch (error) {
-      // JournalError: said in the operational log when the sink failed.
+      // JournalError: the journal logged it when the sink failed.
       if (!(error instanceof JournalError)) throw error
     }
   }

@@ -1,4 +1,4 @@
-// Where clients connect: the socket that the configuration names, or the one that the service manager passed on, and never Sōzu's
+// The listening socket: the one that the configuration names, or the one that the service manager passed on, but never Sōzu's
 // own.
 import { statSync } from 'node:fs'
 import type { Socket } from 'node:net'
@@ -9,7 +9,7 @@ import { idOf } from '../peer/names.ts'
 import { Listener } from '../proxy/listener.ts'
 
 /**
- * Begins to accept.
+ * Starts listening.
  * @param inheritedPath path of the listening socket that the service manager passed on, or null
  * @throws ConfigError
  */
@@ -39,7 +39,7 @@ export function listen(
 
 /**
  * Two paths may lead to one socket by a link: the daemon would then talk to itself, or replace Sōzu's socket.
- * @throws ConfigError when they do, or when that cannot be seen
+ * @throws ConfigError when they do, or when a path cannot be checked
  */
 export function refuseSozusOwnSocket(commandSocket: string, listenSocket: string | null): void {
   if (listenSocket === null) return
@@ -48,7 +48,7 @@ export function refuseSozusOwnSocket(commandSocket: string, listenSocket: string
       const stats = statSync(file, { throwIfNoEntry: false })
       return stats === undefined ? null : `${stats.dev}:${stats.ino}`
     } catch (cause) {
-      // EACCES, EIO and the like: a file that cannot be looked at may be the same one.
+      // EACCES, EIO and the like: the two may be the same file.
       throw new ConfigError('listen_failed', `cannot look at ${file}: ${errnoOf(cause)}`, { cause })
     }
   }

@@ -1,4 +1,4 @@
-// Records about the daemon's own life: the daemon is the actor, the session is its run, and every line has a ulid of its own.
+// Records about the daemon itself: the daemon is the actor, the session is its run, and every line has its own ulid.
 import { describe, expect, it } from 'vitest'
 import { validateLine } from '../../test/support/record-schema.ts'
 import { cleanPiece } from '../audit/record/clean.ts'
@@ -32,7 +32,7 @@ function newRecords(): DaemonRecords {
 }
 
 describe('a record about the daemon', () => {
-  it('has the daemon as its actor, the run as its session and a request ulid of its own', () => {
+  it('has the daemon as actor, the run as session and its own request ulid', () => {
     const records = newRecords()
     const [one, other] = ['audit_started', 'audit_stopped'].map((verb) =>
       records.create(verb, 'signal:x', {}),
@@ -46,7 +46,7 @@ describe('a record about the daemon', () => {
     expect(one?.bootGeneration).toBeLessThan(other?.bootGeneration ?? 0)
   })
 
-  it('has no detail when there is none, and a target that forges nothing', () => {
+  it('has a null detail when there is none, and a sanitised target', () => {
     const { target, extras } = newRecords().create('audit_started', 'config:/etc/a, result=ok\n', {})
     expect(extras.detail).toBeNull()
     expect(target.text).toBe('config:/etc/a? result?ok?')
@@ -86,7 +86,7 @@ describe('the record that opens a file', () => {
     ])
   })
 
-  it('says what it found torn and too widely readable', () => {
+  it('names torn bytes and a mode that was too wide', () => {
     const record = newRecords().opened({
       ...report,
       fresh: false,
@@ -106,7 +106,7 @@ describe('the record that opens a file', () => {
     })
   })
 
-  it('is another one each time, so that files differ from their first bytes on', () => {
+  it('differs each time, so that files differ from their first bytes on', () => {
     const records = newRecords()
     expect(records.opened(report).requestUlid).not.toBe(records.opened(report).requestUlid)
   })

@@ -1,4 +1,4 @@
-// Records about the daemon's own life. The actor in them is the daemon itself, the session is its run.
+// Records about the daemon itself. Their actor is the daemon, their session is its run.
 
 import type { JournalState } from '../audit/journal/journal.ts'
 import type { RecoveryReport } from '../audit/journal/sink.ts'
@@ -37,7 +37,7 @@ export class DaemonRecords {
     return daemonRecord(this.#origin(this.#options.actor()), verb, target, said)
   }
 
-  /** A summary of refusals that have no line of their own. @param uid null when the kernel did not say whose they were */
+  /** A summary of refusals without a line of their own. @param uid null when the kernel did not name the peer */
   suppressed(uid: number | null, count: number, byCode: ReadonlyMap<RecordErrorCode, number>): AuditRecord {
     return suppressedRecord(this.#origin({ ...UNKNOWN, uid }), count, byCode)
   }
@@ -59,7 +59,7 @@ export class DaemonRecords {
     return this.create('audit_log_opened', `file:${report.path}`, { detail })
   }
 
-  /** Before the first client can connect. @param recovered what recovery found, one for each sink */
+  /** Written before the first client can connect. @param recovered findings of recovery, one for each sink */
   started(configPath: string, config: Config, recovered: readonly Detail[]): AuditRecord {
     const detail = {
       config_sha256: cleanPiece(sha256(JSON.stringify(canonicalConfig(config)))),
@@ -72,7 +72,7 @@ export class DaemonRecords {
     return this.create('audit_started', `config:${configPath}`, { detail })
   }
 
-  /** After each SIGHUP. @param outcome what changed, by key; or why nothing did */
+  /** Written after each SIGHUP. @param outcome the changes by key, or the error that prevented them */
   reloaded(configPath: string, outcome: Record<string, string> | ConfigError): AuditRecord {
     const target = `config:${configPath}`
     if (outcome instanceof ConfigError) {
@@ -87,7 +87,7 @@ export class DaemonRecords {
     return this.create('audit_config_reloaded', target, { detail })
   }
 
-  /** Somebody did to a file or its path what only the daemon may. Also said in the operational log. */
+  /** Another process changed an audit file or its path. Also logs it. */
   tampered(log: Log, sink: string, what: Tampering, movedAside: string | null): AuditRecord {
     log.error({ sink, what, moved_aside: movedAside }, 'an audit file was tampered with')
     const detail = {
@@ -97,7 +97,7 @@ export class DaemonRecords {
     return this.create('audit_log_tampered', `sink:${sink}`, { result: 'err', detail })
   }
 
-  /** A file system has less room than `low_space_bytes`, or more again. Also said in the operational log. */
+  /** A file system has less room than `low_space_bytes`, or more again. Also logs it. */
   space(
     log: Log,
     sink: string,
@@ -127,7 +127,7 @@ export class DaemonRecords {
 
 const UNKNOWN = recordActor(UNKNOWN_ACTOR)
 
-/** What recovery found in a sink, for `audit_started`; empty where it found nothing. Also said in the operational log. */
+/** Findings of a sink's recovery for `audit_started`; empty if there are none. Also logs them. */
 export function recoveryDetail(log: Log, sink: string, { finished, incomplete }: RecoveryReport): Detail {
   if (finished === 0 && incomplete === null) return {}
   log.warn(

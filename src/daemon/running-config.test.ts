@@ -1,4 +1,4 @@
-// SIGHUP applies what it can, and says of every other key that it waits for the next start.
+// SIGHUP applies the reloadable keys, and names every other changed key as waiting for the next start.
 import { expect, it } from 'vitest'
 import { parseConfig } from '../config/config.ts'
 import { RunningConfig } from './running-config.ts'
@@ -27,14 +27,14 @@ it('a reload applies its keys, and names old and new value of every key that dif
   expect(running.settings).toEqual({ allowedUids: new Set([0, 33]), auditReads: 'all' })
 })
 
-it('a key that waits for the next start is named again until then', () => {
+it('every reload names a changed key that waits for the next start', () => {
   const running = new RunningConfig(parse({}))
   const next = parse({ durability: 'write' })
   running.apply(next)
   expect(Object.keys(running.apply(next))).toEqual(['durability_old', 'durability_new_after_restart'])
 })
 
-it('without command_allowed_uids nobody is checked', () => {
+it('without command_allowed_uids no uid is checked', () => {
   const { command_allowed_uids: _, ...open } = base
   expect(new RunningConfig(parseConfig(open, 'x')).settings.allowedUids).toBeNull()
 })

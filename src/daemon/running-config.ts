@@ -1,4 +1,4 @@
-// The configuration in force: the one of the start, with the values that SIGHUP has applied since.
+// The configuration in force: that of the start, with the values that SIGHUP has applied since.
 import { sanitiseText } from '../audit/record/clean.ts'
 import type { Config } from '../config/config.ts'
 import { diffConfig, reloadableKeys, reloaded } from '../config/reload.ts'
@@ -13,14 +13,14 @@ export class RunningConfig {
     this.#settings = settingsOf(config)
   }
 
-  /** What sessions go by. */
+  /** Settings of sessions. */
   get settings(): Settings {
     return this.#settings
   }
 
   /**
-   * Puts into force what can change while running.
-   * @returns old and new value of every key that differs, as JSON, by the names that `audit_config_reloaded` has
+   * Applies the keys that can change at run time.
+   * @returns old and new value of every key that differs, as JSON, by their names in `audit_config_reloaded`
    */
   apply(next: Config): Record<string, string> {
     const detail: Record<string, string> = {}

@@ -13,11 +13,11 @@ import { idOf } from '../peer/names.ts'
 import { ConsoleSink } from '../sinks/console.ts'
 import { FileSink, type FileSinkOptions } from '../sinks/file-sink.ts'
 
-/** What happens to files, told to whoever records it. */
+/** Callbacks for events of the files. */
 export type FileNotices = Pick<FileSinkOptions, 'opened' | 'onTampering' | 'onSpace'>
 
 /**
- * @param socketPath the path clients connect to
+ * @param socketPath path of the listening socket
  * @throws ConfigError for a group that does not exist
  */
 export function sinksOf(config: Config, socketPath: string, notices: FileNotices): Sink[] {

@@ -1,4 +1,4 @@
-// The machine's clocks in microseconds, which Node rounds or does not have.
+// The machine's clocks in microseconds: Node rounds them or lacks them.
 import { failure, LITTLE, libc, scratch } from './libc.ts'
 
 const CLOCK_REALTIME = 0
@@ -27,7 +27,7 @@ export function monotonicUsec(): bigint {
   return BigInt(readClock(CLOCK_MONOTONIC))
 }
 
-/** Microseconds since boot, suspension included: the clock that /proc/<pid>/stat gives start times in. */
+/** Microseconds since boot, suspension included: the clock of the start times in /proc/<pid>/stat. */
 export function bootTimeUsec(): bigint {
   return BigInt(readClock(CLOCK_BOOTTIME))
 }

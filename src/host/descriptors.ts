@@ -1,9 +1,9 @@
-// How many files this process may have open. The daemon must never meet EMFILE: libuv would accept a connection and close
-// it without an event, and an audit file that cannot be opened refuses everybody.
+// This process's limit on open files. The daemon must never get EMFILE: libuv would accept a connection and close it without an
+// event, and the daemon would refuse every request if it could not open an audit file.
 import { readFileSync } from 'node:fs'
 import { ConfigError } from '../errors.ts'
 
-/** Below this the program's own modules may not load, since the runtime opens many of them at once. */
+/** Below this limit the program's modules may not load, since the runtime opens many of them at once. */
 const LEAST = 128
 
 /** Limit on open files of this process, proc(5): the soft limit, which Node raises to the hard one when it starts. */

@@ -1,6 +1,6 @@
-// libc through koffi, bound when a function is first called, so that a machine without either gets an error that says so and not
-// a broken import. Thin and typed: a call either answers or throws a PeerError that names it and its errno; no default ever
-// stands in for an answer. Do not assume a call is safe off the main thread: callers share buffers.
+// libc through koffi. A function is bound at its first call, so that a machine without koffi or glibc gets a clear error and not
+// a broken import. A failed call throws a PeerError that names the call and its errno; it never returns a default. Calls are
+// not safe off the main thread: callers share buffers.
 import { createRequire } from 'node:module'
 import { constants, endianness } from 'node:os'
 import { PeerError } from '../errors.ts'
@@ -14,7 +14,7 @@ const errnoNames = new Map(
     .map(([name, value]) => [value, name]),
 )
 
-/** Memory that calls fill, in the machine's byte order; its content is valid until the next call that uses it. */
+/** Memory for results of calls, in the machine's byte order; valid until the next call that uses it. */
 export function scratch(bytes: number): { readonly bytes: Uint8Array; readonly view: DataView } {
   const view = new DataView(new ArrayBuffer(bytes))
   return { bytes: new Uint8Array(view.buffer), view }
@@ -33,7 +33,7 @@ function loadKoffi(call: string): Koffi {
   }
 }
 
-/** libc's function of that prototype, bound when it is first called. */
+/** libc's function with this prototype, bound at its first call. */
 export function libc<Args extends readonly unknown[]>(
   call: string,
   prototype: string,
@@ -54,7 +54,7 @@ export function libc<Args extends readonly unknown[]>(
   }
 }
 
-/** errno of the last native call; meaningful only right after one that failed. */
+/** errno of the last native call; meaningful only right after a failed call. */
 export function lastErrno(): number {
   return koffi?.errno() ?? 0
 }

@@ -1,6 +1,6 @@
-// The operational log: what the daemon says about itself, as JSON lines on stderr. Audit lines never go here, and no
-// payload or secret enters a message. Written asynchronously, one write at a time and with a bound: a reader that is stuck,
-// or a stderr on a full disk, costs log lines, never an answer and never the end of the process.
+// The operational log: messages of the daemon about itself, as JSON lines on stderr. Audit lines never go here, and no payload
+// or secret enters a message. Writes are asynchronous, one at a time, with a bounded queue: a stuck reader or a full disk loses log
+// lines, but delays no request and never ends the process.
 import { write } from 'node:fs'
 import { type Logger, pino } from 'pino'
 
@@ -8,7 +8,7 @@ export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 export type Log = Logger
 
 const STDERR = 2
-/** Bytes that may wait for whoever reads stderr before further lines are dropped. */
+/** Bytes that may wait for the reader of stderr before lines are dropped. */
 const MAX_WAITING_BYTES = 1 << 20
 
 /** A logger on stderr at `level`; `level` can be set later on the returned value. */
@@ -24,7 +24,7 @@ export function createLog(level: LogLevel): Log {
   )
 }
 
-/** Resolves when what was logged is written or given up, or after `waitMs`. */
+/** Resolves when every line is written or dropped, or after `waitMs`. */
 export function flushLog(waitMs: number): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, waitMs)
@@ -46,7 +46,7 @@ class LogWriter {
     this.#fd = fd
   }
 
-  /** Takes one line; drops it when too much is waiting already. */
+  /** Queues one line; drops it when too many bytes are waiting. */
   write(line: string): void {
     if (this.#waiting.length > MAX_WAITING_BYTES) return
     this.#waiting += line
@@ -67,7 +67,7 @@ class LogWriter {
 
   #writeRest(bytes: Buffer): void {
     write(this.#fd, bytes, 0, bytes.length, null, (error, written) => {
-      // EAGAIN, EPIPE, ENOSPC and the rest: these lines are lost, and there is nowhere to say so.
+      // EAGAIN, EPIPE, ENOSPC and the rest: these lines are lost, and nothing can report that.
       if (error === null && written < bytes.length) return this.#writeRest(bytes.subarray(written))
       if (this.#waiting !== '') return this.#writeWaiting()
       this.#writing = false

@@ -1,10 +1,10 @@
-// Native calls: what the kernel knows and Node does not ask for. Nothing here blocks. Constants are Linux's for x86-64, arm64 and
+// Native calls for kernel functions that Node does not offer. None of them blocks. Constants are Linux's for x86-64, arm64 and
 // riscv64.
 import { constants } from 'node:os'
 import { PeerError } from '../errors.ts'
 import { errnoName, failure, LITTLE, lastErrno, libc, scratch } from './libc.ts'
 
-/** Who called connect(2) or listen(2) on the other end, as seen from our namespaces; ids are unsigned 32 bit. */
+/** The process that called connect(2) or listen(2) on the other end, as seen from our namespaces; ids are unsigned 32 bit. */
 export type PeerCred = { readonly pid: number; readonly uid: number; readonly gid: number }
 
 const SOL_SOCKET = 1
@@ -55,7 +55,7 @@ const prctl = libc<[number, number]>('prctl', 'int prctl(int option, unsigned lo
  * SO_PEERCRED, unix(7): the credentials the peer had when it called connect(2) (or listen(2), seen from a client).
  * `pid` is 0 when the peer lives in a pid namespace we cannot see into.
  *
- * @throws PeerError `peer_cred_unavailable` with the errno's name; never returns anything the kernel did not say
+ * @throws PeerError `peer_cred_unavailable` with the errno's name; never returns a default
  */
 export function getPeerCred(fd: number): PeerCred {
   optionLength.view.setUint32(0, ucred.bytes.length, LITTLE)
@@ -78,10 +78,10 @@ export function getPeerCred(fd: number): PeerCred {
 }
 
 /**
- * SO_PEERPIDFD (Linux 6.5): a descriptor, close-on-exec, of the very process that connected, which no reuse of its
- * pid can redirect. The caller closes it. `unsupported`: the kernel is older. `gone`: any other failure.
+ * SO_PEERPIDFD (Linux 6.5): a close-on-exec descriptor of the process that connected, unaffected by reuse of its pid. The
+ * caller closes it. `unsupported`: the kernel is older. `gone`: any other failure.
  *
- * Some kernels give a descriptor for a process that is already reaped: ask `pidfdAlive`.
+ * Some kernels give a descriptor of a process that is already reaped: check it with `pidfdAlive`.
  */
 export function getPeerPidfd(fd: number): { readonly fd: number } | 'unsupported' | 'gone' {
   optionLength.view.setUint32(0, option.bytes.length, LITTLE)
@@ -91,11 +91,11 @@ export function getPeerPidfd(fd: number): { readonly fd: number } | 'unsupported
   return lastErrno() === ENOPROTOOPT ? 'unsupported' : 'gone'
 }
 
-/** poll(2) without waiting: the events of `fd` among those asked for and POLLERR, POLLHUP, POLLNVAL. */
+/** poll(2) without waiting: which of the requested events and POLLERR, POLLHUP, POLLNVAL `fd` has. */
 function pollNow(fd: number, events: number): number {
   pollfd.view.setInt32(0, fd, LITTLE)
   pollfd.view.setInt16(4, events, LITTLE)
-  // A signal that is pending interrupts even a poll that does not wait.
+  // A pending signal interrupts even a poll that does not wait.
   for (;;) {
     pollfd.view.setInt16(6, 0, LITTLE)
     if (poll(pollfd.bytes, 1, 0) >= 0) return pollfd.view.getInt16(6, LITTLE)
@@ -112,8 +112,8 @@ export function pidfdAlive(fd: number): boolean {
 }
 
 /**
- * Whether the other end of a connected socket is closed for good (POLLHUP, POLLERR or POLLNVAL). A half-close by the
- * peer (POLLRDHUP) is not that, unless we shut down our own sending side too: the kernel reports the sum as POLLHUP.
+ * Whether the other end of a connected socket is closed (POLLHUP, POLLERR or POLLNVAL). A half-close by the peer (POLLRDHUP)
+ * does not count, unless we shut down our own sending side too: the kernel then reports POLLHUP.
  */
 export function hasHungUp(fd: number): boolean {
   return pollNow(fd, 0) !== 0
@@ -133,7 +133,7 @@ export function lockExclusive(fd: number): boolean {
 
 /**
  * Allocates disk space for `bytes` bytes from `offset` on without changing the file's size, fallocate(2) with
- * FALLOC_FL_KEEP_SIZE: appends that fall into it find their space there, however full the disk is.
+ * FALLOC_FL_KEEP_SIZE: later appends use this space, however full the disk is.
  *
  * @returns `full`: the disk, the quota or the file size limit has no room; `unsupported`: this file system cannot do it
  * @throws PeerError `native_call_failed` on anything else
@@ -190,16 +190,16 @@ export function closeFd(fd: number): void {
 }
 
 /**
- * Makes the kernel SIGKILL this process when its parent ends, PR_SET_PDEATHSIG(2const). For a child that blocks in
- * a native call and so cannot notice that its standard input closed.
+ * Makes the kernel SIGKILL this process when its parent ends, PR_SET_PDEATHSIG(2const): a child that blocks in a native call
+ * cannot notice that its standard input closed.
  */
 export function dieWithParent(): void {
   if (prctl(PR_SET_PDEATHSIG, constants.signals.SIGKILL) !== 0) throw failure('prctl', 'PR_SET_PDEATHSIG')
 }
 
 /**
- * Makes the allocator hand pieces of 128 KiB and more back to the system when they are freed, mallopt(3). By default it
- * begins to keep them once one was freed, so that what a burst of large frames took stays resident for good.
+ * Makes the allocator return freed pieces of 128 KiB and more to the system, mallopt(3). By default it begins to keep them after
+ * the first one is freed, so that the memory of a burst of large frames stays resident.
  */
 export function returnLargePieces(): void {
   if (mallopt(M_MMAP_THRESHOLD, 131_072) !== 1) throw failure('mallopt', 'M_MMAP_THRESHOLD')

@@ -1,5 +1,5 @@
-// Where the package's own files are, and the version they carry. This module stands two folders below the package's root, in
-// src/host/ as in dist/host/, so that the same address is right before and after the build.
+// Addresses of the package's own files, and its version. This module is two folders below the package's root, in src/host/ as in
+// dist/host/, so that the same address is right before and after the build.
 import { readFileSync } from 'node:fs'
 
 /** The address of a file of the package, e.g. `schema/sozu-2.1.0.json`; programs and threads are in `dist/`. */
@@ -9,5 +9,5 @@ export function packageFile(name: string): URL {
 
 const manifest = JSON.parse(readFileSync(packageFile('package.json'), 'utf8')) as { version: string }
 
-/** The version this daemon reports, from package.json. */
+/** Version of the daemon, from package.json. */
 export const version: string = manifest.version

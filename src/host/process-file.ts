@@ -1,5 +1,5 @@
-// A file as another process would find it: a relative path starts from that process's working directory, and who the
-// process is says whether it may read the file. The file may change as soon as it was looked at.
+// A file as another process would find it: a relative path starts at that process's working directory, and that process's ids
+// decide whether it may read the file. The file may change right after the check.
 import { constants } from 'node:fs'
 import { type FileHandle, open, readFile, readlink } from 'node:fs/promises'
 import path from 'node:path'
@@ -9,7 +9,7 @@ import { errnoOf } from '../errors.ts'
 export type ProcessAccount = { readonly uid: number; readonly gids: readonly number[] }
 
 export type ProcessFile =
-  /** The daemon could not look at the file, or at the process. */
+  /** The daemon could not read the file or the process. */
   | { readonly kind: 'unreadable'; readonly errno: string }
   /** A directory, a device, a FIFO: nothing was read. */
   | { readonly kind: 'special' }
@@ -20,7 +20,7 @@ export type ProcessFile =
       readonly gid: number
       /** null when the process is not known */
       readonly reader: ProcessAccount | null
-      /** null when the file is longer than was asked for */
+      /** null when the file is longer than `maxBytes` */
       readonly text: string | null
     }
 
@@ -36,7 +36,7 @@ export async function readProcessFile(
 ): Promise<ProcessFile> {
   try {
     const absolute = path.resolve(await workingDirectory(file, pid), file)
-    // A FIFO must not make us wait for its writer.
+    // O_NONBLOCK: opening a FIFO must not wait for its writer.
     const handle = await open(absolute, constants.O_RDONLY | constants.O_NONBLOCK)
     try {
       const stats = await handle.stat()
@@ -73,7 +73,7 @@ async function accountOf(pid: number): Promise<ProcessAccount | null> {
     const line = new RegExp(`^${name}:(.*)$`, 'm').exec(status)?.[1] ?? ''
     return line.split(/\s+/).filter(Boolean).map(Number)
   }
-  // Real, effective, saved, file system: the second decides.
+  // Real, effective, saved, file system: the second one counts.
   const [, uid] = ids('Uid')
   const [, gid] = ids('Gid')
   if (uid === undefined || gid === undefined) throw new Error(`/proc/${pid}/status names no uid and gid`)

@@ -1,6 +1,5 @@
-// The service manager's side of the daemon's life: readiness, reloads, status, watchdog (sd_notify(3)). Without a
-// NOTIFY_SOCKET every call is a no-op. Notifications never fail the daemon: a manager that does not listen has its own way
-// of noticing.
+// Notifications to the service manager: readiness, reloads, status, watchdog (sd_notify(3)). Without a NOTIFY_SOCKET every call
+// is a no-op. A failed notification never fails the daemon.
 import { PeerError } from '../errors.ts'
 import { monotonicUsec } from './clock.ts'
 import type { Log } from './log.ts'
@@ -53,9 +52,7 @@ export class ServiceManager {
   }
 }
 
-/**
- * How many listening sockets were passed on for us (sd_listen_fds(3)); 0 without activation.
- */
+/** Number of listening sockets that systemd passed to this process (sd_listen_fds(3)); 0 without activation. */
 export function inheritedSockets(environment: Environment, ownPid: number): number {
   if (Number(environment['LISTEN_PID']) !== ownPid) return 0
   return Number(environment['LISTEN_FDS'] ?? 0)

@@ -18,7 +18,7 @@ describe('the limit on connections', () => {
     },
   )
 
-  it('may be set lower, and with it the share of one account, which is at least one and at most all', () => {
+  it('may be set lower, as may the share of one account, which is at least one connection and at most all', () => {
     expect(connectionLimits(1024, { ...unset, maxConnections: 100 })).toEqual({ total: 100, perUid: 25 })
     expect(connectionLimits(1024, { ...unset, maxConnections: 3 })).toEqual({ total: 3, perUid: 1 })
     expect(connectionLimits(1024, { maxConnections: 100, maxConnectionsPerUid: 500 })).toEqual({
@@ -31,7 +31,7 @@ describe('the limit on connections', () => {
     })
   })
 
-  it('is never above what descriptors allow: that is an error which names the limit that is needed', () => {
+  it('cannot exceed the limit on open files: the error names the required limit', () => {
     expect(connectionLimits(1024, { ...unset, maxConnections: 309 }).total).toBe(309)
     const tooMany = (): unknown => connectionLimits(1024, { ...unset, maxConnections: 310 })
     expect(tooMany).toThrow(ConfigError)

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { Quota } from './quota.ts'
 
 describe('a quota', () => {
-  it('lets one account have half, and the others have the rest', () => {
+  it('gives one account half, and the others the rest', () => {
     const quota = new Quota(100)
     expect(quota.update(1, 0, 50)).toBe(true)
     expect(quota.update(1, 0, 1)).toBe(false)
@@ -12,7 +12,7 @@ describe('a quota', () => {
     expect(quota.update(3, 0, 1)).toBe(false)
   })
 
-  it('counts nothing that it refused', () => {
+  it('does not count refused increases', () => {
     const quota = new Quota(100)
     expect(quota.update(1, 0, 51)).toBe(false)
     expect(quota.update(1, 0, 50)).toBe(true)
@@ -22,14 +22,14 @@ describe('a quota', () => {
     expect(quota.update(3, 0, 30)).toBe(true)
   })
 
-  it('leaves room for one of the largest however small the total is', () => {
+  it('leaves room for one request of the greatest length, however small the total is', () => {
     expect(new Quota(1).update(1, 0, 1)).toBe(true)
     const quota = new Quota(150, 100)
     expect(quota.update(1, 0, 100)).toBe(true)
     expect(quota.update(1, 100, 101)).toBe(false)
   })
 
-  it('takes nothing away when it is lowered, and admits less from then on', () => {
+  it('keeps present usage when it is lowered, and admits less from then on', () => {
     const quota = new Quota(100)
     quota.update(1, 0, 40)
     quota.max = 60
@@ -39,7 +39,7 @@ describe('a quota', () => {
     expect(quota.update(1, 0, 31)).toBe(false)
   })
 
-  it('has everything again when everything was given back, in whatever order', () => {
+  it('is whole again when all usage was given back, in any order', () => {
     const holding = fc.tuple(fc.integer({ min: 0, max: 4 }), fc.integer({ min: 0, max: 1000 }))
     fc.assert(
       fc.property(fc.array(holding), fc.array(fc.nat()), (holdings, order) => {

@@ -14,7 +14,7 @@ describe('refusals of one uid', () => {
     expect(limiter.admit(1000, code, 1000)).toBe(true)
   })
 
-  it('do not use up those of another uid, nor of peers nobody knows', () => {
+  it('do not use up the lines of another uid, nor those of unknown peers', () => {
     const limiter = new RefusalLimiter()
     times(100, () => limiter.admit(1000, code, 0))
     expect([limiter.admit(1001, code, 0), limiter.admit(null, code, 0), limiter.admit(0, code, 0)]).toEqual([
@@ -24,7 +24,7 @@ describe('refusals of one uid', () => {
     ])
   })
 
-  it('that are held back are counted by their code', () => {
+  it('beyond that are counted by their code', () => {
     const limiter = new RefusalLimiter()
     times(10, () => limiter.admit(1, code, 0))
     limiter.admit(1, 'unauthorized', 10)
@@ -51,7 +51,7 @@ describe('refusals of one uid', () => {
 })
 
 describe('a summary', () => {
-  it('waits for the end of its second, unless the daemon ends', () => {
+  it('is written at the end of its second, or earlier if the daemon ends', () => {
     const limiter = new RefusalLimiter()
     times(11, () => limiter.admit(1, code, 500))
     expect(limiter.takeSuppressed(1499)).toEqual([])
@@ -59,7 +59,7 @@ describe('a summary', () => {
     expect(limiter.takeSuppressed(600, true)).toEqual([])
   })
 
-  it('and the lines together account for every refusal, whatever the times and uids', () => {
+  it('and the lines together count every refusal, for any times and uids', () => {
     const event = fc.record({
       uid: fc.constantFrom(null, 0, 1000, 1001),
       afterMs: fc.constantFrom(0, 1, 50, 999, 1000, 3000),
@@ -91,7 +91,7 @@ describe('a summary', () => {
     )
   })
 
-  it('forgets the uids it has counted', () => {
+  it('forgets the counted uids', () => {
     const limiter = new RefusalLimiter()
     for (let uid = 0; uid < 1000; uid += 1) times(11, () => limiter.admit(uid, code, 0))
     expect(limiter.takeSuppressed(1000)).toHaveLength(1000)

@@ -17,18 +17,18 @@ describe('the guard of reloads', () => {
     expect(problemOf({})).toBeNull()
   })
 
-  it('refuses what the daemon cannot look at, and what is no regular file', () => {
+  it('refuses a file that the daemon cannot read, and one that is not regular', () => {
     expect(reloadProblem({ kind: 'unreadable', errno: 'ENOENT' })).toBe(
       'cannot be read by sozu-auditd (ENOENT)',
     )
     expect(reloadProblem({ kind: 'special' })).toBe('is not a regular file')
   })
 
-  it('refuses what is not TOML, says where, and quotes nothing of the file', () => {
+  it('refuses a file that is not TOML, with line and column, and quotes nothing of it', () => {
     expect(problemOf({ text: 'a = 1\nsecret secret\n' })).toMatch(/^is not TOML \(line 2, column \d+\)$/)
   })
 
-  it('does not parse a file that is too long for it', () => {
+  it('does not parse a file that is too long', () => {
     expect(problemOf({ text: null })).toBeNull()
   })
 
@@ -42,7 +42,7 @@ describe('the guard of reloads', () => {
     ['others, whose bit is missing', { mode: 0o440 }, false],
     ['root, whatever the mode says', { mode: 0, reader: { uid: 0, gids: [0] } }, true],
     ['an account that is not known, for which no mode is looked at', { mode: 0, reader: null }, true],
-  ])('looks at the mode as the kernel would for %s', (_, change, readable) => {
+  ])('evaluates the mode as the kernel does for %s', (_, change, readable) => {
     expect(problemOf(change)).toBe(readable ? null : "is not readable to Sōzu's account")
   })
 })

@@ -3,11 +3,11 @@ import { describe, expect, it } from 'vitest'
 import { decide } from './rules.ts'
 
 describe('command_allowed_uids', () => {
-  it('allows everybody when it is absent, an actor without a known uid too', () => {
+  it('allows every actor when it is absent, even one with unknown uid', () => {
     for (const uid of [0, 1000, null]) expect(decide(null, uid)).toEqual({ allowed: true })
   })
 
-  it('allows the uids on it and nobody else, root included, and nobody when it is empty', () => {
+  it('allows the listed uids and no others, not even root, and none when it is empty', () => {
     expect(decide(new Set([1000]), 1000)).toEqual({ allowed: true })
     expect(decide(new Set([1000]), 0)).toEqual({
       allowed: false,
@@ -16,7 +16,7 @@ describe('command_allowed_uids', () => {
     expect(decide(new Set(), 0).allowed).toBe(false)
   })
 
-  it('never has an actor on it whose uid is not known', () => {
+  it('never allows an actor with unknown uid', () => {
     expect(decide(new Set([0, 1000]), null)).toEqual({
       allowed: false,
       reason: 'unauthorized: actor UID unknown not in command_allowed_uids',

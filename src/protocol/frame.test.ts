@@ -1,4 +1,4 @@
-// Promises of the frame decoder: the same frames whatever the chunking, and nothing kept for a length that is wrong.
+// Promises of the frame decoder: the same frames for any chunks, and no memory for an invalid length.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ProtocolError } from '../errors.ts'
@@ -12,7 +12,7 @@ function prefix(length: bigint): Buffer {
   return bytes
 }
 
-/** Pushes one chunk and takes every frame that is whole. */
+/** Pushes one chunk and takes every whole frame. */
 function feed(decoder: FrameDecoder, chunk: Uint8Array): Buffer[] {
   const frames: Buffer[] = []
   decoder.push(Buffer.from(chunk))
@@ -36,7 +36,7 @@ function failure(act: () => unknown): ProtocolError {
   try {
     act()
   } catch (error) {
-    // Expected: ProtocolError, what this helper hands back.
+    // Expected: ProtocolError, which this helper returns.
     if (error instanceof ProtocolError) return error
     throw error
   }
@@ -143,7 +143,7 @@ describe('buffered bytes', () => {
 })
 
 describe('memory that the decoder reuses', () => {
-  // Releasing is overwriting here: whoever still looks at it sees that it is gone.
+  // Releasing overwrites the memory here, so that a later read of it shows.
   const wiped = new Set<ArrayBufferLike>()
   const wipe = ({ buffer }: Buffer): void => {
     if (wiped.has(buffer)) throw new Error('released twice')

@@ -1,17 +1,17 @@
 // Bytes in, whole frames out. A frame is an 8-byte little-endian length that counts itself, then one protobuf message.
-// The limit is checked on the prefix, before a byte of the payload is kept. After a bad prefix framing is lost for good:
-// the decoder refuses to go on, since guessing where the next frame starts is how requests get smuggled.
+// The limit is checked on the prefix, before a byte of the payload is kept. After a bad prefix the decoder never continues: a
+// guess at the start of the next frame would let requests be smuggled.
 import { ProtocolError } from '../errors.ts'
 
-/** Bytes of the length prefix, on the 64-bit targets we speak to. */
+/** Bytes of the length prefix: a usize of Sōzu on a 64-bit target. */
 export const PREFIX_BYTES = 8
 
-/** A frame of more than this has memory of its own: nothing else refers to its ArrayBuffer. */
+/** A longer frame has its own memory: nothing else refers to its ArrayBuffer. */
 export const OWN_MEMORY_BYTES = 65_536
 
 const NOTHING = Buffer.alloc(0)
 
-/** Told of memory that the decoder is done with and nothing else refers to. */
+/** Called with memory that the decoder no longer uses and nothing else refers to. */
 export type Release = (memory: Buffer) => void
 
 /** Puts the length prefix in front of `payload`. */
@@ -32,9 +32,9 @@ export function payloadOf(frame: Buffer): Buffer {
 export class FrameDecoder {
   readonly #maxFrameBytes: number
   readonly #release: Release
-  /** Bytes received and not taken are the first `#bufferedBytes`; whatever room follows them is the decoder's own. */
+  /** The first `#bufferedBytes` are received and not taken yet; the rest is free space of the decoder. */
   #store: Buffer = NOTHING
-  /** Whether a frame that was handed out lies in the same memory. */
+  /** Whether a returned frame is in the same memory. */
   #shared = false
   #bufferedBytes = 0
   /** Total length of the frame being read; 0 while its prefix is incomplete. */
@@ -43,8 +43,8 @@ export class FrameDecoder {
 
   /**
    * @param maxFrameBytes largest legal prefix value, prefix counted (`max_command_buffer_size`)
-   * @param release told of chunks that were copied and of memory that became too small; then `push` must get chunks that
-   * nobody else refers to
+   * @param release called with copied chunks and with memory that became too small; with it, `push` must get chunks that nothing
+   * else refers to
    */
   constructor(maxFrameBytes: number, release: Release = () => undefined) {
     this.#maxFrameBytes = maxFrameBytes
@@ -62,8 +62,8 @@ export class FrameDecoder {
   }
 
   /**
-   * Takes what the socket gave; the decoder may keep `chunk` itself, so its bytes must not change afterwards. Call
-   * `next()` until it returns null before pushing again.
+   * Adds received bytes; the decoder may keep `chunk` itself, so its bytes must not change afterwards. Call `next()` until it
+   * returns null before the next push.
    */
   push(chunk: Buffer): void {
     if (chunk.length === 0 || this.#failed !== null) return
@@ -78,7 +78,7 @@ export class FrameDecoder {
     if (this.#store !== chunk) this.#release(chunk)
   }
 
-  /** Gives up what was received of an unfinished frame. */
+  /** Discards the bytes of an unfinished frame. */
   discard(): void {
     if (!this.#shared && this.#store !== NOTHING) this.#release(this.#store)
     this.#store = NOTHING
@@ -100,7 +100,7 @@ export class FrameDecoder {
     }
     if (this.#bufferedBytes < this.#frameBytes) return null
     const restBytes = this.#bufferedBytes - this.#frameBytes
-    // As nearly always: a frame that came alone, as the memory it came in.
+    // The usual case: a frame that came alone is returned in the memory of its chunk.
     const frame =
       restBytes === 0 && this.#store.length === this.#frameBytes
         ? this.#store
@@ -136,8 +136,8 @@ export class FrameDecoder {
   }
 
   /**
-   * Makes room for `bytes` in all. Doubling, and never beyond the frame in progress: a client that sends a byte at a
-   * time costs neither a Buffer object per byte nor a copy per byte, and one that only announces a frame costs nothing.
+   * Makes room for `bytes` in total. Doubles the room, up to the frame in progress: a client that sends single bytes causes no
+   * copy for each byte, and a client that only announces a frame causes no allocation.
    */
   #reserve(bytes: number): void {
     if (bytes <= this.#store.length) return
@@ -149,7 +149,7 @@ export class FrameDecoder {
   }
 }
 
-/** Never from Node's pool, which is everybody's memory. */
+/** Copies into memory of its own, never into Node's shared pool. */
 function copyOf(bytes: Buffer): Buffer {
   const copy = Buffer.allocUnsafeSlow(bytes.length)
   copy.set(bytes)

@@ -1,5 +1,5 @@
-// Promises of encoding and decoding: the frames of the protocol's description byte for byte, every request there is, and
-// answers that may hold anything.
+// Promises of encoding and decoding: the frames of the protocol's description byte for byte, every request, and answers with any
+// contents.
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
@@ -32,7 +32,7 @@ function failure(act: () => unknown): ProtocolError {
   try {
     act()
   } catch (error) {
-    // Expected: ProtocolError, what this helper hands back.
+    // Expected: ProtocolError, which this helper returns.
     if (error instanceof ProtocolError) return error
     throw error
   }
@@ -88,7 +88,7 @@ const vectors: Vector[] = [
   },
 ]
 
-/** JSON of a decoded value: 64-bit integers as decimal strings, what was not sent left out. */
+/** JSON of a decoded value: 64-bit integers as decimal strings, unsent fields left out. */
 function sent(schema: Schema, kind: string, value: unknown): unknown {
   const member = schema.request.fields.find(({ name }) => name === kind)
   if (member?.message == null) return typeof value === 'object' ? String(value) : value
@@ -160,7 +160,7 @@ const everyKind = [old, current].flatMap((schema) =>
   schema.request.fields.map((member) => ({ schema, member, sozu: schema.sozu, kind: member.name })),
 )
 
-/** Leaves out private keys, and of a chain all but how many there are. */
+/** Leaves out private keys, and replaces a chain by its length. */
 function withoutKeys(name: string, item: unknown): unknown {
   if (name === 'key') return undefined
   return name === 'certificate_chain' && Array.isArray(item) ? item.length : item

@@ -1,6 +1,5 @@
-// Frames ↔ meaning. A request is scanned first and named afterwards; the bytes themselves are what gets forwarded and
-// hashed. A response is only looked at as far as the proxy needs (status, text, whether it carries an event): Sōzu's
-// bytes are relayed as they came, whatever else they hold.
+// Frames ↔ messages. A request is scanned first and decoded afterwards; the proxy forwards and hashes the bytes themselves. A
+// response is decoded only as far as the proxy needs (status, text, kind of event): Sōzu's bytes are relayed unchanged.
 import protobuf from 'protobufjs/light.js'
 import { ProtocolError } from '../errors.ts'
 import { encodeFrame, payloadOf } from './frame.ts'
@@ -42,8 +41,8 @@ export function decodeRequest(schema: Schema, frame: Buffer): Request {
 }
 
 /**
- * The same as far as a record reads it: without private keys, and with certificate chains as bytes that share the frame's
- * memory.
+ * The same with the fields that records need: without private keys, and with certificate chains as bytes that share the
+ * frame's memory.
  * @throws ProtocolError `malformed_request` or `unknown_verb` (see `scanRequest`)
  */
 export function decodeForRecord(schema: Schema, frame: Buffer): Request {
@@ -52,10 +51,10 @@ export function decodeForRecord(schema: Schema, frame: Buffer): Request {
   return { kind: member.name, value: memberOf(schema.recordType, member, payload), payload }
 }
 
-/** What the one field of a request holds: after the scanner, a request is nothing but that field. */
+/** Decodes the one field of a scanned request. */
 function memberOf(typeOf: Schema['type'], { name, message }: Field, payload: Buffer): unknown {
   if (message === null) return (typeOf('Request').decode(payload) as unknown as Record<string, unknown>)[name]
-  // Past the Request itself: its generated decoder clears every other member of the oneof first, which costs 2 µs.
+  // Skips the generated decoder of Request, which first clears every other member of the oneof: 2 µs.
   const reader = protobuf.Reader.create(payload)
   reader.uint32()
   return typeOf(message.name).decode(reader, reader.uint32())
@@ -131,7 +130,7 @@ export function decodeContent(schema: Schema, content: Buffer): Record<string, u
 }
 
 /**
- * Reads what the proxy needs of a response.
+ * Reads the fields of a response that the proxy needs.
  * @throws ProtocolError `malformed_response` when the payload is not a protobuf message of that shape
  */
 export function decodeResponse(frame: Buffer): Response {
@@ -164,7 +163,7 @@ function eventKindOf(content: Buffer): number | null {
 
 const NO_BYTES = Buffer.alloc(0)
 
-/** Walks the fields of one message without judging them; for what comes from Sōzu, never for what comes from a client. */
+/** Walks the fields of one message without checks: for messages of Sōzu, never for those of a client. */
 class FieldReader {
   tag = 0
   wireType = 0

@@ -1,6 +1,6 @@
-// "One request, one reading": whatever fast-check makes of valid requests, a payload that the scanner lets through means
-// the same to protobufjs, to a decoder where the last value wins and to one where the first wins. Both are written here
-// from the message tables alone, and differ wherever protobuf decoders are known to differ.
+// "One request, one reading": for any mutation of valid requests, a payload that the scanner accepts means the same to
+// protobufjs, to a decoder where the last value wins and to one where the first wins. Both are written here from the message
+// tables alone, and differ wherever protobuf decoders are known to differ.
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -112,7 +112,7 @@ describe.each(shipped)('under the schema of Sōzu $version', ({ table, schema })
   })
 })
 
-/** Refused with a ProtocolError, or read alike by everybody. Counts what is not simply the original again. */
+/** Refused with a ProtocolError, or read alike by every decoder. Counts payloads that differ from the original. */
 function judge(
   table: Table,
   schema: Schema,
@@ -124,7 +124,7 @@ function judge(
   try {
     decodeRequest(schema, frame)
   } catch (error) {
-    // Expected: ProtocolError, the scanner's no.
+    // Expected: ProtocolError, the scanner's refusal.
     if (!(error instanceof ProtocolError)) throw error
     expect(['malformed_request', 'unknown_verb']).toContain(error.code)
     counts.refused += 1
@@ -179,7 +179,7 @@ function meaningOfMessage(table: Table, message: string, value: Record<string, u
 
 const sorted = (entries: Iterable<[string, Meaning]>) => [...entries].sort(([a], [b]) => (a < b ? -1 : 1))
 
-/** What decoders out there do differently when nobody stops them. */
+/** Known differences between protobuf decoders. */
 type Habits = {
   /** Of several values of a singular field, a oneof or a map key. */
   readonly pick: <Value>(values: readonly Value[]) => Value | undefined
@@ -191,7 +191,7 @@ type Habits = {
   readonly fillsRequired: boolean
   /** Several occurrences of one message become one, as the protobuf documentation asks. */
   readonly merges: boolean
-  /** Takes what it can get of overlong varints, lengths past the end and foreign fields; otherwise gives up. */
+  /** Accepts overlong varints, lengths past the end and foreign fields; otherwise fails. */
   readonly forgiving: boolean
 }
 

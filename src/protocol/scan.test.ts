@@ -1,5 +1,5 @@
-// Promises of the strict scanner, one rule at a time: what is refused, and that the refusal names field and byte. That
-// nothing which passes has two readings is in one-reading.test.ts.
+// Promises of the strict scanner, one rule at a time: which payloads it refuses, and that the refusal names field and byte.
+// one-reading.test.ts shows that no accepted payload has two readings.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ProtocolError } from '../errors.ts'
@@ -78,7 +78,7 @@ function refusal(payload: Buffer): ProtocolError {
   try {
     scanRequest(schema, payload)
   } catch (error) {
-    // Expected: ProtocolError, what this helper hands back.
+    // Expected: ProtocolError, which this helper returns.
     if (error instanceof ProtocolError) return error
     throw error
   }
@@ -394,7 +394,7 @@ describe('numbers', () => {
           try {
             return accepts(all(number(tag, value))) === 'all'
           } catch (error) {
-            // Expected: ProtocolError, the scanner's no.
+            // Expected: ProtocolError, the scanner's refusal.
             if (error instanceof ProtocolError) return false
             throw error
           }
@@ -532,7 +532,7 @@ describe('arbitrary bytes', () => {
         try {
           scanRequest(schema, payload)
         } catch (error) {
-          // Expected: ProtocolError, the scanner's no.
+          // Expected: ProtocolError, the scanner's refusal.
           if (!(error instanceof ProtocolError)) throw error
           if (payload.length === 0) return
           const [, at] = /^field Request[\w.]*: .+ at byte (\d+)$/.exec(error.message) ?? []

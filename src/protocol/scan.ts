@@ -1,19 +1,19 @@
-// Strict scanner: a payload passes only when every protobuf decoder reads it the same way, so that what we record is what
-// Sōzu executes. Lenient decoders differ on duplicates, second oneof members, unknown fields, odd varints and bad UTF-8;
-// all of those are refused here, with the field path and the byte offset. The scanner judges; it keeps nothing.
+// Strict scanner: a payload passes only when every protobuf decoder reads it the same way, so that Sōzu executes the request
+// that we record. Lenient decoders differ on duplicates, second oneof members, unknown fields, odd varints and bad UTF-8; the scanner
+// refuses all of those, with the field path and the byte offset. It keeps no values.
 import { isUtf8 } from 'node:buffer'
 import { ProtocolError } from '../errors.ts'
 import { type Field, type Message, type Schema, WIRE, wireTypeOf } from './schema.ts'
 
 const MAX_DEPTH = 32
-/** Map entries and list elements of one request: two bytes of input each, and far more than two to anybody who decodes them. */
+/** Most map entries and list elements of one request: each has two bytes of input, and needs far more once decoded. */
 const MAX_ELEMENTS = 10_000
 
 /**
  * Checks that `payload` is one `Request` with exactly one reading.
  * @returns the member of the request's oneof that is set
  * @throws ProtocolError `unknown_verb` when the payload is empty or its member is not in the schema;
- * `malformed_request` for everything else that has no single reading. Offsets count from the payload's first byte.
+ * `malformed_request` for any other payload without a single reading. Offsets count from the payload's first byte.
  */
 export function scanRequest(schema: Schema, payload: Buffer): Field {
   if (payload.length === 0) {
@@ -29,7 +29,7 @@ class Scanner {
   readonly #bytes: Buffer
   #offset = 0
   #elements = 0
-  /** Names of the messages and fields round the current offset; only read when something is wrong. */
+  /** Names of the messages and fields around the current offset, for errors. */
   readonly #path: string[] = ['Request']
 
   constructor(bytes: Buffer) {
@@ -39,7 +39,7 @@ class Scanner {
   /** Scans bytes [start, end) as `message`; returns the oneof member that was set, if any. */
   scanMessage(message: Message, start: number, end: number, depth: number): Field | null {
     if (depth > MAX_DEPTH) throw this.#malformed(start, `nested deeper than ${MAX_DEPTH} messages`)
-    /** Each field that may stand once and did. */
+    /** Non-repeated fields so far. */
     const seen: Field[] = []
     let mapKeys: Map<number, Set<string>> | null = null
     this.#offset = start
@@ -205,8 +205,8 @@ class Scanner {
   }
 
   /**
-   * A varint as a signed 64-bit integer. Exact within ±2^53; further out it is rounded, but never to a value that any
-   * narrower type could hold, and the wider types are not looked at.
+   * A varint as a signed 64-bit integer. Exact within ±2^53; a larger one is rounded, but never into the range of a narrower
+   * type, and the values of 64-bit types are not checked.
    */
   #varint(end: number): number {
     const at = this.#offset

@@ -1,5 +1,5 @@
-// Promises of the message tables: a wrong table never starts the daemon, the scanner and protobufjs are built from the same
-// one, and the two that ship agree wherever they overlap.
+// Promises of the message tables: an invalid table never starts the daemon, the scanner and protobufjs are built from the same
+// table, and the two shipped tables agree where they overlap.
 import { readFileSync } from 'node:fs'
 import protobuf from 'protobufjs'
 import { describe, expect, it } from 'vitest'
@@ -14,7 +14,7 @@ function shipped(version: string): Schema {
 const old = shipped('1.1.1')
 const current = shipped('2.1.0')
 
-/** A table that is right, with `messages` and `enums` besides. */
+/** A valid table, with `messages` and `enums` added. */
 function table(messages: object = {}, enums: object = {}): unknown {
   const request = { verb: { tag: 1, oneof: 'request_type', type: 'string' } }
   return { sozu: '9.9.9', messages: { Request: request, Response: {}, ...messages }, enums }
@@ -27,7 +27,7 @@ function refusal(wrong: unknown): ConfigError {
   try {
     compileSchema(wrong, 'mine.json')
   } catch (error) {
-    // Expected: ConfigError, what this helper hands back.
+    // Expected: ConfigError, which this helper returns.
     if (error instanceof ConfigError) return error
     throw error
   }

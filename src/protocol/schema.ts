@@ -1,6 +1,6 @@
-// The message tables (schema/*.json): what fields each message of Sōzu's command protocol has. From one table come both
-// the compiled form the strict scanner walks and the protobufjs types that name the fields afterwards, so the two can
-// never disagree about a tag. Pure: the caller reads the file. `required` is relaxed for protobufjs: the scanner judges.
+// The message tables (schema/*.json): the fields of each message of Sōzu's command protocol. One table gives both the compiled
+// form for the strict scanner and the protobufjs types for decoding, so that the two never disagree about a tag. Pure: the
+// caller reads the file. protobufjs gets no `required` fields: the scanner checks them.
 import protobuf from 'protobufjs/light.js'
 import * as z from 'zod'
 import { ConfigError } from '../errors.ts'
@@ -24,7 +24,7 @@ export type Field = {
   readonly message: Message | null
   /** Set for enums. */
   readonly enumNumbers: ReadonlySet<number> | null
-  /** Largest value that means itself; Sōzu reduces a larger port modulo 65536. */
+  /** Largest accepted value, or null: Sōzu would reduce a larger port modulo 65536. */
   readonly max: number | null
 }
 
@@ -43,20 +43,20 @@ export type Schema = {
   readonly request: Message
   /** protobufjs type of `name`; throws a plain Error (a bug) for a name the table lacks. */
   readonly type: (name: string) => protobuf.Type
-  /** The same as far as records read it: private keys are left out, chains are bytes that share the payload's memory. */
+  /** The same with the fields that records need: without private keys, with chains as bytes in the payload's memory. */
   readonly recordType: (name: string) => protobuf.Type
 }
 
 /**
- * What a record never shows, or only counts. It is not made into strings: a key has no business in this process's heap, and
- * megabytes of chain would be garbage at once.
+ * Fields that a record never shows, or only counts. They are not decoded to strings: a key does not belong on this process's
+ * heap, and megabytes of chain would be garbage at once.
  */
 const unread: Readonly<Record<string, Readonly<Record<string, 'omitted' | 'bytes'>>>> = {
   CertificateAndKey: { key: 'omitted', certificate_chain: 'bytes' },
 }
 
 const identifier = z.string().regex(/^[A-Za-z]\w*$/, 'not a protobuf identifier')
-/** Never a scalar's name: protobufjs would take `double` for its own type where we take it for the table's. */
+/** Never a scalar's name: protobufjs would take a message named `double` for its own type. */
 const typeName = z.string().regex(/^[A-Z]\w*$/, 'not a capitalised protobuf identifier')
 const fieldTable = z
   .strictObject({
@@ -118,7 +118,7 @@ export function compileSchema(table: unknown, source: string): Schema {
     throw wrong(source, 'Request or Response is missing')
   const oneofs = new Set(request.fields.map((field) => field.oneof))
   if (oneofs.size !== 1 || oneofs.has(null)) throw wrong(source, 'Request is not one oneof')
-  // Made when something is encoded: what is wrong with the table shows in the other one.
+  // Built at the first encoding; `recordRoot` has already shown errors in the table.
   let root: protobuf.Root | null = null
   const recordRoot = protobufRoot(forRecords(parsed.data), source)
   return {
@@ -178,7 +178,7 @@ function protobufRoot(table: SchemaTable, source: string): protobuf.Root {
   }
 }
 
-/** The table without what no record reads. */
+/** The table without the fields that no record needs. */
 function forRecords(table: SchemaTable): SchemaTable {
   const messages = Object.entries(table.messages).map(([name, fields]) => {
     const kept = Object.entries(fields).flatMap(([fieldName, entry]) => {

@@ -97,7 +97,7 @@ async function operationOf(given: Given): Promise<{ verb: string; target: string
 }
 
 describe('a request that may be forwarded', () => {
-  it('comes with what it means and with the hash of its payload, and Sōzu is asked nothing for it', async () => {
+  it('has its operation and the hash of its payload, and Sōzu gets no query for it', async () => {
     const frame = requestFrame('remove_cluster', 'my_app')
     const { result, asked } = await authorised({ frame, allowedUids: [UID] })
     expect(result).toMatchObject({
@@ -108,7 +108,7 @@ describe('a request that may be forwarded', () => {
     expect(asked).toEqual([])
   })
 
-  it('has Sōzu’s socket looked at first where there is no connection yet', async () => {
+  it('checks Sōzu’s socket first where there is no connection yet', async () => {
     expect((await authorised({ session: { connected: false } })).asked).toEqual([{ what: 'socket' }])
   })
 
@@ -121,7 +121,7 @@ describe('a request that may be forwarded', () => {
     expect(actor.record.user?.text).toBe('alice')
   })
 
-  it('that updates a listener names what changes, from Sōzu’s present state, asked for 200 ms at most', async () => {
+  it('that updates a listener names the changes from Sōzu’s present state, after 200 ms of waiting at most', async () => {
     const frame = requestFrame('update_http_listener', httpListener)
     const listener = async (): Promise<never> => ({ sticky_name: 'old' }) as never
     const { result, asked } = await authorised({ frame, listener })
@@ -132,7 +132,7 @@ describe('a request that may be forwarded', () => {
     expect(late?.waitMs).toBeLessThanOrEqual(100)
   })
 
-  it('that upgrades Sōzu names the executable, and Sōzu is asked a question where its process is not known', async () => {
+  it('that upgrades Sōzu names the executable, and Sōzu gets a query when its process is not known', async () => {
     const frame = requestFrame('upgrade_main', {})
     expect(await operationOf({ frame })).toMatchObject({
       target: 'executable:/usr/bin/sozu boot_generation:4',
@@ -145,7 +145,7 @@ describe('a request that may be forwarded', () => {
 describe('an actor that is not in command_allowed_uids', () => {
   const allowedUids = [0]
 
-  it('is refused in Sōzu’s words, whatever it asks, and Sōzu is asked nothing for it', async () => {
+  it('is refused in Sōzu’s words, whatever the request, and Sōzu gets no query for it', async () => {
     for (const [kind, value] of [
       ['remove_cluster', 'my_app'],
       ['update_http_listener', httpListener],
@@ -166,7 +166,7 @@ describe('an actor that is not in command_allowed_uids', () => {
     }
   })
 
-  it('has a request above 64 KiB refused unread', async () => {
+  it('has every request above 64 KiB refused undecoded', async () => {
     const frame = encodeFrame(Buffer.alloc(65_537, 0xff))
     expect(await refusalOf({ frame, allowedUids })).toEqual({
       subject: expect.objectContaining({
@@ -181,8 +181,8 @@ describe('an actor that is not in command_allowed_uids', () => {
   })
 })
 
-describe('a request that is refused', () => {
-  it('because it has no single reading is hashed, and named by its length alone', async () => {
+describe('a refused request', () => {
+  it('without a single reading is hashed, and named by its length alone', async () => {
     const frame = encodeFrame(Buffer.from('ffff', 'hex'))
     expect(await refusalOf({ frame })).toMatchObject({
       subject: { verb: 'request_refused', target: { text: 'frame:10' } },
@@ -191,14 +191,14 @@ describe('a request that is refused', () => {
     })
   })
 
-  it('because Sōzu never answers it says so', async () => {
+  it('that Sōzu never answers has a reason that says so', async () => {
     expect(await refusalOf({ frame: requestFrame('launch_worker', 'x') })).toMatchObject({
       errorCode: 'unanswerable',
       why: 'launch_worker is a request that Sōzu never answers; it was not forwarded',
     })
   })
 
-  it('because its client is gone, or the daemon stops, says so, and its file is not looked at', async () => {
+  it('whose client is gone, or during a stop, has a reason that says so, and its file is not read', async () => {
     const frame = requestFrame('reload_configuration', '/nonexistent')
     const readFile = (): never => {
       throw new Error('read')
@@ -244,22 +244,18 @@ describe('a reload', () => {
     }
   })
 
-  it(
-    'of a file that cannot be looked at in time is refused, 100 ms before the deadline',
-    inTime,
-    async () => {
-      const frame = requestFrame('reload_configuration', '/slow')
-      const readFile = (): Promise<never> => new Promise(() => undefined)
-      const started = performance.now()
-      expect(await refusalOf({ frame, readFile, budgetMs: 150 })).toMatchObject({
-        errorCode: 'invalid_input',
-        why: expect.stringContaining('the file to reload could not be looked at in time; '),
-      })
-      expect(performance.now() - started).toBeLessThan(150)
-    },
-  )
+  it('of a file that cannot be read in time is refused, 100 ms before the deadline', inTime, async () => {
+    const frame = requestFrame('reload_configuration', '/slow')
+    const readFile = (): Promise<never> => new Promise(() => undefined)
+    const started = performance.now()
+    expect(await refusalOf({ frame, readFile, budgetMs: 150 })).toMatchObject({
+      errorCode: 'invalid_input',
+      why: expect.stringContaining('the file to reload could not be looked at in time; '),
+    })
+    expect(performance.now() - started).toBeLessThan(150)
+  })
 
-  it('of a relative path has Sōzu asked a question where its process is not known', async () => {
+  it('of a relative path queries Sōzu when its process is not known', async () => {
     const frame = requestFrame('reload_configuration', 'sozu.toml')
     expect((await authorised({ frame, sozu: { mainPid: null } })).asked).toEqual([{ what: 'workers' }])
   })

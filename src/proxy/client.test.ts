@@ -36,7 +36,7 @@ function halfFrame(bytes: number): Buffer {
 }
 
 describe('a client', () => {
-  it('that half-closes is not gone, and gets what was asked before', async () => {
+  it('that half-closes is not gone, and gets the answer to its request', async () => {
     const { client, other } = await pair()
     other.end(encodeFrame(Buffer.from('a')))
     expect((await client.next())?.subarray(8).toString()).toBe('a')
@@ -47,7 +47,7 @@ describe('a client', () => {
     expect(await answer).toBe('answer')
   })
 
-  it('that closes is gone, although nothing is read from it at that time', async () => {
+  it('that closes is gone, even while the daemon does not read from it', async () => {
     const { client, other } = await pair()
     other.write(encodeFrame(Buffer.from('a')))
     await client.next()
@@ -73,7 +73,7 @@ describe('a client', () => {
     expect(other.writableLength).toBeGreaterThan(0)
   })
 
-  it('that stays at an unfinished frame can be given up, which is an error that says why', async () => {
+  it('that does not finish a frame can be given up, with an error that gives the reason', async () => {
     const { client, other } = await pair()
     other.write(halfFrame(10))
     const next = client.next()
@@ -83,7 +83,7 @@ describe('a client', () => {
     await expect(next).rejects.toMatchObject({ code: 'malformed_request', message: 'too slow' })
   })
 
-  it('that was idle has its time for a frame from the first byte of it', async () => {
+  it('that was idle has 30 seconds from the first byte of a frame', async () => {
     const { client, other } = await pair()
     const next = client.next()
     const idleSinceMs = performance.now()
@@ -97,7 +97,7 @@ describe('a client', () => {
     expect(await next).toBeNull()
   })
 
-  it('that sent the beginning of a frame with the one before has its time from when it is read on', async () => {
+  it('that sent the beginning of a frame early has 30 seconds from the time it is read again', async () => {
     const { client, other } = await pair()
     other.write(Buffer.concat([encodeFrame(Buffer.from('a')), halfFrame(10)]))
     await client.next()
@@ -111,7 +111,7 @@ describe('a client', () => {
     expect(await next).toBeNull()
   })
 
-  it('has 30 seconds for a frame, then that is an error', async () => {
+  it('has 30 seconds for a frame, then causes an error', async () => {
     const { client, other } = await pair()
     other.write(halfFrame(10))
     const startedMs = performance.now()
@@ -133,7 +133,7 @@ describe('a client', () => {
     })
   })
 
-  it('that leaves inside a frame is told apart from one that leaves between two', async () => {
+  it('that leaves inside a frame is distinguished from one that leaves between two', async () => {
     const { client, other } = await pair()
     other.end(halfFrame(10))
     expect(await client.next()).toBeNull()
@@ -155,7 +155,7 @@ describe('a client', () => {
     expect(third.client.unfinishedFrame).toBeNull()
   })
 
-  it('that waits for its next frame is told of the end when it is closed', async () => {
+  it('that is closed ends the wait for its next frame', async () => {
     const { client } = await pair()
     const next = client.next()
     client.close()
@@ -164,7 +164,7 @@ describe('a client', () => {
 })
 
 describe('a client that does not take its answers', () => {
-  it('is cut when two frames wait, and it can be told why', async () => {
+  it('is closed when two frames wait, with a reason', async () => {
     const { client, other } = await pair()
     other.pause()
     const answer = Buffer.alloc(MAX_FRAME_BYTES)
@@ -178,7 +178,7 @@ describe('a client that does not take its answers', () => {
     await client.closed
   })
 
-  it('is cut when its answers take more than the share of its account, and nobody else is', async () => {
+  it('is closed when its answers exceed the share of its account, and no other client is', async () => {
     const quota = new Quota(1_800_000)
     const [first, second] = [await pair(quota, 1000), await pair(quota, 1001)]
     for (const { client, other } of [first, second]) {
@@ -192,7 +192,7 @@ describe('a client that does not take its answers', () => {
     expect(quota.update(1000, 0, 900_000)).toBe(true)
   })
 
-  it('holds nothing against its account once it has taken them', async () => {
+  it('uses none of its account’s quota once it has taken them', async () => {
     const quota = new Quota(1_800_000)
     const { client, other } = await pair(quota)
     client.send(Buffer.alloc(800_000))
@@ -202,7 +202,7 @@ describe('a client that does not take its answers', () => {
     expect(quota.update(1000, 0, 900_000)).toBe(true)
   })
 
-  it('is cut when it took nothing of them for 30 seconds', async () => {
+  it('is closed when it took none of their bytes for 30 seconds', async () => {
     const { client, other } = await pair()
     other.pause()
     client.send(Buffer.alloc(500_000))
@@ -215,7 +215,7 @@ describe('a client that does not take its answers', () => {
     await client.closed
   })
 
-  it('is known by how long it has taken nothing', async () => {
+  it('is measured by the time since it last took a byte', async () => {
     const { client, other } = await pair()
     const nowMs = 1_000_000
     expect(client.stalledMs(nowMs)).toBe(0)
@@ -241,7 +241,7 @@ describe('a client that does not take its answers', () => {
 })
 
 describe('the quota of bytes', () => {
-  it('refuses an account that asks for more than half, serves the others, and gets back what was held', async () => {
+  it('refuses an account more than half, serves the others, and is released afterwards', async () => {
     const quota = new Quota(1_400_000)
     const start = async (uid: number): Promise<{ client: Client; next: Promise<Buffer | null> }> => {
       const { client, other } = await pair(quota, uid)
@@ -263,7 +263,7 @@ describe('the quota of bytes', () => {
     expect([await other.next, await again.next]).toEqual([null, null])
   })
 
-  it('counts a request for as long as it is in flight', async () => {
+  it('counts a request while it is in flight', async () => {
     const quota = new Quota(1_400_000)
     const [first, second] = [await pair(quota), await pair(quota)]
     const whole = encodeFrame(Buffer.alloc(499_992))

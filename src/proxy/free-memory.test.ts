@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { freeMemory } from './free-memory.ts'
 
 describe('a large piece of memory', () => {
-  it('is given back at once, not when the collector comes round', () => {
+  it('is freed at once, before a garbage collection', () => {
     const pieces = Array.from({ length: 20 }, () => Buffer.allocUnsafeSlow(2_000_000))
     const held = process.memoryUsage().arrayBuffers
     for (const piece of pieces) freeMemory(piece)
@@ -19,7 +19,7 @@ describe('a large piece of memory', () => {
 })
 
 describe('a small piece', () => {
-  it('is left alone: it may lie in memory that others share', () => {
+  it('is not freed: it may be in shared memory', () => {
     const [piece, neighbour] = [Buffer.from('piece'), Buffer.from('neighbour')]
     freeMemory(piece)
     expect([piece.toString(), neighbour.toString()]).toEqual(['piece', 'neighbour'])

@@ -7,7 +7,7 @@ import { SessionActor } from './session-actor.ts'
 const peer: Peer = { uid: 1000, gid: 100, pid: 42, comm: Buffer.from('a,b\n'), binding: 'pidfd' }
 
 describe('the actor of a session', () => {
-  it('has the account name as soon as the lookup has it', async () => {
+  it('has the account name as soon as the lookup returns it', async () => {
     const actor = new SessionActor(peer, async (uid) => `user-${uid}`)
     expect(actor.record.user).toBeNull()
     await actor.wait(1000)
@@ -15,7 +15,7 @@ describe('the actor of a session', () => {
   })
 
   it(
-    'waits no longer than it was told, then says null, and takes a name that comes later',
+    'waits for its deadline at most, then has a null name, and takes a name that comes later',
     inTime,
     async () => {
       let answer: (name: string) => void = () => undefined
@@ -35,7 +35,7 @@ describe('the actor of a session', () => {
     },
   )
 
-  it('makes names that others chose line-safe, and keeps what they were', () => {
+  it('has sanitised names, with their originals', () => {
     const actor = new SessionActor(peer, async () => null)
     expect(actor.record.comm).toEqual({ text: 'a?b?', raw: peer.comm })
   })

@@ -2,8 +2,8 @@
 import { describe, expect, it } from 'vitest'
 import { turn } from './turn.ts'
 
-describe('large requests that are there at the same time', () => {
-  it('get a turn of the event loop each, in order, with everybody else in between', async () => {
+describe('large requests that wait at the same time', () => {
+  it('get one turn of the event loop each, in order, with other work in between', async () => {
     let loops = 0
     const count = (): void => {
       loops += 1

@@ -1,6 +1,6 @@
 // An append-only audit file: 0640 at most, a regular file with one name, locked, and always the file at its path.
-// It writes the bytes it is given and no other. A descriptor on which anything failed is never used again: after a failed
-// fdatasync the kernel may call the next one a success although the bytes are gone. Every call blocks its thread.
+// It writes exactly the given bytes. It never uses a descriptor again after a failed call: after a failed fdatasync the next one
+// may succeed although the bytes are lost. Every call blocks its thread.
 import {
   closeSync,
   fdatasyncSync,
@@ -16,7 +16,7 @@ import { errnoOf, JournalError } from '../errors.ts'
 import { closeQuietly, type ExpectedStats, isUnfit, lockPath, openByRules, repair } from './open-file.ts'
 import { Reserve } from './reserve.ts'
 
-/** What somebody else did to the file or its path. */
+/** A change that another process made to the file or its path. */
 export type Tampering =
   | 'deleted'
   | 'replaced'
@@ -26,31 +26,31 @@ export type Tampering =
   | 'owner_changed'
   | 'linked'
 
-/** What opening a file found. */
+/** State of a file at its opening. */
 export type FileOpenResult = {
   readonly path: string
   /** The file did not exist, or was empty. */
   readonly fresh: boolean
-  /** Its size in bytes when it was found. */
+  /** Its size in bytes at the opening. */
   readonly size: number
-  /** Bytes behind the last LF, 64 KiB at most: whoever writes next must end that line first. */
+  /** Bytes after the last LF, 64 KiB at most: the next write must end that line first. */
   readonly tornBytes: number
-  /** Its last whole line, as characters 0 to 255, LF included; null when there is none, or none that can be one of ours. */
+  /** Its last whole line, as characters 0 to 255, LF included; null when there is none, or it is too long for ours. */
   readonly lastLine: string | null
   /** Permission bits before they were narrowed, or null. */
   readonly narrowedFrom: number | null
-  /** Where the file that stood at the path was moved, because it was not fit to be written, or null. */
+  /** New path of the file that was at the path and unfit to be written, or null. */
   readonly movedAside: string | null
-  /** It was moved because a sync had failed on it, not because somebody had put it there. */
+  /** It was moved because a sync had failed on it. */
   readonly poisoned: boolean
-  /** A sync has failed since the last opening, on the file or on the one that was rotated away. */
+  /** A sync failed since the last opening, on the file or on its rotated file. */
   readonly syncFailed: boolean
 }
 
 /**
- * How a write ended. `moved`: another file is due, and nothing of this write may be counted on; `why` is null after a
- * rotation, which leaves the old file whole under another name. `full`: nothing was written, since it would take the
- * reserve.
+ * Result of a write. `moved`: the file must be opened anew, and none of these lines counts as written; `why` is null after a
+ * rotation, which leaves the old file whole under another name. `full`: nothing was written, since the lines would have used
+ * the reserve.
  */
 export type FileWriteResult =
   | { readonly end: 'written'; readonly noticed: Tampering | null }
@@ -59,9 +59,9 @@ export type FileWriteResult =
 
 export type AppendFileOptions = {
   readonly path: string
-  /** Group the file is given, as a number; null leaves it. */
+  /** Gid for the file; null leaves its group unchanged. */
   readonly groupId: number | null
-  /** Space kept for records of what has happened already when the disk is full; 0 keeps none. */
+  /** Space kept for records of past events on a full disk; 0 keeps none. */
   readonly reserveBytes: number
 }
 
@@ -70,7 +70,7 @@ export type FileWriteOptions = {
   readonly sync: boolean
   /** Whether the reserve may be used. */
   readonly mayUseReserve: boolean
-  /** Attempts without completion once this is written: for each, a line's space is reserved as well. */
+  /** Attempts without completion after this write; space for one line is reserved for each. */
   readonly openAttempts: number
   /** Called between write and sync. */
   readonly onWritten: () => void
@@ -82,7 +82,7 @@ type OpenFile = {
   unsynced: boolean
 }
 
-/** Room that must be there beside the reserve before a full disk no longer counts as full. */
+/** Room needed beside the reserve before a full disk stops counting as full. */
 const MAX_BATCH_BYTES = 65_536
 
 export class AppendFile {
@@ -92,9 +92,9 @@ export class AppendFile {
   #file: OpenFile | null = null
   /** A sync failed, and no opening has reported it yet. */
   #syncFailedUnreported = false
-  /** Inode of a file on which a sync failed: what shares a block with the lost bytes may be lost, too. */
+  /** Inode of a file on which a sync failed: bytes in the same block as the lost ones may be lost too. */
   #poisoned: number | null = null
-  /** Whether the open file has bytes that a sync confirmed, or that were there when it was opened. */
+  /** Whether the open file has bytes from before its opening or with a confirmed sync. */
   #hasSyncedData = false
 
   constructor(options: AppendFileOptions) {
@@ -103,8 +103,8 @@ export class AppendFile {
   }
 
   /**
-   * Opens the file at the path, abandoning what was open before.
-   * @param again the file was open before: if the one at the path now is not fit, it is moved aside and never written to
+   * Opens the file at the path and abandons the file that was open.
+   * @param again the file was open before: an unfit file at the path is moved aside and never written
    * @throws JournalError `sink_open_failed`, `sink_locked`
    */
   open(again: boolean): FileOpenResult {
@@ -129,7 +129,7 @@ export class AppendFile {
       const file = this.#opened()
       const before = this.#look(file)
       if (before !== 'same') {
-        // Lines in the old file that are not synced yet must not be lost with its descriptor.
+        // Syncs lines in the old file before its descriptor is closed.
         this.#sync(file)
         return { end: 'moved', why: before === 'rotated' ? null : before }
       }
@@ -147,7 +147,7 @@ export class AppendFile {
         this.#sync(file)
         after = this.#look(file)
       }
-      // A rotation in between leaves these lines where they are, in the file that was rotated away.
+      // After a rotation in between, these lines are in the rotated file.
       return after === 'same' || after === 'rotated'
         ? { end: 'written', noticed: repaired?.noticed ?? null }
         : { end: 'moved', why: after }
@@ -162,7 +162,7 @@ export class AppendFile {
     })
   }
 
-  /** Bytes the file system has left for us. @throws JournalError `sink_write_failed` */
+  /** Bytes that the file system has free for us. @throws JournalError `sink_write_failed` */
   freeBytes(): number {
     return this.#guard('sink_write_failed', () => {
       const { bavail, bsize } = statfsSync(path.dirname(this.#options.path))
@@ -170,7 +170,7 @@ export class AppendFile {
     })
   }
 
-  /** Syncs the file, gives the reserve back, and lets go of the file. @throws JournalError `sink_write_failed` */
+  /** Syncs the file, gives the reserve back, and closes the file. @throws JournalError `sink_write_failed` */
   close(): void {
     this.#guard('sink_write_failed', () => {
       if (this.#file !== null) this.#sync(this.#file)
@@ -206,7 +206,7 @@ export class AppendFile {
     }
   }
 
-  /** Rotation, deletion, replacement and truncation are invisible to a writer that never looks. */
+  /** Compares file and path with the expected state: a write alone does not show rotation, deletion or truncation. */
   #look({ fd, expected }: OpenFile): 'same' | 'rotated' | 'deleted' | 'replaced' | 'truncated' | 'extended' {
     const present = lstatSync(this.#options.path, { throwIfNoEntry: false })
     const inPlace = present !== undefined && present.ino === expected.ino && present.dev === expected.dev
@@ -227,7 +227,7 @@ export class AppendFile {
     }
   }
 
-  /** A ballast file says nothing about the space beside it: its space takes the rest of a line that did not fit. */
+  /** A write may find the disk full beside a ballast file: then the ballast is removed and the line continues. */
   #writeSome(fd: number, bytes: Buffer): number {
     try {
       return writeSync(fd, bytes)
@@ -251,7 +251,7 @@ export class AppendFile {
       if (file.unsynced) fdatasyncSync(file.fd)
       file.unsynced = false
     } catch (error) {
-      // EIO, ENOSPC, EDQUOT: the kernel has dropped, or may drop, what it had taken.
+      // EIO, ENOSPC, EDQUOT: the kernel may have dropped written bytes.
       this.#poisoned = file.expected.ino
       this.#syncFailedUnreported = true
       throw error
@@ -259,7 +259,7 @@ export class AppendFile {
     this.#hasSyncedData = true
   }
 
-  /** A file on which a sync failed is never written again: moved aside, or removed when no sync ever confirmed any of it. */
+  /** Moves a file with a failed sync aside, or removes it if no sync ever confirmed any of it. */
   #leavePoisoned(): string | null {
     const present = lstatSync(this.#options.path, { throwIfNoEntry: false })
     if (present === undefined || present.ino !== this.#poisoned) return null
@@ -274,13 +274,13 @@ export class AppendFile {
     return this.#file
   }
 
-  /** Lets go of a file that is in order, and gives its reserve back. */
+  /** Closes a file that is in order, and gives its reserve back. */
   #letGo(): void {
     if (this.#file !== null) this.#reserve.giveBack(this.#file.fd, this.#file.expected.size)
     this.#abandon()
   }
 
-  /** Gives the descriptor up; an error on closing no longer matters, since nothing on it counts from here on. */
+  /** Closes the descriptor and ignores errors: its lines count as not written. */
   #abandon(): void {
     const file = this.#file
     this.#file = null

@@ -1,4 +1,4 @@
-// The coloured mirror: the file's line with colour round it, and never a reason for the daemon to wait or to end.
+// The coloured mirror: the file's line surrounded by colour; it never delays or ends the daemon.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -67,8 +67,8 @@ describe('a coloured line', () => {
   })
 })
 
-describe('a stream that is stuck', () => {
-  it('never makes a write wait, and has at most about a megabyte waiting', async () => {
+describe('a stuck stream', () => {
+  it('delays no write, and holds about a megabyte of waiting lines at most', async () => {
     const reader = spawn('sleep', ['60'], { stdio: ['pipe', 'ignore', 'ignore'] })
     children.push(reader)
     const sink = new ConsoleSink({ stream: reader.stdin, colour: true, render })
@@ -85,7 +85,7 @@ describe('a stream that is stuck', () => {
   const built = new URL('../../dist/sinks/console.js', import.meta.url)
   const terminal = existsSync(built) && existsSync('/usr/bin/script')
   it.skipIf(!terminal)(
-    'never makes the daemon wait, even when it is a terminal (needs dist/ and script)',
+    'never delays the daemon, even when it is a terminal (needs dist/ and script)',
     async () => {
       const marker = path.join(directory, 'done')
       const program = path.join(directory, 'program.mjs')
@@ -112,7 +112,7 @@ describe('a stream that is stuck', () => {
 })
 
 describe('a stream that ends', () => {
-  it('costs its lines, not the daemon', async () => {
+  it('loses its lines and does not end the daemon', async () => {
     const stream = new PassThrough()
     const sink = new ConsoleSink({ stream, colour: false, render })
     // What a terminal that was closed, or `| head`, does to standard output.

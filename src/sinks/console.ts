@@ -1,6 +1,6 @@
-// A coloured mirror of the text lines for people at a terminal. It is never required and never waited for: a terminal that
-// does not take its lines loses them, the files do not. Colour is put round the rendered line, so removing the ANSI
-// sequences gives the file's line back.
+// A coloured mirror of the text lines for people at a terminal. It is never required, and no request waits for it: a terminal
+// that does not read loses lines, the files do not. Colour surrounds the rendered line: without ANSI sequences it is the line of
+// the file.
 import type { LineBatch, OpenResult, Sink } from '../audit/journal/sink.ts'
 import type { AuditRecord } from '../audit/record/record.ts'
 
@@ -14,7 +14,7 @@ const colours = {
   failed: '\u001b[31m',
 } as const
 
-/** Bytes a stuck terminal may have waiting before lines are dropped. */
+/** Bytes that may wait for a stuck terminal before lines are dropped. */
 const MAX_WAITING_BYTES = 1 << 20
 
 export type ConsoleOptions = {
@@ -34,7 +34,7 @@ export class ConsoleSink implements Sink {
 
   constructor(options: ConsoleOptions) {
     this.#options = options
-    // EPIPE, EIO: the reader or the terminal went away. Without a listener that would end the daemon.
+    // EPIPE, EIO: the reader or the terminal went away. Without this listener the error would end the daemon.
     options.stream.on('error', () => {
       this.#gone = true
     })
@@ -49,7 +49,7 @@ export class ConsoleSink implements Sink {
     return `${colour}${line.trimEnd()}${RESET}\n`
   }
 
-  /** The stream is the process's own; there is nothing to open. */
+  /** The process opened the stream. */
   async open(): Promise<OpenResult> {
     return { torn: false, syncFailed: false, firstRecord: null, readBack: null }
   }
@@ -61,7 +61,7 @@ export class ConsoleSink implements Sink {
   }
 
   async close(): Promise<void> {
-    // The stream outlives the daemon's journal.
+    // The stream outlives the journal.
   }
 }
 

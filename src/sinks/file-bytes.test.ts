@@ -1,5 +1,5 @@
-// Every byte of an audit file comes through the journal, which counts it: first lines, the LF behind a torn line, completions of
-// an earlier run and lines that were flushed late included.
+// Every byte of an audit file comes through the journal, which counts it, including first lines, the LF after a torn line,
+// completions of an earlier run and lines that were flushed late.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -137,7 +137,7 @@ describe('the journal has counted every byte of every audit file', () => {
 })
 
 describe('open attempts', () => {
-  it('[P2] are none, and the reserve is at its base, after 5,000 requests with attempt and completion in one synced write', async () => {
+  it('[P2] are zero, and the reserve has its base size, after 5,000 requests with attempt and completion in one synced write', async () => {
     const sink = fileSink()
     const journal = journalOf(sink)
     await journal.open()

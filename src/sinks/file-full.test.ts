@@ -1,5 +1,5 @@
-// A file that takes no more: a short write, then an error. The line is torn, the sink has failed, and when there is room again
-// the torn line is closed and the backlog follows whole.
+// A full file: a short write, then an error. The line is torn, the sink has failed, and when there is room again an LF ends the
+// torn line and the whole backlog follows.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -158,7 +158,7 @@ describe.skipIf(!isRoot)('a file on a full disk (needs root)', () => {
     await fillUntilFull(path.join(mounted, 'audit.log'), () => rmSync(ballast))
   })
 
-  it('is not created, and not left half open, when there is no room for its first line', async () => {
+  it('is neither created nor left half open when there is no room for its first line', async () => {
     writeFileSync(path.join(mounted, 'ballast'), Buffer.alloc(statfsSync(mounted).bfree * 4096))
     const file = path.join(mounted, 'audit.log')
     sinkOf(file)

@@ -1,4 +1,4 @@
-// What an audit file may be, and who may read it: a regular file with one name, 0640 at most, never widened.
+// Type and access of an audit file: a regular file with one name, 0640 at most, never widened.
 import { execFileSync } from 'node:child_process'
 import {
   chmodSync,
@@ -93,15 +93,15 @@ describe('the mode', () => {
     [0o777, 0o640, 0o777],
     [0o604, 0o600, 0o604],
     [0o4660, 0o640, 0o4660],
-  ])('of a file that was there is only ever narrowed: %o', narrows)
+  ])('of an existing file is only ever narrowed: %o', narrows)
 
   it.skipIf(!isRoot).each([
     [0o400, 0o400, null],
     [0o440, 0o440, null],
     [0o004, 0o000, 0o004],
-  ])('of a file nobody but root can write is not widened either (needs root): %o', narrows)
+  ])('of a file that only root can write is not widened either (needs root): %o', narrows)
 
-  it('of the directory is left alone', async () => {
+  it('of the directory is left unchanged', async () => {
     chmodSync(directory, 0o700)
     await sinkOf().open()
     expect(modeOf(directory)).toBe(0o700)
@@ -109,27 +109,24 @@ describe('the mode', () => {
 })
 
 describe('the group', () => {
-  it.skipIf(!isRoot)(
-    'is the one that is asked for, on a new file and on one that was there (needs root)',
-    async () => {
-      await sinkOf(file, 4711).open()
-      expect(statSync(file)).toMatchObject({ gid: 4711, uid: process.geteuid?.() })
-      const other = path.join(directory, 'other.log')
-      writeFileSync(other, 'x\n')
-      chownSync(other, 0, 1)
-      await sinkOf(other, 4711).open()
-      expect(statSync(other).gid).toBe(4711)
-      expect(modeOf(other)).toBe(0o640)
-    },
-  )
+  it.skipIf(!isRoot)('is set as configured, on a new and on an existing file (needs root)', async () => {
+    await sinkOf(file, 4711).open()
+    expect(statSync(file)).toMatchObject({ gid: 4711, uid: process.geteuid?.() })
+    const other = path.join(directory, 'other.log')
+    writeFileSync(other, 'x\n')
+    chownSync(other, 0, 1)
+    await sinkOf(other, 4711).open()
+    expect(statSync(other).gid).toBe(4711)
+    expect(modeOf(other)).toBe(0o640)
+  })
 
-  it('is left alone when none is asked for', async () => {
+  it('is left unchanged when none is configured', async () => {
     await sinkOf().open()
     expect(statSync(file).gid).toBe(process.getegid?.())
   })
 })
 
-describe('what is no ordinary file', () => {
+describe('a path without an ordinary file', () => {
   const refused = async (sink: SinkAccess, message: RegExp): Promise<void> => {
     const started = performance.now()
     await expect(sink.open()).rejects.toMatchObject({
@@ -139,7 +136,7 @@ describe('what is no ordinary file', () => {
     expect(performance.now() - started).toBeLessThan(2000)
   }
 
-  it('is refused: a symbolic link, wherever it leads', async () => {
+  it('is refused: a symbolic link to any target', async () => {
     const victim = path.join(directory, 'victim')
     writeFileSync(victim, 'precious\n', { mode: 0o600 })
     for (const target of [victim, path.join(directory, 'nowhere')]) {

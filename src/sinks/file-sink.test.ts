@@ -1,5 +1,5 @@
-// An audit file in ordinary life: every file begins with its own first line, lines are whole and in order, and whatever is done
-// to the path is noticed. On real files in temporary directories.
+// An audit file in ordinary life: every file begins with its own first line, lines are whole and in order, and the sink notices
+// every change of the path. On real files in temporary directories.
 import { type ChildProcess, spawn } from 'node:child_process'
 import {
   appendFileSync,
@@ -75,14 +75,14 @@ const write = (sink: SinkAccess, ...lines: string[]) => writeLines(sink, lines)
 const linesOf = (target = file): string[] => readFileSync(target, 'utf8').split('\n').slice(0, -1)
 
 describe('a file', () => {
-  it('begins with the line that opens it, and grows by what is written', async () => {
+  it('begins with its first line, and grows by the written lines', async () => {
     const sink = await openSink()
     await writeLines(sink, ['a', 'b'], { sync: true })
     await write(sink, 'é')
     expect(linesOf()).toEqual([FRESH, 'a', 'b', 'é'])
   })
 
-  it('that exists is continued, with a line that says so', async () => {
+  it('that exists is continued, and its next line says so', async () => {
     const sink = await openSink()
     await write(sink, 'a')
     await sink.close()
@@ -90,7 +90,7 @@ describe('a file', () => {
     expect(linesOf()).toEqual([FRESH, 'a', FOUND])
   })
 
-  it('[P4] whose last line is torn has it ended with LF, and the length of the torn part in its next line', async () => {
+  it('[P4] with a torn last line gets an LF, and the length of the torn part in its next line', async () => {
     writeFileSync(file, 'whole\ntorn li')
     await openSink()
     expect(linesOf()).toEqual(['whole', 'torn li', 'audit_log_opened fresh=false torn=7'])
@@ -119,7 +119,7 @@ describe('a file', () => {
     ['a line that is longer', `first\n${'x'.repeat(8000)}\n`, null],
     ['one whose beginning is not looked at', `first x\n${'y'.repeat(65_529)}`, null],
     ['one that is just looked at', `first\nx\n${'y'.repeat(65_533)}`, 'x\n'],
-  ])('that ends in %s has its last whole line found', async (_, content, line) => {
+  ])('that ends in %s gives its last whole line', async (_, content, line) => {
     writeFileSync(file, content)
     let lastLine: string | null | undefined
     const { access } = createFileSink({
@@ -135,7 +135,7 @@ describe('a file', () => {
     expect(lastLine).toBe(line)
   })
 
-  it("[P4] has ten thousand lines of a hundred clients whole, each client's in its order, all in the order of the calls", async () => {
+  it('[P4] has ten thousand whole lines of a hundred clients in the order of the calls', async () => {
     const { sink } = createFileSink({ path: file, render, opened: (facts) => records.opened(facts) })
     const journal = new Journal({
       sinks: [sink],
@@ -160,7 +160,7 @@ describe('a file', () => {
     await journal.close()
   })
 
-  it('is in the directory that its missing parents became', async () => {
+  it('is created with its missing parent directories', async () => {
     const deep = path.join(directory, 'var/log/sozu/audit.log')
     const old = process.umask(0)
     try {
@@ -176,7 +176,7 @@ describe('a file', () => {
 })
 
 describe('a path at which', () => {
-  it('the file was renamed away has a new file from the next write on, and its first line comes first', async () => {
+  it('the file was renamed has a new file from the next write on, beginning with its first line', async () => {
     const sink = await openSink()
     await write(sink, 'before')
     renameSync(file, `${file}.1`)
@@ -186,14 +186,14 @@ describe('a path at which', () => {
     expect(linesOf()).toEqual([FRESH, 'after', 'more'])
   })
 
-  it('the file was deleted has a new one', async () => {
+  it('the file was deleted gets a new file', async () => {
     const sink = await openSink()
     unlinkSync(file)
     await write(sink, 'after')
     expect(linesOf()).toEqual([FRESH, 'after'])
   })
 
-  it('another file stands has that one continued', async () => {
+  it('another file stands has that file continued', async () => {
     const sink = await openSink()
     renameSync(file, `${file}.1`)
     writeFileSync(file, 'by logrotate create\n')
@@ -201,7 +201,7 @@ describe('a path at which', () => {
     expect(linesOf()).toEqual(['by logrotate create', FOUND, 'after'])
   })
 
-  it('another, longer file stands has that one continued', async () => {
+  it('another, longer file stands has that file continued', async () => {
     const sink = await openSink()
     renameSync(file, `${file}.1`)
     writeFileSync(file, `${'x'.repeat(1000)}\n`)
@@ -210,7 +210,7 @@ describe('a path at which', () => {
     expect(linesOf(`${file}.1`)).toEqual([FRESH])
   })
 
-  it('the whole directory went away has everything again', async () => {
+  it('the whole directory was removed gets directory and file again', async () => {
     const target = path.join(directory, 'sub/audit.log')
     const sink = await openSink(target)
     rmSync(path.dirname(target), { recursive: true })
@@ -218,7 +218,7 @@ describe('a path at which', () => {
     expect(linesOf(target)).toEqual([FRESH, 'after'])
   })
 
-  it('the file was cut to nothing says so by a new first line', async () => {
+  it('the file was truncated to nothing gets a new first line that says so', async () => {
     const sink = await openSink()
     await write(sink, 'gone')
     truncateSync(file)
@@ -226,7 +226,7 @@ describe('a path at which', () => {
     expect(linesOf()).toEqual([FRESH, 'after'])
   })
 
-  it('the file was cut in mid-line has the line closed, and says so', async () => {
+  it('the file was truncated in mid-line gets an LF and a line that says so', async () => {
     const sink = await openSink()
     await write(sink, 'first', 'second')
     truncateSync(file, statSync(file).size - 3)
@@ -234,7 +234,7 @@ describe('a path at which', () => {
     expect(linesOf()).toEqual([FRESH, 'first', 'seco', 'audit_log_opened fresh=false torn=4', 'after'])
   })
 
-  it('somebody else added a line has it left alone, named, and what is torn closed', async () => {
+  it('another process added a line keeps that line, names it, and gets an LF if it is torn', async () => {
     const { access, reported } = createFileSink({
       path: file,
       render,
@@ -250,7 +250,7 @@ describe('a path at which', () => {
 })
 
 describe('a sink', () => {
-  it('that is opened again lets go of its old descriptor and lock', async () => {
+  it('that is opened again closes its old descriptor and lock', async () => {
     const sink = await openSink()
     const before = readdirSync('/proc/self/fd').length
     for (let turn = 0; turn < 20; turn += 1) await sink.open()
@@ -260,7 +260,7 @@ describe('a sink', () => {
     await openSink()
   })
 
-  it('that does not open keeps neither descriptor nor lock', async () => {
+  it('that fails to open keeps neither descriptor nor lock', async () => {
     const other = path.join(directory, 'other')
     writeFileSync(file, '')
     linkSync(file, other)
@@ -279,7 +279,7 @@ describe('a sink', () => {
     expect(readdirSync(directory)).toEqual([])
   })
 
-  it('whose file another process holds is refused until that process lets go', async () => {
+  it('cannot open a file that another process has locked until that process releases it', async () => {
     writeFileSync(file, '')
     const holder = spawn('flock', [
       '--no-fork',
@@ -300,7 +300,7 @@ describe('a sink', () => {
     expect(linesOf()).toEqual([FRESH])
   })
 
-  it('[P5] whose file is rotated away during recovery counts the attempts that are still open in the next first line', async () => {
+  it('[P5] counts the open attempts in the next first line when its file is rotated during recovery', async () => {
     const history = new AuditHistory(file, { form: 'json' })
     for (const target of ['a', 'b']) history.take({ does: 'attempt', target })
     const openAttempts: (number | null)[] = []
@@ -313,7 +313,7 @@ describe('a sink', () => {
         return records.opened(facts)
       },
       outcomeUnknown: (attempt) => {
-        // Between the look at the file and the next line in it.
+        // Between the check of the file and the next write.
         if (statSync(file, { throwIfNoEntry: false }) !== undefined) renameSync(file, `${file}.1`)
         return { ...attempt, stage: 'completion' }
       },

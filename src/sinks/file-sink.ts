@@ -1,6 +1,6 @@
-// An audit file as the journal sees it: bytes go to a thread of its own, which owns the descriptor and makes every call that
-// can block. This side knows which attempts in the file are open, and reports what the thread finds out about the file:
-// tampering, a disk that fills up, the attempts of an earlier run.
+// The journal's side of an audit file: it sends bytes to the file's thread, which owns the descriptor and makes every call that
+// can block. This side knows the open attempts in the file, and reports the findings of the thread: tampering, a disk that fills
+// up, the attempts of an earlier run.
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import type {
@@ -23,26 +23,26 @@ import type { Command, CommandResult, ThreadMessage } from './file-thread.ts'
 import { OpenAttempts } from './open-attempts.ts'
 import type { RecoveryCommand } from './recovery-thread.ts'
 
-/** What the first line after an opening says. */
+/** Facts for the first line after an opening. */
 export type OpenedFileFacts = FileOpenResult & {
-  /** Attempts in this file or its rotated files that have no completion, at least; null when that is not known yet. */
+  /** Attempts without completion in this file or its rotated files, at least; null when not known yet. */
   readonly openAttempts: number | null
 }
 
 export type FileSinkOptions = AppendFileOptions & {
   readonly name: string
   readonly required: boolean
-  /** Which of the two forms the lines have, for reading them back. */
+  /** Form of the lines, for recovery. */
   readonly form: 'text' | 'json'
-  /** Fewer bytes than this left on the file system are worth a warning; 0 is never. */
+  /** Free bytes of the file system below which the sink warns; 0 never warns. */
   readonly lowSpaceBytes: number
   readonly render: (record: AuditRecord) => string
   /** The record that opens the file. */
   readonly opened: (facts: OpenedFileFacts) => AuditRecord
-  /** The completion of an attempt of an earlier run that has none. */
+  /** Builds the completion of an earlier run's open attempt. */
   readonly outcomeUnknown: (attempt: AuditRecord) => AuditRecord
   readonly onTampering: (sink: string, what: Tampering, movedAside: string | null) => void
-  /** Called when the space left falls below the mark, and when it is back above it. */
+  /** Called when the free space falls below `lowSpaceBytes`, and when it rises above it again. */
   readonly onSpace: (sink: string, freeBytes: number, low: boolean) => void
 }
 
@@ -52,7 +52,7 @@ const THREAD_LIMITS = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64,
 const forms = { text: textForm, json: jsonForm }
 const NOTHING_LEFT: FoundAttempts = { openAttempts: [], incomplete: null }
 
-/** The command that the thread is working on. */
+/** The command in progress in the thread. */
 type Pending = {
   readonly resolve: (result: CommandResult) => void
   readonly reject: (error: JournalError) => void
@@ -68,11 +68,11 @@ export class FileSink implements Sink {
   readonly #openAttempts = new OpenAttempts()
   #thread: Worker | null = null
   #pending: Pending | null = null
-  /** It was open before: a file at its path that is not fit is moved aside, and no reason not to go on. */
+  /** The file was open before: an unfit file at its path is then moved aside and is no error. */
   #wasOpen = false
   /** The last write without the reserve found no room. */
   #full = false
-  /** The space left was below the mark when it was last looked at. */
+  /** The free space was below `lowSpaceBytes` at the last check. */
   #low = false
 
   constructor(options: FileSinkOptions) {
@@ -80,7 +80,7 @@ export class FileSink implements Sink {
     this.required = options.required
     this.render = options.render
     this.#options = options
-    // At once, so that it is there when the file is opened.
+    // At once, so that the thread is ready when the file is opened.
     this.#thread = this.#start()
   }
 
@@ -120,7 +120,7 @@ export class FileSink implements Sink {
       case 'moved':
         if (result.why === null) this.#openAttempts.rollBack()
         else {
-          // The lines may be in the file that was tampered with.
+          // The lines may be in the tampered file.
           this.#openAttempts.fail(keys)
           this.#options.onTampering(this.name, result.why, null)
         }
@@ -139,7 +139,7 @@ export class FileSink implements Sink {
     this.#thread = null
   }
 
-  /** Asks a full disk for room, any other one for the space that is left. */
+  /** Asks a full disk for room, any other disk for its free space. */
   async #check(): Promise<'written' | 'full'> {
     if (this.#full) {
       this.#full = !((await this.#send({ do: 'room' })) as boolean)
@@ -161,11 +161,11 @@ export class FileSink implements Sink {
     return { completions: attempts.map((attempt) => this.#options.outcomeUnknown(attempt)), incomplete }
   }
 
-  /** What an earlier run left; where there was none, nothing is read. */
+  /** Reads the open attempts of an earlier run; reads nothing if there was none. */
   async #readOpenAttempts({ fresh, size, lastLine }: FileOpenResult): Promise<FoundAttempts> {
     const { path, form } = this.#options
     if (fresh && newestRotatedFile(path, new Set()) === null) return NOTHING_LEFT
-    // After an ordinary end the last line says so: there is nothing to start a thread for.
+    // After an ordinary end the last line is a mark, and no thread is needed.
     if (lastLine !== null && isMarkLine(forms[form], lastLine)) return NOTHING_LEFT
     const workerData: RecoveryCommand = { path, end: size, form }
     const thread = new Worker(packageFile('dist/sinks/recovery-thread.js'), { workerData })
@@ -174,7 +174,7 @@ export class FileSink implements Sink {
     return unfinished
   }
 
-  /** Sends one command and waits for its result. The journal never gives a second one before that. */
+  /** Sends one command and waits for its result. The journal sends no second one before that. */
   #send(command: Command, onWritten = nothing): Promise<CommandResult> {
     this.#thread ??= this.#start()
     const thread = this.#thread
@@ -203,7 +203,7 @@ export class FileSink implements Sink {
   }
 }
 
-/** Buffers come as plain bytes from another thread. */
+/** Makes buffers again of the plain bytes that come from another thread. */
 function withBuffers<T>(value: T): T {
   if (value instanceof Uint8Array) return Buffer.from(value) as T
   if (typeof value !== 'object' || value === null) return value
@@ -211,5 +211,5 @@ function withBuffers<T>(value: T): T {
 }
 
 function nothing(): void {
-  // Nobody waits for the write alone.
+  // The caller does not wait for the write alone.
 }

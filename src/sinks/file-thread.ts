@@ -1,6 +1,5 @@
-// The thread of one audit file: it handles one command at a time with calls that block, and posts the result. Nothing else
-// waits in this thread, so that a disk that hangs stops this file and nobody else; and nothing of the request path waits
-// in the pool that Node's own file system calls share.
+// The thread of one audit file: it handles one command at a time with calls that block, and posts the result. A disk that hangs
+// stops this file and no other, and no request waits in the thread pool of Node's own file system calls.
 import { parentPort, workerData } from 'node:worker_threads'
 import { JournalError, type JournalErrorCode } from '../errors.ts'
 import {
@@ -18,10 +17,10 @@ export type Command =
   | { readonly do: 'free' }
   | { readonly do: 'close' }
 
-/** Of `open`, `write`, `room` (whether there is room beyond the reserve), `free` (bytes) and `close`, in this order. */
+/** Results of `open`, `write`, `room` (whether there is room beyond the reserve), `free` (bytes) and `close`, in this order. */
 export type CommandResult = FileOpenResult | FileWriteResult | boolean | number | null
 
-/** What the thread posts: a result, an error, or that the bytes of a write are written and now being synced. */
+/** A message of the thread: a result, an error, or that a write is done and its sync begins. */
 export type ThreadMessage =
   | { readonly result: CommandResult }
   | { readonly error: { readonly code: JournalErrorCode; readonly message: string } }
@@ -37,7 +36,7 @@ port.on('message', (command: Command) => {
   try {
     message = { result: handle(command) }
   } catch (error) {
-    // JournalError: the file's trouble. Anything else is a bug, and ends the daemon through the thread's error event.
+    // JournalError: the file failed. Anything else is a bug, and ends the daemon through the thread's error event.
     if (!(error instanceof JournalError)) throw error
     message = { error: { code: error.code, message: error.message } }
   }

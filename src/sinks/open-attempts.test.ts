@@ -1,4 +1,4 @@
-// Which attempts are open follows from the order of the lines, and from nothing else.
+// The order of the lines alone decides which attempts are open.
 import { describe, expect, it } from 'vitest'
 import { lineKey } from '../../test/support/journal-record.ts'
 import type { LineKey } from '../audit/journal/sink.ts'
@@ -17,7 +17,7 @@ function written(...batches: readonly (readonly LineKey[])[]): OpenAttempts {
 }
 
 describe('open attempts', () => {
-  it('are those without completion or refusal, over any number of writes', () => {
+  it('are the attempts without completion or refusal, over any number of writes', () => {
     const attempts = written(
       [attempt('a'), attempt('b')],
       [attempt('c'), completion('a')],
@@ -27,12 +27,12 @@ describe('open attempts', () => {
     expect(attempts.count).toBe(1)
   })
 
-  it('do not have one whose completion is in the same write', () => {
+  it('exclude an attempt whose completion is in the same write', () => {
     expect(written([attempt('a'), completion('a')]).count).toBe(0)
     expect(written([attempt('a')], [completion('a'), attempt('b'), completion('b')]).count).toBe(0)
   })
 
-  it('have one that was attempted again behind its completion', () => {
+  it('include a request that is attempted again after its completion', () => {
     expect(written([attempt('a'), completion('a'), attempt('a')]).count).toBe(1)
   })
 
@@ -46,7 +46,7 @@ describe('open attempts', () => {
     expect(attempts.count).toBe(2)
   })
 
-  it('are what they were when nothing of the lines was written', () => {
+  it('are unchanged when no line was written', () => {
     const attempts = written([attempt('a'), attempt('b')])
     const lines = [
       completion('a'),
@@ -62,7 +62,7 @@ describe('open attempts', () => {
     expect(attempts.begin([completion('a'), completion('b')])).toBe(0)
   })
 
-  it('have those of a write that failed, but lose none by its completions', () => {
+  it('include the attempts of a failed write, and its completions close none', () => {
     const attempts = written([attempt('a')])
     const lines = [attempt('b'), completion('b'), completion('a')]
     attempts.begin(lines)
@@ -70,7 +70,7 @@ describe('open attempts', () => {
     expect(attempts.count).toBe(2)
   })
 
-  it('have those that an earlier run left, but no reserve is asked for them', () => {
+  it('include those of an earlier run, for which no reserve is needed', () => {
     const attempts = written([])
     attempts.recovered(['a', 'b', 'c'])
     expect(attempts.count).toBe(3)

@@ -1,26 +1,26 @@
-// Which attempts in an audit file have no completion yet: an attempt opens its request ulid, a completion or a refusal with the
-// same one closes it, in the order of the lines. Nothing else decides what is open.
+// Attempts without completion in an audit file: an attempt opens its request ulid, a completion or a refusal with the same
+// ulid closes it, in the order of the lines.
 import type { LineKey } from '../audit/journal/sink.ts'
 import type { Stage } from '../audit/record/record.ts'
 
 export class OpenAttempts {
-  /** Open once the lines that are being written now, if any, are written. */
+  /** Open after the write in progress, if any. */
   readonly #ulids = new Set<string>()
-  /** The same of an earlier run: their completions follow at once, so that they need no reserve. */
+  /** Open attempts of an earlier run: their completions follow at once and need no reserve. */
   #left = new Set<string>()
   /** Ulids that these lines opened or closed, in the order of the lines. */
   #changed: string[] = []
   #countBefore = 0
 
-  /** While lines are being written, the greater of the numbers before and after them. */
+  /** Number of open attempts; during a write, the greater of the numbers before and after it. */
   get count(): number {
     const count = this.#ulids.size + this.#left.size
     return this.#changed.length === 0 ? count : Math.max(count, this.#countBefore)
   }
 
   /**
-   * Lines are about to be written: `commit`, `rollBack` or `fail` must follow.
-   * @returns how many attempts of this run are open once they are written
+   * Begins a write: `commit`, `rollBack` or `fail` must follow.
+   * @returns how many attempts of this run are open after it
    */
   begin(lines: readonly LineKey[]): number {
     this.#countBefore = this.count
@@ -37,19 +37,19 @@ export class OpenAttempts {
     this.#changed = []
   }
 
-  /** Nothing of the lines was written. */
+  /** No line was written. */
   rollBack(): void {
     for (const ulid of this.#changed.reverse()) if (!this.#close(ulid)) this.#open(ulid)
     this.#changed = []
   }
 
-  /** The write failed: an attempt among the lines may be in the file all the same, until its refusal is. */
+  /** The write failed: an attempt among the lines may be in the file and counts as open until its refusal is written. */
   fail(lines: readonly LineKey[]): void {
     this.rollBack()
     for (const { stage, requestUlid } of lines) if (stage === 'attempt') this.#ulids.add(requestUlid)
   }
 
-  /** The file was read before this run wrote any attempt: an earlier run left these open, and no others. */
+  /** Sets the attempts that an earlier run left open; the file was read before this run wrote any. */
   recovered(ulids: Iterable<string>): void {
     this.#ulids.clear()
     this.#left = new Set(ulids)

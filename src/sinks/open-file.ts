@@ -1,6 +1,6 @@
-// The rules by which an audit file is opened: a regular file of our own or root's with one name, never through a link, 0640
-// at most, its name as durable as its lines. Anything else at the path is refused with an error that says whether another
-// file would do. Opening writes no byte.
+// The rules for opening an audit file: a regular file with one name that belongs to us or to root, never through a link, 0640
+// at most, its name as durable as its lines. Anything else at the path is an error, which says whether a new file would be fit.
+// Opening writes no byte.
 import {
   closeSync,
   constants,
@@ -25,7 +25,7 @@ const FLAGS = constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW | con
 
 /**
  * Opens or creates the file.
- * @param groupId group it is given; null leaves it
+ * @param groupId gid for the file; null leaves its group unchanged
  * @returns in `tornBytes` how many bytes follow its last LF, 64 KiB at most; in `lastLine` the line that ends there, as
  * characters 0 to 255, LF included, or null; in `narrowedFrom` its permission bits before they were narrowed, or null
  * @throws JournalError when the rules forbid it, system errors as they come
@@ -58,12 +58,12 @@ export function openByRules(
   }
 }
 
-/** How a file must look as long as nobody else touches it. */
+/** Expected state of a file that no other process changes. */
 export type ExpectedStats = Pick<Stats, 'dev' | 'ino' | 'mode' | 'uid' | 'gid' | 'nlink' | 'size'>
 
 /**
- * Puts mode and owner right where somebody changed them. The size is left to the caller.
- * @returns what was changed, and how the file must look from here on; null when nothing was
+ * Restores mode and owner where another process changed them, but not the size.
+ * @returns what was changed, and the expected state from here on; null when nothing was changed
  * @throws system errors as they come
  */
 export function repair(
@@ -77,7 +77,7 @@ export function repair(
   const owned = uid === expected.uid && gid === expected.gid
   if (owned && mode === expected.mode && nlink === expected.nlink) return null
   if (!owned) fchownSync(fd, expected.uid, expected.gid)
-  // Only ever narrowed: what an operator took away is not given back.
+  // Only narrows: bits that an operator removed are not restored.
   if (mode !== expected.mode) fchmodSync(fd, mode & expected.mode & 0o7777)
   const noticed =
     nlink !== expected.nlink ? 'linked' : mode === expected.mode ? 'owner_changed' : 'mode_changed'
@@ -90,8 +90,8 @@ export function lockPathOf(file: string): string {
 }
 
 /**
- * One daemon for each path. The lock is on a file of its own, which nobody else may open: anybody who may read the lines could
- * lock the audit file itself, and keep us from it.
+ * Locks a path for one daemon. The lock is on a separate file that nobody else may open: every reader of the audit file could
+ * lock the audit file itself.
  * @returns the descriptor that holds the lock
  * @throws JournalError `sink_locked`
  */
@@ -103,7 +103,7 @@ export function lockPath(file: string): number {
   throw new JournalError('sink_locked', `another process writes ${file}`)
 }
 
-/** Closes a descriptor on which nothing counts any more. */
+/** Closes a descriptor whose writes no longer count. */
 export function closeQuietly(fd: number): void {
   try {
     closeSync(fd)
@@ -113,10 +113,10 @@ export function closeQuietly(fd: number): void {
   }
 }
 
-/** The file at the path is not fit; a new one would be. */
+/** The file at the path is unfit; a new one would be fit. */
 class UnfitFile extends JournalError {}
 
-/** Whether `error` of opening says that the file at the path is not fit, and a new one would be. */
+/** Whether an opening's `error` says that the file at the path is unfit and a new one would be fit. */
 export function isUnfit(error: unknown): boolean {
   // ELOOP: a symbolic link. EISDIR, ENXIO, EACCES: a directory, a FIFO or socket, a file we may not open.
   return error instanceof UnfitFile || ['ELOOP', 'EISDIR', 'ENXIO', 'EACCES'].includes(errnoOf(error))
@@ -132,7 +132,7 @@ function refuseUnfit(file: string, stats: Stats): void {
   if (stats.nlink !== 1) refuse(`has ${stats.nlink} names; an audit file must have one`)
 }
 
-/** Says whether it created the file: only a file of our own making may be given the full mode. */
+/** Opens or creates the file. Only a file that we created gets the full mode. */
 function openOrCreate(file: string): { fd: number; created: boolean } {
   try {
     return { fd: openSync(file, FLAGS | constants.O_CREAT | constants.O_EXCL, MODE), created: true }
@@ -143,7 +143,7 @@ function openOrCreate(file: string): { fd: number; created: boolean } {
   }
 }
 
-/** Exactly 0640 on a file we created, whatever the umask; never wider than before on one we found. */
+/** Sets 0640 on a file that we created, whatever the umask; only narrows the mode of an existing file. */
 function narrow(fd: number, { mode }: Stats, created: boolean): number | null {
   const present = mode & 0o7777
   const wanted = created ? MODE : present & MODE
@@ -172,7 +172,7 @@ function endOf(fd: number, size: number): { tornBytes: number; lastLine: string 
   return { tornBytes: filled - end, lastLine: isLine ? tail.toString('latin1', start, end) : null }
 }
 
-/** Syncs `directory`, and what lies above it up to the one that holds the first directory we had to make. */
+/** Syncs `directory` and its parents up to the one that holds the first directory we made. */
 function syncDirectories(directory: string, firstMade: string | undefined): void {
   const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
   try {

@@ -1,5 +1,5 @@
-// A short-lived thread that reads back what an earlier run left in an audit file, so that neither the event loop nor the
-// thread that writes the file has to hold the readers and what they read. It posts one message: what it found.
+// A short-lived thread that finds the open attempts of an earlier run in an audit file, so that neither the event loop nor the
+// file's thread loads the readers. It posts one message with its findings.
 import { parentPort, workerData } from 'node:worker_threads'
 import { jsonForm, textForm } from '../audit/trail/line-form.ts'
 import { findOpenAttempts } from '../audit/trail/reader.ts'

@@ -1,6 +1,6 @@
-// Space reserved on the disk of an audit file, so that records of what has happened already can still be written when the
-// disk is full. Where the file system can, it is allocated beyond the end of the file itself, where nobody else can take it;
-// where it cannot, a ballast file holds it, which is removed when it is needed.
+// Space reserved on the disk of an audit file, so that records of past events can still be written on a full disk. Where the
+// file system can, the space is allocated beyond the end of the file itself, where no other file can take it; elsewhere a
+// ballast file holds it, which is removed when the space is needed.
 import {
   closeSync,
   constants,
@@ -20,11 +20,11 @@ import { allocateBeyondEnd } from '../host/native.ts'
 export class Reserve {
   readonly #bytes: number
   readonly #ballastPath: string
-  /** Up to where space is allocated for the file, or null where a ballast file holds it. */
+  /** End of the space allocated for the file, or null where a ballast file holds the space. */
   #allocatedEnd: number | null = 0
   #ballast = false
 
-  /** @param bytes how much to reserve; with 0 nothing is, and the disk never counts as full */
+  /** @param bytes how much to reserve; 0 reserves nothing, and the disk never counts as full */
   constructor(file: string, bytes: number) {
     this.#bytes = bytes
     this.#ballastPath = path.join(path.dirname(file), `.${path.basename(file)}.reserve`)
@@ -36,12 +36,12 @@ export class Reserve {
   }
 
   /**
-   * Reserves at least half of the space beyond `growth`, and a line for each open attempt. (A ballast file has a fixed size,
-   * which all of them share.)
+   * Reserves, beyond `growth`, at least half of the reserve and a line for each open attempt. (A ballast file has a fixed size,
+   * which all open attempts share.)
    * @param size of the file now
-   * @param growth bytes that are about to be written
-   * @param openAttempts requests whose completion will have to be written
-   * @returns false when the disk has no room for that
+   * @param growth bytes of the next write
+   * @param openAttempts requests whose completion is still to be written
+   * @returns false when the disk has no room for it
    */
   keep(fd: number, size: number, growth: number, openAttempts: number): boolean {
     if (this.#bytes === 0) return true
@@ -49,7 +49,7 @@ export class Reserve {
       const end = size + growth
       const least = end + this.#bytes / 2 + openAttempts * MAX_LINE_BYTES
       if (least <= this.#allocatedEnd) return true
-      // Allocating is dear and asked for rarely: as much again is there afterwards.
+      // Allocating is slow: it allocates more than needed, so that the next writes need none.
       const wanted = least + this.#bytes / 2
       const from = Math.max(this.#allocatedEnd, size)
       const outcome = allocateBeyondEnd(fd, from, wanted - from)
@@ -65,7 +65,7 @@ export class Reserve {
   }
 
   /**
-   * Lets the next write use the reserve. Space beyond the end of the file needs nothing for that.
+   * Lets the next write use the reserve: removes the ballast file, if any.
    * @returns whether there is more space now than before
    */
   release(): boolean {
@@ -75,18 +75,18 @@ export class Reserve {
     return true
   }
 
-  /** Frees the space beyond the end of a file that is let go, unless somebody else has written there. */
+  /** Frees the space beyond the end of a file before it is closed, unless another process has written there. */
   giveBack(fd: number, size: number): void {
     if (this.#allocatedEnd === null || this.#allocatedEnd === 0) return
     try {
       if (fstatSync(fd).size === size) ftruncateSync(fd, size)
     } catch (error) {
-      // EPERM: the file is append-only by attribute. EIO: the disk is gone. The space comes back with the file.
+      // EPERM: the file has the append-only attribute. EIO: the disk is gone. The space is freed with the file.
       if (!(error instanceof Error && 'errno' in error)) throw error
     }
   }
 
-  /** The ballast of a daemon that was killed is used again: on a full disk there would be none otherwise. */
+  /** Uses the ballast of a daemon that was killed: a full disk has no room for a new one. */
   #findBallast(): boolean {
     const found = lstatSync(this.#ballastPath, { throwIfNoEntry: false })
     if (found === undefined || !found.isFile() || found.nlink !== 1 || found.uid !== process.geteuid?.())
@@ -94,7 +94,7 @@ export class Reserve {
     return found.blocks * 512 >= this.#bytes
   }
 
-  /** The ballast that two files have just given up for their last lines is no room for a new one. */
+  /** Whether the disk has more room than the two ballast files that may just have been removed. */
   #hasPlenty(growth: number): boolean {
     const { bavail, bsize } = statfsSync(path.dirname(this.#ballastPath))
     return bavail * bsize > 2 * this.#bytes + growth

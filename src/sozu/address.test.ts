@@ -1,4 +1,4 @@
-// Addresses as Sōzu's lines show them: what Rust's Display for SocketAddr prints, RFC 5952.
+// Addresses as in Sōzu's lines: the output of Rust's Display for SocketAddr, RFC 5952.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { formatAddress } from './address.ts'
@@ -20,7 +20,7 @@ describe('an IPv4 address', () => {
     expect(formatAddress({ ip: { v4 }, port })).toBe(expected)
   })
 
-  it('that is not set is 0.0.0.0, as Sōzu takes it', () => {
+  it('is 0.0.0.0 when it is not set, as in Sōzu', () => {
     expect(formatAddress({ ip: {}, port: 8080 })).toBe('0.0.0.0:8080')
   })
 })
@@ -47,7 +47,7 @@ describe('an IPv6 address', () => {
     expect(formatAddress(address)).toBe(expected)
   })
 
-  it('never looks like another one', () => {
+  it('never has the text of another address', () => {
     const group = fc.oneof(fc.constant(0), fc.constantFrom(1, 0xffff, 0x7f00), fc.nat(0xffff))
     const groups = fc.array(group, { minLength: 8, maxLength: 8 })
     fc.assert(
@@ -58,7 +58,7 @@ describe('an IPv6 address', () => {
     )
   })
 
-  it('is what the URL parser of Node, which follows the same rules, makes of it', () => {
+  it("equals the text of Node's URL parser, which follows the same rules", () => {
     const group = fc.oneof(fc.constant(0), fc.nat(0xffff))
     fc.assert(
       fc.property(fc.array(group, { minLength: 8, maxLength: 8 }), (groups) => {

@@ -1,5 +1,5 @@
-// What is said of a certificate: the same bytes that Sōzu reads, names that cannot be forged, and nothing that makes us throw.
-// Certificates are built and signed here, byte by byte, so that they can hold what no tool would write.
+// The detail of a certificate: it reads the same bytes as Sōzu, its names cannot be forged, and nothing makes it throw.
+// Certificates are built and signed here, byte by byte, so that they can hold contents that no tool would write.
 import { generateKeyPairSync, sign, X509Certificate } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -61,13 +61,13 @@ const detailOf = (certificate: string) => shownDetail({ certificate })
 const namesOf = (der: Uint8Array) => detailOf(pem(der))['subject_names']
 
 describe('the fingerprint', () => {
-  it('is the one OpenSSL computes', () => {
+  it('equals the fingerprint that OpenSSL computes', () => {
     const expected = new X509Certificate(pem(plain)).fingerprint256.replaceAll(':', '').toLowerCase()
     expect(firstPemFingerprint(pem(plain))).toBe(expected)
     expect(detailOf(pem(plain))['fingerprint']).toEqual({ text: expected, raw: null })
   })
 
-  it('is of the first block, whatever follows, stands before it, or ends its lines', () => {
+  it('is that of the first block, whatever text precedes or follows it and whatever ends its lines', () => {
     for (const text of [
       pem(plain) + pem(other),
       `subject=/CN=x\n  issuer\n${pem(plain)}`,
@@ -83,11 +83,11 @@ describe('the fingerprint', () => {
     ['an indented marker', ` ${pem(other).replaceAll('\n', '\n ')}\n${pem(plain)}`],
     ['a marker in the middle of a line', `x${pem(other).replaceAll('\n-', '-')}\n${pem(plain)}`],
     ['a block on one line', `x ${pem(other).replaceAll('\n', '')}\n${pem(plain)}`],
-  ])('is not of a decoy that Sōzu passes over: %s', (_, text) => {
+  ])('is never that of a decoy that Sōzu skips: %s', (_, text) => {
     expect(firstPemFingerprint(text)).toBe(sha256(plain))
   })
 
-  it('of an empty block is that of nothing, as Sōzu has it', () => {
+  it('is the hash of zero bytes for an empty block, as in Sōzu', () => {
     expect(firstPemFingerprint('-----BEGIN X-----\n-----END X-----')).toBe(sha256(''))
     expect(Object.keys(detailOf('-----BEGIN X-----\n\n-----END X-----\n'))).toEqual(['fingerprint'])
   })
@@ -110,14 +110,14 @@ describe('the fingerprint', () => {
   })
 })
 
-describe('what is said beside the fingerprint', () => {
-  it('is the names and the end of the validity', () => {
+describe('the detail of a certificate', () => {
+  it('has the names and the end of the validity', () => {
     const detail = detailOf(pem(build({ names: [dns('a.example'), dns('*.b.example')] })))
     expect(detail['subject_names']).toEqual({ text: 'a.example *.b.example', raw: null })
     expect(detail['not_after']).toEqual({ text: '2030-12-31T23:59:59.000Z', raw: null })
   })
 
-  it('is never the PEM, the key, or anything but the allowed fields', () => {
+  it('never has the PEM, the key, or any field but the allowed ones', () => {
     const detail = shownDetail({
       certificate: pem(plain),
       certificate_chain: ['chain'],
@@ -134,7 +134,7 @@ describe('what is said beside the fingerprint', () => {
     expect(JSON.stringify(detail)).not.toContain('secret')
   })
 
-  it('is nothing for bytes that are no certificate', () => {
+  it('has the fingerprint alone for bytes that are no certificate', () => {
     expect(Object.keys(detailOf(pem(Buffer.from('not a certificate'))))).toEqual(['fingerprint'])
   })
 
@@ -152,8 +152,8 @@ describe('what is said beside the fingerprint', () => {
   })
 })
 
-describe('the names', () => {
-  it('are not split at a comma or a space inside one, nor taken from one of another kind', () => {
+describe('the names of a certificate', () => {
+  it('are not split at a comma or space inside a name, nor taken from names of another kind', () => {
     const names = [dns('x, DNS:bank.example'), dns('y z'), tlv(0x86, Buffer.from('urn:a, DNS:c.example'))]
     expect(namesOf(build({ names }))).toEqual({
       text: 'x??DNS:bank.example y?z',
@@ -161,21 +161,21 @@ describe('the names', () => {
     })
   })
 
-  it('are read whatever the length of the certificate', () => {
+  it('are read from a certificate of any length', () => {
     for (let length = 1; length <= 100; length += 1) {
       const name = 'n'.repeat(length)
       expect(namesOf(build({ names: [dns(name)] }))).toEqual({ text: name, raw: null })
     }
   })
 
-  it('of a request are told apart from each other, spaces and all', () => {
+  it('stay distinct when the request gives names with spaces', () => {
     const listed = (names: string[]) => shownDetail({ certificate: '', names })['names']
     expect(listed(['a', 'b'])).not.toEqual(listed(['a b']))
     expect(listed(['a b', 'c'])).not.toEqual(listed(['a', 'b c']))
     expect(listed(['a\nb'])).toEqual({ text: 'a?b', raw: Buffer.from('a\nb') })
   })
 
-  it('can hold any bytes and kinds without an exception', () => {
+  it('may hold any bytes and kinds without an exception', () => {
     const name = fc
       .tuple(fc.constantFrom(0x81, 0x82, 0x86, 0x87, 0x88, 0xa0, 0xa4), fc.uint8Array({ maxLength: 30 }))
       .map(([tag, content]) => tlv(tag, content))
@@ -192,14 +192,14 @@ describe('the names', () => {
     }
   })
 
-  it('of a certificate far larger than any real one are not read', () => {
+  it('are not read from a certificate larger than 64 KiB', () => {
     const names = Array.from({ length: 30_000 }, (_, index) => dns(`\u0001${index}`))
     expect(Object.keys(detailOf(pem(build({ names }))))).toEqual(['fingerprint'])
   })
 })
 
 describe('a hostile certificate field', () => {
-  it('never throws, and names a fingerprint or none', () => {
+  it('never throws, and gives a fingerprint or none', () => {
     const part = fc.constantFrom(
       '-----BEGIN ',
       '-----END ',

@@ -12,9 +12,8 @@ export type CertificateAndKey = {
 const base64 = /^[A-Za-z0-9+/]*={0,2}$/
 
 /**
- * DER bytes of the first PEM block of `pem`, or null when it is none. Reads what Sōzu was seen to read, line by line with
- * markers at the start of a line: another idea of what the first block is would name a certificate that Sōzu does not
- * install.
+ * DER bytes of the first PEM block of `pem`, or null when there is none. Finds the block as Sōzu was seen to find it, with
+ * markers at the start of a line: another block would be a certificate that Sōzu does not install.
  */
 function firstPemBlock(pem: string): Buffer | null {
   const start = pem.startsWith('-----BEGIN ') ? 0 : pem.indexOf('\n-----BEGIN ') + 1
@@ -56,7 +55,7 @@ export function certificateDetail({ certificate, certificate_chain, names }: Cer
     if (parsed !== null) {
       detail['subject_names'] = listed(subjectNames(parsed), ' ', ' ')
       const notAfter = new Date(parsed.validTo)
-      // OpenSSL hands a date that is none on as it is.
+      // OpenSSL passes on an invalid date.
       if (!Number.isNaN(notAfter.getTime())) detail['not_after'] = notAfter.toISOString()
     }
   }
@@ -65,12 +64,12 @@ export function certificateDetail({ certificate, certificate_chain, names }: Cer
   return detail
 }
 
-/** The largest certificate whose names are read: hundreds of names take a tenth of it. */
+/** Largest certificate whose names are read; one with hundreds of names has a tenth of that. */
 const MAX_PARSED_BYTES = 65_536
 
 function parse(der: Buffer): X509Certificate | null {
   if (der.length > MAX_PARSED_BYTES) return null
-  // As PEM of our own making: Node would look into bare DER for a PEM block first, and a certificate may hold another one.
+  // As PEM again: in bare DER, Node would look for a PEM block first, and a certificate may hold one.
   const lines = der
     .toString('base64')
     .match(/.{1,64}/g)
@@ -85,7 +84,7 @@ function parse(der: Buffer): X509Certificate | null {
 
 const generalName = /(?:^|, )([^:,"]+):((?:[^,"]+|"(?:[^"\\]+|\\[\s\S])*")*)/gy
 
-/** The DNS names of the subject alternative name. Node writes a name that needs it as a JSON string, commas and all. */
+/** The DNS names of the subject alternative name. Node writes a name with special characters as a JSON string. */
 function subjectNames(certificate: X509Certificate): string[] {
   const names: string[] = []
   for (const [, kind, name = ''] of (certificate.subjectAltName ?? '').matchAll(generalName)) {

@@ -1,4 +1,4 @@
-// Worker counts: what Sōzu's answer leaves open, and the time-out it hides behind an OK.
+// Worker counts that Sōzu's answer leaves open, and the time-out that it hides behind an OK.
 import { describe, expect, it } from 'vitest'
 import { withWorkers } from './fanout.ts'
 import type { Outcome } from './outcome.ts'
@@ -16,12 +16,12 @@ const applied: Outcome = {
 const quick = { workersExpected: 2, elapsedMs: 5, workerTimeoutMs: 10_000 }
 
 describe('a fan-out that was answered OK', () => {
-  it('in good time was applied by every worker there is', () => {
+  it('counts every worker as applied when the answer came before the time-out', () => {
     const fanout = { status: 'ok', workersOk: 2, workersErr: 0, workersExpected: 2 }
     expect(withWorkers(applied, quick)).toEqual({ ...applied, fanout })
   })
 
-  it('with no worker alive was applied nowhere but in main', () => {
+  it('is local_only when no worker is alive', () => {
     expect(withWorkers(applied, { ...quick, workersExpected: 0 }).fanout?.status).toBe('local_only')
   })
 
@@ -32,7 +32,7 @@ describe('a fan-out that was answered OK', () => {
     })
   })
 
-  it('after the time-out is an error, marked as inferred, whatever Sōzu said', () => {
+  it('is an error, marked as inferred, when the answer came after the time-out', () => {
     const outcome = withWorkers(applied, { ...quick, elapsedMs: 10_000 })
     expect(outcome).toMatchObject({ result: 'err', errorCode: 'worker_timeout', detail: { inferred: true } })
     expect(outcome.fanout).toEqual({ status: 'timeout', ...none, workersExpected: 2 })
@@ -41,7 +41,7 @@ describe('a fan-out that was answered OK', () => {
 })
 
 describe('a fan-out that failed', () => {
-  it("keeps Sōzu's counts and only learns how many there should have been", () => {
+  it("keeps Sōzu's counts and gains only the number of expected workers", () => {
     const failed: Outcome = {
       ...applied,
       result: 'err',
@@ -56,7 +56,7 @@ describe('a fan-out that failed', () => {
 })
 
 describe('a request without fan-out', () => {
-  it('stays as it is, however long it took', () => {
+  it('is left unchanged, however long it took', () => {
     const outcome = { ...applied, fanout: null }
     expect(withWorkers(outcome, { ...quick, elapsedMs: 60_000 })).toBe(outcome)
   })

@@ -1,5 +1,5 @@
-// How many workers applied a request. Sōzu's OK says "all workers" and counts none, and it says OK as well when a worker
-// stayed silent until the time-out: the one sign of that is the time it took. What cannot be known is null.
+// How many workers applied a request. Sōzu's OK says "all workers" and counts none. Sōzu also says OK when a worker stayed
+// silent until the time-out; only the elapsed time shows that. Unknown counts are null.
 
 import type { Outcome } from './outcome.ts'
 
@@ -12,7 +12,7 @@ export type FanoutObservation = {
   readonly workerTimeoutMs: number
 }
 
-/** The outcome with its worker counts, and with a time-out recognised that Sōzu answered as success. */
+/** Adds the worker counts to `outcome`, and makes it an error where Sōzu answered a time-out with OK. */
 export function withWorkers(outcome: Outcome, seen: FanoutObservation): Outcome {
   const { fanout } = outcome
   if (fanout === null) return outcome
@@ -20,7 +20,7 @@ export function withWorkers(outcome: Outcome, seen: FanoutObservation): Outcome 
   if (fanout.status !== 'ok' || fanout.workersOk !== null) {
     return { ...outcome, fanout: { ...fanout, workersExpected } }
   }
-  // Never early: Sōzu only gives a silent worker up once its time is over.
+  // Sōzu never gives up a silent worker before its time-out.
   if (seen.elapsedMs >= seen.workerTimeoutMs) {
     return {
       ...outcome,

@@ -1,4 +1,4 @@
-// The `name=old→new` items of listener updates: Sōzu's fields in Sōzu's order, then what its own log never shows.
+// The `name=old→new` items of listener updates: Sōzu's fields in Sōzu's order, then the fields that its own log never shows.
 import { describe, expect, it } from 'vitest'
 import { cleanPhrase } from '../audit/record/clean.ts'
 import { listenerDiff } from './listener-diff.ts'
@@ -14,7 +14,7 @@ const clean = (...args: Parameters<typeof listenerDiff>): string => shown(...arg
 const address = { ip: { v4: 0x7f00_0001 }, port: 80 }
 
 describe('the items of an update', () => {
-  it('are those that are in the patch, old value first, joined by one space', () => {
+  it('are the fields of the patch, old value first, joined by one space', () => {
     const listener = { front_timeout: 60, request_timeout: 10, back_timeout: 30 }
     expect(shown('http', { request_timeout: 5, front_timeout: 30 }, listener)).toEqual({
       clean: 'front_timeout=60→30 request_timeout=10→5',
@@ -22,7 +22,7 @@ describe('the items of an update', () => {
     })
   })
 
-  it('stand in the order of Sōzu, whatever order the client sent them in', () => {
+  it("are in Sōzu's order, whatever order the client sent", () => {
     const fields = [
       'public_address',
       'expect_proxy',
@@ -102,7 +102,7 @@ describe('the items of an update', () => {
     )
   })
 
-  it('do not name the empty map that protobufjs puts where none was sent', () => {
+  it('leave out the empty map that protobufjs sets where none was sent', () => {
     expect(clean('http', { answers: {} }, null)).toBe('(no-op)')
   })
 })
@@ -132,7 +132,7 @@ describe('the old value', () => {
 })
 
 describe('alpn_protocols', () => {
-  it('are joined by commas, nothing before the arrow when there were none, and <reset> when emptied', () => {
+  it('are joined by commas, empty before the arrow when there were none, and <reset> when emptied', () => {
     const listener = { alpn_protocols: ['h2', 'http/1.1'] }
     expect(clean('https', { alpn_protocols: { values: [] } }, listener)).toBe(
       'alpn_protocols=h2,http/1.1→<reset>',
@@ -141,7 +141,7 @@ describe('alpn_protocols', () => {
     expect(clean('https', { alpn_protocols: { values: ['h2'] } }, {})).toBe('alpn_protocols=→h2')
   })
 
-  it('that forge a comma, a reset or an item are seen through', () => {
+  it('cannot forge a comma, a reset or an item', () => {
     const diff = (...values: string[]) => shown('https', { alpn_protocols: { values } }, null)
     expect(diff('h2,http/1.1')).toEqual({
       clean: 'alpn_protocols=?→h2?http/1.1',
@@ -152,7 +152,7 @@ describe('alpn_protocols', () => {
   })
 })
 
-describe('a string of a client', () => {
+describe("a client's string", () => {
   it('cannot forge a separator, an arrow, a column or a line', () => {
     const sticky = (value: string) => shown('http', { sticky_name: value, front_timeout: 1 }, null)
     expect(sticky('X→Y front_timeout=1→2, result=ok\n')).toEqual({

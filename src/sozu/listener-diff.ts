@@ -1,5 +1,5 @@
-// The `name=old→new` items of a listener update: Sōzu's fields in Sōzu's order, then the ones its own log never shows.
-// `old` is what Sōzu's main process has at the moment (`?` when unknown or unset); bodies of answers are never shown.
+// The `name=old→new` items of a listener update: Sōzu's fields in Sōzu's order, then the fields that its own log never shows.
+// `old` is the present value in Sōzu's main process (`?` when unknown or unset). Bodies of answers are never shown.
 import { formatAddress, type SocketAddress } from './address.ts'
 import { listed, type Phrase, piece } from './phrase.ts'
 
@@ -36,7 +36,7 @@ const httpHead = [
   'request_timeout',
   'http_answers',
 ]
-// Workers apply these, but main's own state ignores them, so what it lists as their old value proves nothing.
+// Workers apply these. Main's own state ignores them, so that the old value in its list proves nothing.
 const hidden = ['answers', 'elide_x_real_ip', 'send_x_real_ip', 'hsts'] as const
 
 const order = {
@@ -53,7 +53,7 @@ const order = {
   udp: ['public_address', 'front_timeout', 'back_timeout', 'max_rx_datagram_size', 'max_flows'],
 } as const
 
-/** Items of `patch` joined by one space, or `(no-op)` when it changes nothing that can be named. */
+/** Items of `patch` joined by one space, or `(no-op)` when there are none. */
 export function listenerDiff(
   kind: keyof typeof order,
   patch: Record<string, unknown>,
@@ -86,7 +86,7 @@ function isSet(message: Readonly<Record<string, unknown>>, name: string): boolea
   return name !== 'answers' || Object.keys(value).length > 0
 }
 
-/** The commas between the protocols are ours: each protocol is a piece, which cannot pass for our `<reset>` either. */
+/** Each protocol is a piece, so that none can forge a comma between protocols or our `<reset>`. */
 function protocols(values: readonly string[]): Phrase {
   return listed(values, ',', ' →<')
 }
@@ -98,7 +98,7 @@ function oldText(name: string, listener: ListenerState | null): Phrase {
   return isSet(listener, name) || isRequired(name) ? valueText(name, value) : ['?']
 }
 
-/** Fields every stored listener has; Sōzu prints their value even when its encoder would leave it out. */
+/** Fields that every stored listener has: Sōzu prints their value even where its encoder leaves out the default. */
 function isRequired(name: string): boolean {
   return /^(expect_proxy|sticky_name|max_rx_datagram_size|max_flows|\w+_timeout)$/.test(name)
 }

@@ -1,5 +1,5 @@
-// The golden table: one row per request of both shipped schemas, from the bytes a client would send to what is recorded. For
-// the requests Sōzu audits itself the targets are its own, to the character.
+// The golden table: one row per request of both shipped schemas, from the client's bytes to the recorded operation. For the
+// requests that Sōzu audits itself the targets are Sōzu's, to the character.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { recordedOperation } from '../audit/record/build.ts'
@@ -377,7 +377,7 @@ const same = (text: string | undefined): Clean | null => (text === undefined ? n
 describe.each(shipped)('under the schema of Sōzu $version', ({ schema }) => {
   const names = schema.request.fields.map(({ name }) => name)
 
-  it('every request has a row in the verb table and one here', () => {
+  it('every request has a row in the verb table and in this test', () => {
     for (const name of names) {
       expect(rowOf(name), name).not.toBeNull()
       expect(

@@ -1,5 +1,5 @@
-// What the verb table promises beyond its rows: it covers the protocol, refuses what it does not know and schemas it cannot
-// audit, and lets no piece of a client forge a separator of a target.
+// Promises of the verb table beyond its rows: it covers the protocol, refuses unknown requests and schemas that cannot be
+// audited, and no value of a client forges a separator of a target.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { recordedOperation } from '../audit/record/build.ts'
@@ -37,21 +37,21 @@ function operation(kind: string, value: unknown, known: Partial<OperationContext
 const same = (text: string | undefined): Clean | null => (text === undefined ? null : { text, raw: null })
 
 describe('the verb table', () => {
-  it('has no row that no shipped schema has a request for, and no verb twice but the two stops', () => {
+  it('has rows for requests of shipped schemas only, and no verb twice but the two stops', () => {
     const names = newest.request.fields.map(({ name }) => name)
     expect(Object.keys(verbTable).toSorted()).toEqual(names.toSorted())
     const verbs = Object.values(verbTable).map(({ verb }) => verb)
     expect(verbs.filter((verb, index) => verbs.indexOf(verb) !== index)).toEqual(['sozu_stop_requested'])
   })
 
-  it('refuses a request it has no row for, inherited names included', () => {
+  it('gives no operation for a request without a row, inherited property names included', () => {
     for (const kind of ['', 'flush_caches', 'constructor', '__proto__', 'toString']) {
       expect(rowOf(kind)).toBeNull()
       expect(operationOf({ kind, value: '', payload: Buffer.alloc(0) }, context)).toBeNull()
     }
   })
 
-  it('knows which listener an update is about', () => {
+  it('gives address and kind of the listener that a request updates', () => {
     expect(updatedListenerOf(decoded(newest, 'update_https_listener', { address: v6(8443, 1) }))).toEqual({
       kind: 'https',
       address: '[::1]:8443',
@@ -68,14 +68,14 @@ describe('a schema that cannot be audited', () => {
     return compileSchema(table, 'changed')
   }
 
-  it('is one that lacks a field the records need', () => {
+  it('lacks a field that the records need', () => {
     const schema = changed(({ AddBackend }) => {
       delete AddBackend?.['backend_id']
     })
     expect(missingFields(schema)).toEqual(['AddBackend.backend_id'])
   })
 
-  it('is one where an address or a certificate may be left out: the first such request would end the daemon', () => {
+  it('lets an address or a certificate be absent: the first such request would end the daemon', () => {
     const schema = changed(({ RequestTcpFrontend, SocketAddress, AddCertificate }) => {
       for (const [message, field] of [
         [RequestTcpFrontend, 'address'],
@@ -88,7 +88,7 @@ describe('a schema that cannot be audited', () => {
     expect(missingFields(schema)).toEqual(['add_certificate', 'add_tcp_frontend', 'remove_tcp_frontend'])
   })
 
-  it('is one where a name became a number', () => {
+  it('has a number where the records need a name', () => {
     const schema = changed(({ Request, Cluster }) => {
       Object.assign(Request?.['remove_cluster'] ?? {}, { type: 'uint32' })
       Object.assign(Cluster?.['cluster_id'] ?? {}, { type: 'uint32' })
@@ -117,20 +117,20 @@ describe('a target with hostile pieces', () => {
       { address: v4(1), fingerprint: 'x, result=err' },
       'certificate:0.0.0.0:1:x? result?err',
     ],
-  ])('of %s cannot forge a separator', (kind, value, expected) => {
+  ])('forges no separator in %s', (kind, value, expected) => {
     const { target } = operation(kind, value)
     expect(target.text).toBe(expected)
     expect(target.raw === null).toBe(kind === 'reload_configuration' || value === '')
   })
 
-  it('of main_upgraded cannot forge a generation, and says ? for an executable that is not known', () => {
+  it('forges no generation in main_upgraded, which shows ? for an unknown executable', () => {
     const upgraded = (sozuExecutable: string | null) =>
       operation('upgrade_main', {}, { sozuExecutable, bootGeneration: 4 }).target.text
     expect(upgraded('/x boot_generation:9')).toBe('executable:/x?boot_generation:9 boot_generation:5')
     expect(upgraded(null)).toBe('executable:? boot_generation:5')
   })
 
-  it('of a certificate query names both filters, since which one counts is up to who answers', () => {
+  it('names both filters of a certificate query, since main and workers choose differently', () => {
     const filters = { domain: 'bank.example', fingerprint: 'ab' }
     expect(operation('query_certificates_from_the_state', filters).target.text).toBe(
       'certificates:state:domain:bank.example fingerprint:ab',
@@ -140,7 +140,7 @@ describe('a target with hostile pieces', () => {
     )
   })
 
-  it('keeps what Sōzu would have printed', () => {
+  it('keeps the original, which Sōzu would have printed', () => {
     const update = { address: v4(1), sticky_name: 'a→b', front_timeout: 1 }
     expect(operation('update_http_listener', update).target).toEqual({
       text: 'listener:http:0.0.0.0:1:sticky_name=?→a?b front_timeout=?→1',
@@ -149,8 +149,8 @@ describe('a target with hostile pieces', () => {
   })
 })
 
-describe('what a record has beside the target', () => {
-  it('is lease and reason of SetMetricDetail', () => {
+describe('an operation beside its target', () => {
+  it('has lease and reason of SetMetricDetail', () => {
     const named = operation('set_metric_detail', { client_id: 'a,b', detail: 1, reason: 'why=not' })
     expect([named.fields.leaseId, named.fields.metricDetailReason]).toEqual([
       cleanPiece('a,b'),
@@ -161,7 +161,7 @@ describe('what a record has beside the target', () => {
     })
   })
 
-  it('is how many header rules and password hashes there are, never what is in them', () => {
+  it('counts header rules and password hashes, and never shows their contents', () => {
     const headers = [{ position: 1, key: 'Authorization', val: 'canary' }]
     const frontend = { hostname: 'h', path, address: v4(1), headers }
     expect(operation('add_http_frontend', frontend).detail).toMatchObject({
@@ -173,7 +173,7 @@ describe('what a record has beside the target', () => {
     })
   })
 
-  it('tells an absent cluster id of a frontend from an empty one', () => {
+  it('distinguishes an absent cluster id of a frontend from an empty one', () => {
     const denied = { hostname: 'h', path, address: v4(1) }
     expect(operation('add_http_frontend', denied).clusterId).toBeNull()
     expect(operation('add_http_frontend', { ...denied, cluster_id: '' }).clusterId).toEqual(same(''))

@@ -1,4 +1,4 @@
-// Request → operation: what a request means, by the verb table; and whether a message table has all that the verb table reads.
+// Request → operation, by the verb table. Also checks that a message table has every field the verb table reads.
 import { decodeRequest, encodeRequest, type Request } from '../protocol/message.ts'
 import type { Field, Schema } from '../protocol/schema.ts'
 import { type Facts, type Phrase, quote } from './phrase.ts'
@@ -28,12 +28,12 @@ export type Operation = {
   readonly detail: Facts | null
 }
 
-/** The row of a request, or null for one this daemon has no words for. */
+/** The row of a request, or null when the table has none. */
 export function rowOf(kind: string): Row | null {
   return Object.hasOwn(verbTable, kind) ? (verbTable[kind] ?? null) : null
 }
 
-/** The address an update is about and its listener kind, or null when the request updates no listener. */
+/** Address and kind of the listener that `request` updates, or null when it updates none. */
 export function updatedListenerOf(request: Request): { kind: ListenerKind; address: string } | null {
   const kind = rowOf(request.kind)?.updates
   return kind === undefined ? null : { kind, address: addressOf(request.value as Addressed) }
@@ -43,7 +43,7 @@ export function updatedListenerOf(request: Request): { kind: ListenerKind; addre
 export function operationOf(request: Request, context: OperationContext): Operation | null {
   const row = rowOf(request.kind)
   if (row === null) return null
-  // The scanner has checked the payload against the schema the row was checked against at start.
+  // At start `missingFields` checked the row against the schema; the scanner checked the payload against it.
   const value = request.value as never
   const clusterId = row.clusterId?.(value) ?? null
   const detail = row.detail?.(value) ?? null
@@ -61,8 +61,8 @@ export function operationOf(request: Request, context: OperationContext): Operat
 }
 
 /**
- * What rows read and `schema` does not have: fields as `Message.field`, and requests whose emptiest form cannot be named
- * (a field became optional, or has another type). Such a schema cannot be audited.
+ * Fields that rows read and `schema` lacks, as `Message.field`, and requests whose emptiest form has no operation (a field
+ * became optional, or has another type). Such a schema cannot be audited.
  */
 export function missingFields(schema: Schema): string[] {
   const missing: string[] = []
@@ -82,13 +82,13 @@ function isNameable(schema: Schema, member: Field): boolean {
     const request = decodeRequest(schema, emptiestRequest(schema, member))
     return isText(operationOf(request, context))
   } catch (error) {
-    // TypeError: a row met a value that is not what the shipped schemas make it.
+    // TypeError: a row read a value whose type differs from that of the shipped schemas.
     if (error instanceof TypeError) return false
     throw error
   }
 }
 
-/** Whether every value of an operation is text: a field of another type would not be shown as what it is. */
+/** Whether every value of an operation is text: a record would show a field of another type wrongly. */
 function isText(operation: Operation | null): boolean {
   if (operation === null) return true
   const { target, clusterId, backendId, fields, detail } = operation
@@ -104,7 +104,7 @@ function isText(operation: Operation | null): boolean {
     .every((part) => typeof part === 'string' || typeof part.value === 'string')
 }
 
-/** A request with nothing in it but what the schema requires. */
+/** A request with the fields that the schema requires and no others. */
 function emptiestRequest(schema: Schema, { name, type, enumNumbers }: Field): Buffer {
   const [enumNumber] = enumNumbers ?? [0]
   return encodeRequest(schema, name, type === 'message' ? {} : type === 'string' ? '' : enumNumber)

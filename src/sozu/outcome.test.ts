@@ -1,5 +1,5 @@
-// Every answer Sōzu gives (behaviour of 1.1.1 and 2.1.0), and what the completion record makes of it. Texts of known shape
-// are quoted piece by piece; dumps and texts of unknown shape become their length and hash.
+// Every answer of Sōzu (behaviour of 1.1.1 and 2.1.0) and its outcome in the completion record. Texts of known shape are quoted
+// piece by piece; dumps and texts of unknown shape become their length and hash.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { completionRecord, recordedOperation } from '../audit/record/build.ts'
@@ -78,7 +78,7 @@ const fanout = (fanoutStatus: string, workersOk: number | null, workersErr: numb
 })
 
 describe('an OK', () => {
-  it('to a change says that it was fanned out, to a read nothing more', () => {
+  it('has a fan-out when the request changes something, and none when it reads', () => {
     const applied = 'Successfully applied request to all workers'
     expect(ok(removeCluster, applied)).toEqual({ ...plainSuccess, fanout: fanout('ok', null, null) })
     expect(ok(operation('query_max_connections_per_ip'), applied)).toEqual(plainSuccess)
@@ -86,7 +86,7 @@ describe('an OK', () => {
     expect(ok(removeCluster, 'another text')).toEqual(plainSuccess)
   })
 
-  it('to SaveState names the file it was written to and how many messages', () => {
+  it('to SaveState names the written file and the number of messages', () => {
     expect(ok(saveState, 'Saved 42 config messages to /abs/state').target).toEqual(
       own('file:/abs/state messages:42'),
     )
@@ -96,7 +96,7 @@ describe('an OK', () => {
     })
   })
 
-  it('to LoadState counts the answers, whatever the path looks like', () => {
+  it('to LoadState counts the answers, whatever text the path contains', () => {
     const text = 'Successfully loaded state from path /x, 5 ok messages, 5 errors, 10 ok messages, 0 errors'
     expect(ok(loadState, text)).toEqual({
       ...plainSuccess,
@@ -105,7 +105,7 @@ describe('an OK', () => {
     })
   })
 
-  it('to LoadState of a path too long for any line keeps the counts and the name that was cut', () => {
+  it('to LoadState keeps the counts beside a path that is too long and cut', () => {
     const long = operation('load_state', `/${'x'.repeat(9000)}`)
     const outcome = ok(
       long,
@@ -137,7 +137,7 @@ describe('an OK', () => {
     })
   })
 
-  it('to SetMetricDetail is believed only when its text is', () => {
+  it('to SetMetricDetail is an error when its text reports worker errors', () => {
     expect(ok(metricDetail, 'Successfully applied SetMetricDetail to all workers').result).toBe('ok')
     expect(ok(metricDetail, 'SetMetricDetail completed with worker errors')).toEqual({
       ...plainSuccess,
@@ -205,7 +205,7 @@ describe('a FAILURE of main', () => {
     expect(failed(named, dispatch + text).reason).toEqual(own(expected(digest(dumped))))
   })
 
-  it('cannot be forged into columns by what it echoes', () => {
+  it('forges no columns by the text that it echoes', () => {
     const { reason } = failed(
       removeCluster,
       `${dispatch}Did not find Cluster with address or id 'x, result=ok\n'`,
@@ -214,7 +214,7 @@ describe('a FAILURE of main', () => {
     expect(reason?.raw?.toString()).toBe("Did not find Cluster with address or id 'x, result=ok\n'")
   })
 
-  it("about the uid is Sōzu's own refusal", () => {
+  it("about the uid has the code of Sōzu's own refusal", () => {
     expect(failed(removeCluster, 'unauthorized: actor UID 0 not in command_allowed_uids')).toMatchObject({
       errorCode: 'unauthorized',
       reason: own('unauthorized: actor UID 0 not in command_allowed_uids'),
@@ -241,7 +241,7 @@ describe('a FAILURE of main', () => {
     [upgradeWorker, 'could not launch new worker: ENOENT', 'other'],
     [metricDetail, 'SetMetricDetail: client_id length 65 exceeds 64 bytes', 'invalid_input'],
     [metricDetail, 'SetMetricDetail: ttl_seconds=301 exceeds LEASE_TTL_MAX=300', 'invalid_input'],
-  ])('of the one-answer requests is quoted as it is: %#', (named, text, errorCode) => {
+  ])('about a request of one answer is quoted unchanged: %#', (named, text, errorCode) => {
     expect(failed(named, text)).toMatchObject({ result: 'err', errorCode, reason: own(text) })
   })
 
@@ -264,7 +264,7 @@ describe('a FAILURE of main', () => {
     }
   })
 
-  it('to a reload keeps the counts and hashes what the workers said about every record', () => {
+  it('to a reload keeps the counts and hashes the texts of the workers about every record', () => {
     const said = '\n- worker 0: could not add certificate: -----BEGIN PRIVATE KEY-----'
     const message = `\nloading static configuration failed: 3 OK, 1 errors:${said}`
     expect(failed(reload, message)).toEqual({
@@ -278,7 +278,7 @@ describe('a FAILURE of main', () => {
 })
 
 describe('a FAILURE of workers', () => {
-  it('names each of them, as Sōzu does', () => {
+  it('names each worker, as Sōzu does', () => {
     expect(failed(removeCluster, '0: OK, 1: some worker text')).toEqual({
       ...plainSuccess,
       result: 'err',
@@ -317,14 +317,14 @@ describe('a FAILURE of workers', () => {
     expect(failed(status, '').reason).toEqual(own(digest('')))
   })
 
-  it('cannot be forged into columns, another worker or a line', () => {
+  it('forges neither columns nor another worker nor a line', () => {
     const { reason } = failed(removeCluster, '0: a\nb\u202e=c,d')
     expect(reason?.text).toBe('0: a?b??c?d')
   })
 })
 
 describe('a second final', () => {
-  it('is announced by exactly the texts after which Sōzu sends one', () => {
+  it('is expected after exactly those texts after which Sōzu sends one', () => {
     const announces = (named: Operation, message: string, finalStatus: number = STATUS.failure) =>
       announcesSecondFinal(named, { status: finalStatus, message })
     expect(announces(reload, 'could not generate new config: x')).toBe(true)

@@ -1,11 +1,11 @@
-// Sōzu's final answer → what the completion record says. Sōzu answers in free text; only the shapes we know (see the patterns)
-// are understood, and quoted as far as quoting.ts allows.
+// Sōzu's final answer → the outcome in the completion record. Sōzu answers in free text: only known shapes (the patterns
+// below) are parsed, and quoted as far as quoting.ts allows.
 import { STATUS } from '../protocol/message.ts'
 import type { Operation } from './operation.ts'
 import { beginningOf, type Facts, listed, type Phrase, phrase, piece } from './phrase.ts'
 import { digest, looksSecret, quoted, shaped } from './quoting.ts'
 
-/** How Sōzu's workers took a request; null is "not known". */
+/** How many of Sōzu's workers applied a request; null is "not known". */
 export type Fanout = {
   readonly status: 'ok' | 'partial' | 'timeout' | 'local_only'
   readonly workersOk: number | null
@@ -34,7 +34,7 @@ export type Outcome = {
   readonly detail: Facts | null
 }
 
-/** What an answer is understood by. */
+/** The facts of a request by which its answer is parsed. */
 export type AnsweredRequest = Pick<Operation, 'kind' | 'access' | 'carriesSecret'>
 
 export type Final = { readonly status: number; readonly message: string }
@@ -49,9 +49,7 @@ const success: Outcome = {
   detail: null,
 }
 
-/**
- * @param progress text of the first PROCESSING answer, null when there was none
- */
+/** @param progress text of the first PROCESSING answer, null when there was none */
 export function outcomeOf(request: AnsweredRequest, final: Final, progress: string | null): Outcome {
   const outcome =
     final.status === STATUS.ok ? accepted(request, final.message) : failed(request, final.message)
@@ -59,7 +57,7 @@ export function outcomeOf(request: AnsweredRequest, final: Final, progress: stri
   return path === undefined ? outcome : { ...outcome, target: phrase`config:${path}` }
 }
 
-/** Texts after which Sōzu sends a second final for the same request. */
+/** Whether Sōzu sends a second final for the same request after this one. */
 export function announcesSecondFinal(request: AnsweredRequest, final: Final): boolean {
   if (final.status !== STATUS.failure) return false
   if (request.kind === 'reload_configuration')
@@ -198,7 +196,7 @@ function reloadFailed(message: string): Outcome {
   const failure = { ...success, result: 'err' as const }
   const match = /^\nloading static configuration failed: (\d{1,15}) OK, (\d{1,15}) errors:/.exec(message)
   if (match !== null) {
-    // Texts of all workers about all records follow, certificates' among them.
+    // The texts of all workers about all records follow, those about certificates among them.
     const rest = message.slice(match[0].length)
     const head = match[0].trim().replace(/:$/, '')
     return {
@@ -213,7 +211,7 @@ function reloadFailed(message: string): Outcome {
   return { ...failure, errorCode: 'invalid_input', reason: quoted(message) }
 }
 
-/** The state errors of Sōzu's main process. What they quote is a client's, or a dump. */
+/** A state error of Sōzu's main process. It may quote a client's value or a dump of a structure. */
 function stateError(request: AnsweredRequest, error: string): Phrase {
   const dumped = /^(Did not find (?:Tcp|Udp)Frontend with address or id ')([\s\S]*)'$/.exec(error)
   if (dumped !== null) return [`${dumped[1]}${digest(dumped[2] ?? '')}'`]
@@ -242,7 +240,7 @@ type WorkerText = { readonly worker: string; readonly text: string }
 /** More workers than any Sōzu has. */
 const MAX_WORKERS = 1000
 
-/** `0: OK, 1: some text` in its parts, or null when the text has another shape. */
+/** Splits `0: OK, 1: some text` by worker; null when the text has another shape. */
 function workerTexts(message: string): WorkerText[] | null {
   const parts = message.split(/, (?=\d+: )/, MAX_WORKERS).map((part) => /^(\d+): ([\s\S]*)$/.exec(part))
   const texts: WorkerText[] = []

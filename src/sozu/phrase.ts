@@ -1,6 +1,6 @@
-// Text of two origins. What a request or an answer of Sōzu's means is put into words here, but not made safe for a line: a
-// phrase keeps the program's own words and the client's values apart, and says which characters separate values in its form.
-// audit/record/clean.ts sanitises the values, and so no value can pass for a separator.
+// Text of two origins: a phrase keeps the program's own words apart from the values of a client or of Sōzu, and names the
+// characters that separate values in its form. Values are not safe for a line yet: audit/record/clean.ts sanitises them, so that
+// no value can pass for a separator.
 
 /** A value that a client or Sōzu supplied. */
 export type Piece = {
@@ -11,13 +11,13 @@ export type Piece = {
   readonly parsed: Phrase | null
 }
 
-/** Own words as strings, values as pieces. */
+/** The program's own words as strings, values as pieces. */
 export type Phrase = readonly (string | Piece)[]
 
-/** Scalars that only some requests have; a string is the program's own word. */
+/** Scalars that only some requests have; a string is in the program's own words. */
 export type Facts = Readonly<Record<string, Phrase | string | number | boolean>>
 
-/** No line shows more characters of a phrase; what is longer, a line names by its hash. */
+/** Characters of a phrase that a line shows at most; a line names a longer value by its hash. */
 export const MAX_SHOWN = 8000
 
 export function piece(value: string, separators = ''): Piece {
@@ -29,7 +29,7 @@ export function quote(value: string): Phrase {
   return [piece(value)]
 }
 
-/** Literals are own words, values become pieces. */
+/** Literals stay as own words, values become pieces. */
 export function phrase(literals: TemplateStringsArray, ...values: readonly (string | number)[]): Phrase {
   return joined('', literals, values)
 }
@@ -49,7 +49,7 @@ export function listed(values: readonly string[], separator: string, separators 
   return parts
 }
 
-/** As much of `value` as a line could show: to parse or sanitise more of it would be work for nothing. */
+/** The part of `value` that a line could show: parsing or sanitising more is wasted work. */
 export function beginningOf(value: string): string {
   return value.length <= MAX_SHOWN ? value : value.slice(0, MAX_SHOWN).replace(/[\ud800-\udbff]$/, '')
 }

@@ -1,5 +1,5 @@
-// Which of Sōzu's texts a record may quote. Only texts of known shapes are quoted; a dump, or a text of unknown shape, may quote
-// a state file with private keys in it: of those a record has the length and the SHA-256, never the words.
+// Which of Sōzu's texts a record may quote: those of known shapes. A dump or a text of unknown shape may contain private keys
+// from a state file: a record has its length and SHA-256, never its words.
 import { hash } from 'node:crypto'
 import { beginningOf, type Phrase, quote } from './phrase.ts'
 
@@ -8,14 +8,14 @@ export function shaped(message: string, patterns: readonly RegExp[]): Phrase {
   return patterns.some((pattern) => pattern.test(message)) ? quoted(message) : [digest(message)]
 }
 
-/** `message`, or its digest when it looks as if it held a secret. */
+/** `message`, or its digest when it looks like a secret. */
 export function quoted(message: string): Phrase {
   return looksSecret(message) ? [digest(message)] : quote(message)
 }
 
 /**
- * PEM, crypt-style hashes, `user:` before a hash in hexadecimal (Sōzu's `authorized_hashes`), long runs of base64 that are
- * not plain hexadecimal, and Rust's dumps of structures, which show every field. Looks as far as a record could quote.
+ * Finds PEM, crypt-style hashes, `user:` before a hash in hexadecimal (Sōzu's `authorized_hashes`), long runs of base64 that
+ * are not plain hexadecimal, and Rust's dumps of structures, which show every field, in the part that a record could quote.
  */
 export function looksSecret(text: string): boolean {
   const shown = beginningOf(text)
@@ -24,7 +24,7 @@ export function looksSecret(text: string): boolean {
   return (shown.match(/[A-Za-z0-9+/]{48,}/g) ?? []).some((run) => !/^[0-9a-fA-F]+$/.test(run))
 }
 
-/** What stands for a text that is not quoted. */
+/** Stands for a text that is not quoted. */
 export function digest(text: string): string {
   return `[${Buffer.byteLength(text)} bytes sha256:${hash('sha256', text)}]`
 }

@@ -1,5 +1,5 @@
-// No secret enters a record: not from a FAILURE of Sōzu's, whatever it quotes, and not from any field of any request but the
-// ones a record is allowed to show.
+// No secret enters a record: neither from a FAILURE of Sōzu, whatever it quotes, nor from any field of a request that a record
+// may not show.
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -88,7 +88,7 @@ function filledField(field: Field, path: string, of: (path: string) => string): 
 }
 
 describe.each(shipped)('under the schema of Sōzu $version', ({ schema }) => {
-  it.each(schema.request.fields)('$name shows the strings it is allowed to, and no other one', (member) => {
+  it.each(schema.request.fields)('$name shows its allowed strings and no others', (member) => {
     for (const dirt of ['', '\n,=']) {
       const canaries = new Map<string, string>()
       const canaryOf = (path: string): string => {
@@ -112,7 +112,7 @@ describe.each(shipped)('under the schema of Sōzu $version', ({ schema }) => {
 })
 
 describe('a request of any kind and contents', () => {
-  it('can be named and rendered without an exception', () => {
+  it('has an operation and a rendered line, without an exception', () => {
     const text = fc.oneof(
       fc.string({ unit: 'binary', maxLength: 8 }).map((value) => Buffer.from(value).toString()),
       fc.constantFrom('', ', ', '-----BEGIN X-----\nYQ==\n-----END X-----\n', '[]', '\u202e', '=,'),

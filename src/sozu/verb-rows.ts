@@ -1,5 +1,5 @@
-// What the rows of the verb table are made of: the payloads they read, and one maker for each family of requests that are named
-// alike. Fields enter an operation by allow-list: what no row names cannot leak by omission.
+// Parts of the verb table's rows: the payloads they read, and one maker for each family of similar requests. Fields enter an
+// operation by allow-list: a field that no row names cannot leak.
 import { formatAddress, type SocketAddress } from './address.ts'
 import type { CertificateAndKey } from './certificate.ts'
 import { type ListenerState, listenerDiff } from './listener-diff.ts'
@@ -11,13 +11,13 @@ import { type Facts, type Phrase, phrase, quote, spaced } from './phrase.ts'
  */
 export type Access = 'mutates' | 'subscribes' | 'secret' | 'reads' | 'unanswerable'
 
-/** What only the daemon knows when it names an operation. */
+/** Facts for a target that are not in the request. */
 export type OperationContext = {
   readonly clientId: number
   readonly bootGeneration: number
   /** Path of Sōzu's executable, null when it cannot be read. */
   readonly sozuExecutable: string | null
-  /** The listener an update is about, as Sōzu has it now; null when that is not known. */
+  /** The listener that the request updates, as Sōzu has it now; null when not known. */
   readonly listener: ListenerState | null
 }
 
@@ -27,7 +27,7 @@ export type RequestFields = {
   readonly metricDetailReason: Phrase | null
 }
 
-/** One row; `Payload` is what the request's oneof member decodes to. The table holds them without it: see `row`. */
+/** One row; `Payload` is the decoded oneof member of the request. The table's type leaves it out: see `row`. */
 export type Row<Payload = never> = {
   readonly verb: string
   readonly access: Access
@@ -78,7 +78,7 @@ export const clusterIdOf = ({ cluster_id }: OfCluster): string => cluster_id
 const listenerTypes = ['Http', 'Https', 'Tcp', 'Udp'] as const
 const metricDetails = ['DetailProcess', 'DetailFrontend', 'DetailCluster', 'DetailBackend'] as const
 
-/** Forgets the payload's type: `operationOf` hands each row the payload its request decoded to. */
+/** Forgets the payload's type: `operationOf` gives each row the payload of its own request. */
 export function row<Payload>(typed: Row<Payload>): Row {
   return typed
 }
@@ -95,7 +95,7 @@ export function httpFrontend(verb: string, scheme: 'http' | 'https'): Row {
   })
 }
 
-/** What Sōzu's own line leaves out of a frontend (its gap 21); header values may hold credentials and stay out. */
+/** Fields of a frontend that Sōzu's own line leaves out (its gap 21). Header values may hold credentials and stay out. */
 function frontendDetail(payload: HttpFrontend): Facts {
   const detail: Record<string, Facts[string]> = {}
   const { path } = payload
@@ -177,7 +177,7 @@ export function certificateQuery(verb: string, source: 'state' | 'workers'): Row
     reads: ['domain', 'fingerprint'],
     target: (payload) => {
       const { domain, fingerprint } = payload
-      // Sōzu's main process goes by the domain when both are set, its workers by the fingerprint: neither may hide.
+      // When both are set, Sōzu's main process uses the domain and its workers use the fingerprint: the target names both.
       if (!Object.hasOwn(payload, 'fingerprint')) {
         return Object.hasOwn(payload, 'domain')
           ? spaced`certificates:${source}:domain:${domain}`

@@ -1,5 +1,4 @@
-// Every request of the protocol, in Sōzu's own verbs and targets where Sōzu has some. A request without a row is refused, never
-// waved through.
+// Every request of the protocol, in Sōzu's own verbs and targets where Sōzu has some. A request without a row is refused.
 import { type CertificateAndKey, certificateDetail, firstPemFingerprint } from './certificate.ts'
 import { beginningOf, listed, type Phrase, phrase, piece, quote, spaced } from './phrase.ts'
 import {
@@ -82,7 +81,7 @@ export const verbTable: Readonly<Record<string, Row>> = {
     verb: 'configuration_reloaded',
     access: 'mutates',
     reads: [],
-    // Empty means "what is in memory"; which file that came from is only known from the answer.
+    // Empty means "the configuration in memory"; only the answer names its file.
     target: (path) => phrase`config:${path}`,
     detail: (path) => ({ from_memory: path === '' }),
   }),
@@ -219,7 +218,7 @@ export const verbTable: Readonly<Record<string, Row>> = {
   remove_udp_frontend: streamFrontend('udp_frontend_removed', 'udp'),
 }
 
-/** `level` and `module=level` items joined by commas: the separators are read here and written by us. */
+/** `level` and `module=level` items joined by commas: the client's separators become our own. */
 function loggingTarget(filter: string): Phrase {
   const items = beginningOf(filter)
     .split(',')

@@ -35,13 +35,13 @@ function sozu(version: string): Sozu {
 }
 
 describe('the version of Sōzu', () => {
-  it('is the configured one, and null where none is', () => {
+  it('is the configured one, or null when none is configured', () => {
     expect(sozu('2.1.0').version).toBe('2.1.0')
     expect(sozu('auto').version).toBeNull()
     expect(sozu('auto').buildGitSha).toBeNull()
   })
 
-  it('is not asked of the program that listens on command_socket: the daemon starts no process for it', async () => {
+  it('does not come from the program that listens on command_socket: the daemon starts no process for it', async () => {
     const started: unknown[] = []
     const note = (message: unknown): void => {
       started.push(message)

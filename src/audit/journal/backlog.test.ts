@@ -18,7 +18,7 @@ const several = (count: number, stage: Stage) =>
 const textsOf = (backlog: Backlog) => backlog.batch.text.split(/(?<=\n)/)
 
 describe('the backlog', () => {
-  it('gives its lines in the order they came, marked as late, until they are flushed', () => {
+  it('keeps its lines in order, marked as late, until they are flushed', () => {
     const backlog = backlogOf(journalRecord('completion', 'a'), journalRecord('daemon', 'b'))
     expect(textsOf(backlog)).toEqual(['completion a late\n', 'daemon b late\n'])
     const { batch } = backlog
@@ -44,7 +44,7 @@ describe('the backlog', () => {
     expect(sizes).toEqual([500, 500, 200])
   })
 
-  it('keeps ten thousand lines, and counts what it drops beyond them once', () => {
+  it('keeps ten thousand lines, and counts each dropped line beyond them once', () => {
     const backlog = backlogOf(...several(10_003, 'completion'))
     expect(backlog.total).toBe(10_003)
     expect([backlog.takeDropped(), backlog.takeDropped()]).toEqual([3, 0])
@@ -60,8 +60,8 @@ describe('the backlog', () => {
   })
 })
 
-describe('what was written and no sync has confirmed', () => {
-  it('is in the backlog once a sync has failed, behind what is there, and only once', () => {
+describe('a written line without a confirmed sync', () => {
+  it('joins the end of the backlog when a sync fails, and only once', () => {
     const backlog = backlogOf(journalRecord('completion', 'pending'))
     backlog.written([journalRecord('completion', 'a'), journalRecord('refusal', 'b')])
     expect(backlog.total).toBe(1)
@@ -70,7 +70,7 @@ describe('what was written and no sync has confirmed', () => {
     expect(textsOf(backlog)).toEqual(['completion pending late\n', 'completion a late\n', 'refusal b late\n'])
   })
 
-  it('is forgotten when a sync has confirmed it', () => {
+  it('is forgotten when a sync confirms it', () => {
     const backlog = backlogOf()
     backlog.written(several(3, 'completion'))
     backlog.synced()
@@ -78,7 +78,7 @@ describe('what was written and no sync has confirmed', () => {
     expect(backlog.isEmpty).toBe(true)
   })
 
-  it('makes the next write sync from five hundred records on', () => {
+  it('makes the next write sync when five hundred have accumulated', () => {
     const backlog = backlogOf()
     backlog.written(several(499, 'completion'))
     expect(backlog.isSyncDue).toBe(false)

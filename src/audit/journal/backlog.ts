@@ -1,32 +1,32 @@
-// Lines that a sink still has to get: what happened while it was out of order, and what it took before a sync failed. Lines,
-// not records: the length of a line is bounded whatever a client sent. Lines beyond the limit are dropped and counted.
+// Lines that a sink still has to get: those of its outage, and those that it took before a sync failed. The backlog keeps lines,
+// not records, since a line's length is bounded. Lines beyond the limit are dropped and counted.
 import { lateRecord } from '../record/build.ts'
 import type { AuditRecord } from '../record/record.ts'
 import type { LineBatch, LineKey } from './sink.ts'
 
 type Line = LineKey & { readonly text: string }
 
-/** Lines that are kept at most. */
+/** Longest backlog. */
 const MAX_LINES = 10_000
-/** Beyond this many lines refusals are dropped: a flood of requests must not push out the completion of one that ran. */
+/** Longer backlogs take no refusals: a flood of requests must not displace completions. */
 const MAX_BEFORE_REFUSALS = 8000
-/** Records that are written and not synced at most. */
+/** Most records that are written and not synced. */
 const MAX_UNCONFIRMED = 500
-/** Lines that are flushed in one write. */
+/** Lines in one write. */
 const BATCH_LINES = 500
 
 export class Backlog {
   readonly #render: (record: AuditRecord) => string
   #lines: Line[] = []
   #dropped = 0
-  /** Records that were written, and that no sync has confirmed yet. */
+  /** Written records without a confirmed sync. */
   #unconfirmed: AuditRecord[] = []
 
   constructor(render: (record: AuditRecord) => string) {
     this.#render = render
   }
 
-  /** Lines that are not in the sink, dropped ones included. */
+  /** Number of lines not in the sink, dropped ones included. */
   get total(): number {
     return this.#lines.length + this.#dropped
   }
@@ -35,7 +35,7 @@ export class Backlog {
     return this.#lines.length === 0
   }
 
-  /** Keeps a record that is not in the sink, as a line that is marked as late. */
+  /** Keeps a record that is not in the sink, as a line marked as late. */
   add(record: AuditRecord): void {
     const { stage, requestUlid } = record
     const max = stage === 'refusal' ? MAX_BEFORE_REFUSALS : MAX_LINES
@@ -54,18 +54,18 @@ export class Backlog {
     }
   }
 
-  /** The oldest lines, to be written next; they stay pending until `flushed`. */
+  /** The oldest lines, for the next write; they stay pending until `flushed`. */
   get batch(): LineBatch {
     const lines = this.#lines.slice(0, BATCH_LINES)
     return { text: lines.map(({ text }) => text).join(''), keys: lines }
   }
 
-  /** @returns how many lines that were */
+  /** @returns the number of its lines */
   flushed({ keys }: LineBatch): number {
     return this.#lines.splice(0, keys.length).length
   }
 
-  /** How many lines were dropped since this was last called. */
+  /** Number of lines dropped since the last call. */
   takeDropped(): number {
     const dropped = this.#dropped
     this.#dropped = 0
@@ -77,7 +77,7 @@ export class Backlog {
     return this.#unconfirmed.length >= MAX_UNCONFIRMED
   }
 
-  /** Remembers records that were written and not synced, in case the next sync fails. */
+  /** Remembers written records in case the next sync fails. */
   written(records: readonly AuditRecord[]): void {
     this.#unconfirmed.push(...records)
   }
@@ -86,7 +86,7 @@ export class Backlog {
     this.#unconfirmed = []
   }
 
-  /** The kernel may have dropped what no sync had confirmed: better twice in the sink than not at all. */
+  /** Adds the unconfirmed records, which the kernel may have dropped: a line may then be in the sink twice. */
   syncFailed(): void {
     for (const record of this.#unconfirmed.splice(0)) this.add(record)
   }

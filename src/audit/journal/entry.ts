@@ -1,10 +1,10 @@
-// A record on its way into every sink, and what its stage means for the order of things: an admission decides whether a
-// request may go on; everything else has happened already.
+// A record on its way into every sink. An admission decides whether a request may go on; any other record is about something
+// that has already happened.
 import type { AuditRecord } from '../record/record.ts'
 
 export type Entry = {
   readonly record: AuditRecord
-  /** Decides whether a request may go on: it must be durable, or not be followed by anything. */
+  /** Its request may go on only once it is durable. */
   readonly admission: boolean
   /** Required sinks that have not confirmed it. */
   missing: number
@@ -19,7 +19,7 @@ export function isAdmission({ admission }: Entry): boolean {
   return admission
 }
 
-/** What has happened already may use the reserve, but for refusals: a flood of requests would use it up. */
+/** Records of past events may use the reserve, except refusals: a flood of requests would use it up. */
 export function mayUseReserve({ admission, record }: Entry): boolean {
   return !admission && record.stage !== 'refusal'
 }

@@ -1,4 +1,4 @@
-// The contract of `append` when sinks fail and come back: what is rejected, what is pending, written late, or dropped.
+// The contract of `append` when sinks fail and recover: which records are rejected, pending, written late, or dropped.
 import { pino } from 'pino'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { fail, gate, MemorySink } from '../../../test/support/memory-sink.ts'
@@ -62,7 +62,7 @@ afterEach(async () => {
 
 describe('a sink that fails', () => {
   it.each(['write', 'sync'] as const)(
-    '[P1] in its %s rejects the attempts of that write at once, and every attempt after it',
+    '[P1] during its %s rejects the attempts of that write at once, and every later attempt',
     async (operation) => {
       const [text, json] = [new MemorySink('text'), new MemorySink('json')]
       const journal = await journalOf([text, json])
@@ -107,7 +107,7 @@ describe('a sink that fails', () => {
     expect(noted[1]?.detail).toMatchObject({ sink: 'text', lines_late: 4, lines_lost: 0, refused: 0 })
   })
 
-  it('[P6] that stays out of order has each reason in the operational log once, each retry only at debug', async () => {
+  it('[P6] has each reason in the operational log once, and each retry at debug only', async () => {
     const logged: { level: number; code: string; err: string; msg: string }[] = []
     const log = pino({ level: 'debug', base: null }, { write: (line) => logged.push(JSON.parse(line)) })
     const text = new MemorySink('text')
@@ -138,7 +138,7 @@ describe('a sink that fails', () => {
     }
   })
 
-  it('[P6] is recorded once with its error, and its recovery with how many requests were refused', async () => {
+  it('[P6] has one record with its error, and one of its recovery with the number of refused requests', async () => {
     const text = new MemorySink('text')
     const states: JournalState[] = []
     const journal = await journalOf([text], { onState: (state) => states.push(state) })
@@ -183,7 +183,7 @@ describe('a sink that fails', () => {
     expect(text.lines.filter((line) => line.startsWith('attempt'))).toEqual([])
   })
 
-  it('[P1] in its sync is given again every line that no sync had confirmed: the kernel may have dropped it', async () => {
+  it('[P1] during a sync gets every line without a confirmed sync again: the kernel may have dropped it', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     await journal.append(record('attempt', 'confirmed'))
@@ -198,7 +198,7 @@ describe('a sink that fails', () => {
     ])
   })
 
-  it('[P1] and reports on opening that a sync failed is given again every line that none had confirmed', async () => {
+  it('[P1] and reports a failed sync at its opening gets every line without a confirmed sync again', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     await journal.append(record('completion', 'unconfirmed'))
@@ -213,7 +213,7 @@ describe('a sink that fails', () => {
     ])
   })
 
-  it('[P2] again while its backlog is flushed is tried again, and loses no line', async () => {
+  it('[P2] again during the flush of its backlog is retried and loses no line', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     text.trouble = { write: fail }
@@ -229,7 +229,7 @@ describe('a sink that fails', () => {
     expect(text.breaches).toEqual([])
   })
 
-  it('[P7] does not stop the others, which have the refusal at once; the failed one has it later', async () => {
+  it('[P7] does not stop the other sinks: they get the refusal at once, the failed one later', async () => {
     const [text, json] = [new MemorySink('text'), new MemorySink('json')]
     const journal = await journalOf([text, json])
     text.trouble = { sync: fail, open: fail }
@@ -243,7 +243,7 @@ describe('a sink that fails', () => {
     expect(text.lines).toContain('refusal ulid-1 late')
   })
 
-  it('[P6] leaves the count of refused requests to the last one that recovers', async () => {
+  it('[P6] leaves the count of refused requests to the last sink that recovers', async () => {
     const [text, json] = [new MemorySink('text'), new MemorySink('json')]
     const journal = await journalOf([text, json])
     text.trouble = { write: fail, open: fail }
@@ -260,7 +260,7 @@ describe('a sink that fails', () => {
     expect(counts).toEqual([0, 1])
   })
 
-  it('[P7] and is not required fails no append, is recorded as degraded, and has every line later', async () => {
+  it('[P7] and is optional fails no append, is recorded as degraded, and gets every line later', async () => {
     const [json, text] = [new MemorySink('json'), new MemorySink('text', { required: false })]
     const journal = await journalOf([json, text])
     text.trouble = { write: fail, open: fail }
@@ -282,7 +282,7 @@ describe('a sink that fails', () => {
     ])
   })
 
-  it('[P7] and is not required never holds up a request, even when it hangs', async () => {
+  it('[P7] and is optional never holds up a request, even when it hangs', async () => {
     const [json, text] = [new MemorySink('json'), new MemorySink('text', { required: false })]
     const journal = await journalOf([json, text], { deadlineMs: 15_000 })
     const { trouble, release } = gate()
@@ -293,7 +293,7 @@ describe('a sink that fails', () => {
     release()
   })
 
-  it('with an error that is no JournalError is a bug, and ends the process', async () => {
+  it('with an error other than a JournalError ends the process: it is a bug', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     const bug = new Promise((resolve) => {
@@ -313,7 +313,7 @@ describe('a sink that fails', () => {
 })
 
 describe('the policy "allow"', () => {
-  it('resolves an append to a sink that failed, and the sink has every line later', async () => {
+  it('resolves an append during an outage, and the sink gets every line later', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text], { onFailure: 'allow' })
     text.trouble = { write: fail, open: fail }
@@ -355,7 +355,7 @@ describe('a sink on a full disk', () => {
     expect(text.calls.filter((call) => call === 'open')).toHaveLength(1)
   })
 
-  it('[P6] has a line with the number of refused requests after a second, then less and less often, and at the end', async () => {
+  it('[P6] gets a line with the number of refused requests after a second, then at growing intervals, and at the end', async () => {
     const nowMs = vi.spyOn(performance, 'now').mockReturnValue(0)
     const text = new MemorySink('text')
     const journal = await journalOf([text], { durability: 'write' })
@@ -391,7 +391,7 @@ describe('a sink on a full disk', () => {
     nowMs.mockRestore()
   })
 
-  it('[P2] whose reserve is used up keeps the rest in the backlog, logs that, and is opened anew', async () => {
+  it('[P2] keeps the rest in the backlog when its reserve is used up, logs that, and is opened anew', async () => {
     const text = new MemorySink('text')
     const logged: { msg: string; code: string }[] = []
     const log = pino({}, { write: (line: string) => logged.push(JSON.parse(line)) })
@@ -413,7 +413,7 @@ describe('a sink on a full disk', () => {
 })
 
 describe('an outage without end', () => {
-  it('[P6] keeps ten thousand lines for the sink, and counts those it drops beyond them', async () => {
+  it('[P6] keeps ten thousand lines for the sink, and counts the dropped lines beyond them', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     text.trouble = { write: fail, open: fail }

@@ -1,5 +1,5 @@
-// The contract of `append` and `close` when sinks hang: nobody waits longer than the deadline, a late success changes nothing,
-// and a sink whose operation hangs is left alone.
+// The contract of `append` and `close` when sinks hang: no caller waits longer than the deadline, a late success changes nothing,
+// and no second operation begins on the sink.
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -64,7 +64,7 @@ afterEach(async () => {
 
 describe('a sink that hangs', () => {
   it.each(['write', 'sync'] as const)(
-    '[P3] in its %s rejects at the deadline, and its late success changes nothing',
+    '[P3] during its %s rejects at the deadline, and its late success changes nothing',
     async (operation) => {
       const text = new MemorySink('text')
       const journal = await journalOf([text])
@@ -81,7 +81,7 @@ describe('a sink that hangs', () => {
     },
   )
 
-  it('[P7] is never used again before the operation that hangs has returned', async () => {
+  it('[P7] is never used before its operation has returned', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     const { trouble, release } = gate()
@@ -99,7 +99,7 @@ describe('a sink that hangs', () => {
     expect(text.calls.slice(0, 4)).toEqual(['open', 'write 1', 'sync', 'open'])
   })
 
-  it('[P7] while it is opened anew is not used either', async () => {
+  it('[P7] is not used while its new opening hangs', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     const { trouble, release } = gate()
@@ -120,7 +120,7 @@ describe('a sink that hangs', () => {
     onTestFinished(() => rmSync(path.dirname(directory), { recursive: true }))
     sink.trouble = { write: () => mkdir(directory) }
     const appended = journal.append(record('attempt', 'a'), withinMs)
-    // Behind the turn in which the write is ordered, and before anybody can see what came of it.
+    // After the turn in which the write begins, and before its result is read.
     setImmediate(() => {
       const until = performance.now() + DEADLINE_MS * 4
       // As soon as there is a core for it.
@@ -129,14 +129,14 @@ describe('a sink that hangs', () => {
     return appended
   }
 
-  it('does not count as hanging when the event loop was blocked', async () => {
+  it('is not suspected when only the event loop was blocked', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     await appendAndBlock(journal, text)
     expect(journal.state).toBe('healthy')
   })
 
-  it('[P3] or a blocked event loop lets no request go on after its deadline', async () => {
+  it('[P3] lets no request go on after its deadline, nor does a blocked event loop', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text])
     await expect(appendAndBlock(journal, text, DEADLINE_MS * 2)).rejects.toMatchObject(unavailable)
@@ -145,7 +145,7 @@ describe('a sink that hangs', () => {
 })
 
 describe('a caller with a deadline', () => {
-  it('[P3] is rejected in time under "refuse", whatever becomes of the line', async () => {
+  it('[P3] is rejected in time under "refuse", even if the line is written later', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text], { deadlineMs: 5000 })
     const { trouble, release } = gate()
@@ -191,7 +191,7 @@ describe('closing', () => {
     expect(performance.now() - started).toBeLessThan(DEADLINE_MS * 10)
   })
 
-  it('[P2] tries once more to flush the backlog of a failed sink', async () => {
+  it('[P2] retries once to flush the backlog of a failed sink', async () => {
     const text = new MemorySink('text')
     const journal = await journalOf([text], { retryMs: 60_000 })
     text.trouble = { write: fail }

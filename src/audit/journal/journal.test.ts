@@ -1,4 +1,4 @@
-// The contract of `append` while the sinks work: order, group commit, what each stage waits for.
+// The contract of `append` while the sinks work: order, group commit, and the wait of each stage.
 import { pino } from 'pino'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { gate, MemorySink } from '../../../test/support/memory-sink.ts'
@@ -43,7 +43,7 @@ afterEach(async () => {
 })
 
 describe('appending', () => {
-  it('[P4] keeps the order of the calls on every sink, whatever stage the records are of', async () => {
+  it('[P4] keeps the order of the calls on every sink, whatever the stages of the records', async () => {
     const sinks = [new MemorySink('text'), new MemorySink('json')]
     const journal = await journalOf(sinks)
     const stages = ['attempt', 'completion', 'access', 'refusal', 'daemon'] as const
@@ -63,7 +63,7 @@ describe('appending', () => {
     )
   })
 
-  it('of many records in one tick is one write and one sync', async () => {
+  it('makes one write and one sync for many records in one tick', async () => {
     const sink = new MemorySink('text')
     const journal = await journalOf([sink])
     await Promise.all(
@@ -72,7 +72,7 @@ describe('appending', () => {
     expect(sink.calls).toEqual(['open', 'write 10', 'sync'])
   })
 
-  it('of many records during a commit is one more write', async () => {
+  it('makes one more write for many records during a commit', async () => {
     const sink = new MemorySink('text')
     const journal = await journalOf([sink], { deadlineMs: 5000 })
     const { trouble, release } = gate()
@@ -132,7 +132,7 @@ describe('an append', () => {
     },
   )
 
-  it('[P2] of a completion does not wait for the sync that an attempt in the same write waits for', async () => {
+  it('[P2] of a completion does not wait for the sync of an attempt in the same write', async () => {
     const sink = new MemorySink('text')
     const journal = await journalOf([sink], { deadlineMs: 5000 })
     const { trouble, release } = gate()
@@ -154,7 +154,7 @@ describe('an append', () => {
 })
 
 describe('closing', () => {
-  it('[P1] writes what is queued, syncs it, lets go of the sinks and takes no more', async () => {
+  it('[P1] writes and syncs the queued records, closes the sinks and takes no more records', async () => {
     const sink = new MemorySink('text')
     const journal = await journalOf([sink])
     const queued = Array.from({ length: 3 }, (_, index) =>
@@ -169,7 +169,7 @@ describe('closing', () => {
     expect([sink.synced, sink.breaches]).toEqual([3, []])
   })
 
-  it('never uses a sink beside a commit, whatever is appended at the same time', async () => {
+  it('never uses a sink during a commit, whatever is appended at the same time', async () => {
     for (let turn = 0; turn < 100; turn += 1) {
       const sink = new MemorySink('text')
       const journal = await journalOf([sink])
@@ -188,7 +188,7 @@ describe('closing', () => {
 })
 
 describe('opening', () => {
-  it('fails with the error of the sink that does not open, or after ten seconds', async () => {
+  it('fails with the error of a required sink, or after ten seconds', async () => {
     const sink = new MemorySink('text')
     sink.trouble = { open: () => Promise.reject(new Error('no such directory')) }
     await expect(journalOf([sink])).rejects.toThrow('no such directory')
@@ -202,7 +202,7 @@ describe('opening', () => {
   })
 })
 
-it('[P1] lines that are written for long without an attempt are synced all the same', async () => {
+it('[P1] every five hundred lines are synced even when no attempt comes', async () => {
   const sink = new MemorySink('text')
   const journal = await journalOf([sink])
   for (let index = 0; index < 600; index += 1) await journal.append(record('completion', String(index)))

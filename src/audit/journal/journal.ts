@@ -1,7 +1,7 @@
-// Order, durability and the failure policy. The contract in one sentence: unless the operator chose `allow`, a resolved
-// `append` means the line is on every required sink, as durably as its stage and the configuration ask for; a rejection
-// means that nobody may count on it, though a slow sink may still write it. Each sink has a queue of its own (sink-queue.ts):
-// what one of them is doing never holds up another, and an optional one never holds up a request.
+// Order, durability and the failure policy. Unless the operator chose `allow`, a resolved `append` means that the line is on
+// every required sink, as durably as its stage and the configuration ask for. After a rejection the line counts as not written,
+// though a slow sink may still write it. Each sink has its own queue (sink-queue.ts): no sink holds up another one, and an
+// optional sink never holds up a request.
 import { JournalError } from '../../errors.ts'
 import type { Log } from '../../host/log.ts'
 import { cleanPiece, ownText } from '../record/clean.ts'
@@ -26,7 +26,7 @@ export type JournalOptions = {
   readonly retryMs?: number
 }
 
-/** `degraded`: a sink is out and requests go on; `refusing`: a required one is out, and they do not. */
+/** `degraded`: a sink is out and requests go on; `refusing`: a required sink is out and requests are refused. */
 export type JournalState = 'healthy' | 'degraded' | 'refusing'
 
 type Appending = Entry & {
@@ -36,11 +36,11 @@ type Appending = Entry & {
   readonly expiresMs: number
 }
 
-/** A sink that does not answer within this time has failed. */
+/** A sink fails when it does not answer within this time. */
 const DEADLINE_MS = 400
-/** How often a failed sink is tried again. */
+/** Time between retries of a failed sink. */
 const RETRY_MS = 250
-/** How often entries are checked for their deadline. */
+/** Time between checks of the entries' deadlines. */
 const SWEEP_MS = 10
 /** Ulids of unacknowledged requests that a recovery names. */
 const MAX_UNACKNOWLEDGED_NAMED = 20
@@ -52,7 +52,7 @@ export class Journal {
   readonly #waiting = new Set<Appending>()
   #sweeping: NodeJS.Timeout | null = null
   #state: JournalState = 'healthy'
-  /** Callers' records are rejected; those about the sinks are still taken, until everything is flushed. */
+  /** The journal rejects callers' records, and takes records about the sinks until everything is flushed. */
   #closing = false
   #flushed = false
   readonly #refused = new RefusedRequests()
@@ -78,7 +78,7 @@ export class Journal {
 
   /**
    * Opens every sink, and completes the attempts that an earlier run left open in it.
-   * @returns how many got their completion, by sink, and what could not be read
+   * @returns the report of each sink's recovery, by its name
    * @throws JournalError of the first required sink that does not open
    */
   async open(): Promise<ReadonlyMap<string, RecoveryReport>> {
@@ -90,26 +90,26 @@ export class Journal {
     return this.#state
   }
 
-  /** Attempts that have no completion yet in at least one sink. */
+  /** Number of attempts without completion, in the sink that has most of them. */
   get openAttempts(): number {
     return Math.max(0, ...this.#queues.map((queue) => queue.openAttempts))
   }
 
-  /** Lines and bytes that went into each sink since the start: every byte of its files that was not there before. */
+  /** Lines and bytes that went into each sink since the start: every byte that this run added to its files. */
   get written(): ReadonlyMap<string, { readonly lines: number; readonly bytes: number }> {
     return new Map(this.#queues.map(({ sink, written }) => [sink.name, written]))
   }
 
   /**
    * Writes one record to every sink. Attempts and accesses wait for the sync, other stages for the write.
-   * @param withinMs longest the caller waits; what takes longer is treated as not written, though it may be later
-   * @throws JournalError `audit_unavailable` when a required sink did not take it and the policy is to refuse. A record of
-   * something that has happened all the same (completion, refusal, daemon) is then written when the sink is back.
-   * `journal_refusing`: a required sink is out, and nothing was written of this admission.
+   * @param withinMs longest wait of the caller; after it the record counts as not written, though it may be later
+   * @throws JournalError `audit_unavailable` when a required sink did not take it and the policy is to refuse. The journal
+   * writes a completion, refusal or daemon record later, when the sink is back.
+   * `journal_refusing` for an admission while a required sink is out; nothing of it was written.
    */
   append(record: AuditRecord, withinMs = Number.POSITIVE_INFINITY): Promise<void> {
     if (this.#closing) return Promise.reject(unavailable('the journal is closed'))
-    // The refusal record of such a request says it all: no attempt is written.
+    // The refusal record of such a request suffices.
     if (this.#state === 'refusing' && isAdmissionRecord(record)) {
       this.#refused.add(record)
       return Promise.reject(
@@ -119,12 +119,12 @@ export class Journal {
     return this.#enqueue(record, withinMs)
   }
 
-  /** Resolves when everything appended so far has been tried on every sink. */
+  /** Resolves when every record so far was tried on every sink. */
   async flush(): Promise<void> {
     await Promise.all(this.#queues.map((queue) => queue.flush()))
   }
 
-  /** Called every second: idle sinks look at the space they have left, and refused requests are reported when that is due. */
+  /** Called every second: idle sinks check their space, and a due report of refused requests is written. */
   tick(): void {
     for (const queue of this.#queues) queue.tick()
     if (this.#state === 'refusing' && this.#refused.isReportDue(performance.now())) this.reportRefused()
@@ -132,7 +132,7 @@ export class Journal {
 
   /**
    * Writes how many requests were refused so far in this outage, if the number changed. On a full disk the line may use the
-   * reserve, so that the number is known even when the daemon ends before there is room for the refusals themselves.
+   * reserve: the number survives even if the daemon ends before there is room for the refusals.
    */
   reportRefused(): void {
     const counts = this.#refused.report(performance.now())
@@ -140,7 +140,7 @@ export class Journal {
     this.#append(this.#options.daemonRecord('requests_refused', `requests:${counts.refused}`, 'err', counts))
   }
 
-  /** Writes what is queued, then lets go of the files; bounded by the sinks' deadline. */
+  /** Writes the queued records, then closes the sinks; bounded by the sinks' deadlines. */
   async close(): Promise<void> {
     this.#closing = true
     await this.flush()
@@ -175,8 +175,8 @@ export class Journal {
   }
 
   /**
-   * Fails entries past their deadline: a slow disk is no better than a broken one. That holds when the event loop was blocked
-   * and the confirmation has not been read yet, too: the client may have given up by now, and asked again.
+   * Fails entries past their deadline, even those whose confirmation a blocked event loop has not read yet: the client may have
+   * given up by now, and asked again.
    */
   #sweep(): void {
     this.#sweeping = null
@@ -196,7 +196,7 @@ export class Journal {
     if (required) this.#fail(entry, 'a required audit sink did not take the record')
   }
 
-  /** What the failure policy makes of a record that a required sink does not have. */
+  /** Applies the failure policy to a record that a required sink does not have. */
   #fail(entry: Appending, why: string): void {
     if (entry.settled) return
     if (this.#options.onFailure === 'allow') return this.#settle(entry, null)
@@ -204,7 +204,7 @@ export class Journal {
     this.#settle(entry, unavailable(why))
   }
 
-  /** The first outcome counts: a late success never forwards what was refused. */
+  /** The first outcome counts: a late success never forwards a refused request. */
   #settle(entry: Appending, error: JournalError | null): void {
     if (entry.settled) return
     entry.settled = true
@@ -231,7 +231,7 @@ export class Journal {
     this.#append(daemonRecord('audit_degraded', `sink:${sink.name}`, 'err', detail))
   }
 
-  /** Each new reason is a warning; further retries that fail for the same reason are logged at debug only. */
+  /** Logs each new reason as a warning, and further retries that fail for the same reason at debug only. */
   #sinkStillOut(sink: Sink, why: JournalError | null, isNews: boolean): void {
     const code = why?.code ?? 'sink_timeout'
     const err = why?.message ?? `sink ${sink.name} has not answered yet`
@@ -242,7 +242,7 @@ export class Journal {
     const { log, daemonRecord } = this.#options
     const state = this.#updateState()
     const nowMs = Date.now()
-    // While another sink keeps the journal refusing, the count goes on: the last one to recover reports it.
+    // While another sink keeps the journal refusing, the count goes on: the last sink to recover reports it.
     const refused = state === 'refusing' ? { refused: 0 } : this.#refused.end()
     const failedMs = nowMs - sinceMs
     log.info({ sink: sink.name, state, failedMs, late, lost: dropped, ...refused }, 'audit_recovered')
@@ -278,7 +278,7 @@ export class Journal {
     return state
   }
 
-  /** Appends a record about the sinks. A rejection is no news: the sink that is out of order has the record in its backlog. */
+  /** Appends a record about the sinks. A rejection needs no handling: the failed sink's backlog has the record. */
   #append(record: AuditRecord): void {
     if (this.#flushed) return
     this.#enqueue(record, Number.POSITIVE_INFINITY).catch((error: unknown) => {

@@ -5,7 +5,7 @@ import { JournalError } from '../../errors.ts'
 import { SinkOperation } from './operation.ts'
 
 describe('an operation', () => {
-  it('that returns in time gives its result, and is not outstanding any more', async () => {
+  it('that returns in time gives its result, and is no longer outstanding', async () => {
     const operation = new SinkOperation('text')
     expect(await operation.run(async () => 7, 1000)).toBe(7)
     await new Promise(setImmediate)
@@ -20,7 +20,7 @@ describe('an operation', () => {
     expect(operation.isOutstanding).toBe(false)
   })
 
-  it('that misses its deadline fails with sink_timeout, which names sink and deadline, and stays outstanding', async () => {
+  it('that misses its deadline fails with sink_timeout, naming sink and deadline, and stays outstanding', async () => {
     const operation = new SinkOperation('text')
     const { trouble, release } = gate()
     await expect(operation.run(trouble, 20)).rejects.toMatchObject({
@@ -33,7 +33,7 @@ describe('an operation', () => {
     expect(operation.isOutstanding).toBe(false)
   })
 
-  it('knows whether somebody still waits for it', async () => {
+  it('knows whether its caller still waits', async () => {
     const operation = new SinkOperation('text')
     const { trouble, release } = gate()
     const seen: boolean[] = []
@@ -48,7 +48,7 @@ describe('an operation', () => {
     expect(seen).toEqual([true, false])
   })
 
-  it('that fails after its deadline is no unhandled rejection', async () => {
+  it('that fails after its deadline causes no unhandled rejection', async () => {
     const operation = new SinkOperation('text')
     const { trouble, release } = gate()
     const failsLate = async (): Promise<void> => {

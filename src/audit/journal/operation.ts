@@ -1,5 +1,5 @@
-// One operation on a sink at a time, each with a deadline. Whoever waits for an operation that misses its deadline gets an
-// error; the operation stays outstanding until it returns, since the sink must not be used before that.
+// One operation on a sink at a time, each with a deadline. The caller of an operation that misses its deadline gets an error;
+// the operation stays outstanding until it returns, since nothing may use the sink before that.
 import { JournalError } from '../../errors.ts'
 
 export class SinkOperation {
@@ -19,13 +19,13 @@ export class SinkOperation {
 
   /**
    * @param operation `live` says whether its caller still waits for it
-   * @throws JournalError `sink_timeout` after `deadlineMs`; whatever the operation throws
+   * @throws JournalError `sink_timeout` after `deadlineMs`; any error of the operation
    */
   async run<T>(operation: (live: () => boolean) => Promise<T>, deadlineMs: number): Promise<T> {
     let timer: NodeJS.Timeout | undefined
     let live = true
     const deadline = new Promise<never>((_, reject) => {
-      // One more turn of the event loop: when the loop itself was late, the result is there and has not been read yet.
+      // One more turn of the event loop: if the loop itself was late, the result may have arrived unread.
       timer = setTimeout(() => setImmediate(() => reject(this.#tooSlow(deadlineMs))), deadlineMs)
     })
     const running = operation(() => live)
@@ -47,5 +47,5 @@ export class SinkOperation {
 }
 
 function nothing(): void {
-  // The result is read where `run` is awaited; here only the end matters.
+  // The caller of `run` reads the result.
 }

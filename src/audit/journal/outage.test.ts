@@ -1,4 +1,4 @@
-// An outage: since when and why, which reasons were reported, and when the sink is tried again.
+// An outage: its begin and reason, the reported reasons, and the time of the next retry.
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { JournalError } from '../../errors.ts'
 import { Outage } from './outage.ts'
@@ -41,7 +41,7 @@ describe('an outage', () => {
     expect(outage.state).toMatchObject({ sinceMs: 2_000_000, error: { message: 'ENOSPC' } })
   })
 
-  it('of a full disk goes on without the reserve when that is used up', () => {
+  it('of a full disk is no longer full when the reserve is used up', () => {
     outage.begin(why('full', true))
     expect(outage.begin(why('ENOSPC', false))).toBe(false)
     expect(outage.state).toMatchObject({ error: { message: 'full' }, full: false })
@@ -49,7 +49,7 @@ describe('an outage', () => {
 })
 
 describe('a reason', () => {
-  it('is news once in an outage, the one it began with included, and again in the next', () => {
+  it('is news once in an outage, the first reason included, and again in the next outage', () => {
     outage.begin(why('EIO'))
     const isNews = (message: string) => outage.isNews(failure(message))
     expect([isNews('EIO'), isNews('EACCES'), isNews('EACCES'), isNews('EIO')]).toEqual([
@@ -63,7 +63,7 @@ describe('a reason', () => {
     expect(isNews('EACCES')).toBe(true)
   })
 
-  it('is the same for a missed deadline, whatever it was, and for an operation that has not returned', () => {
+  it('is the same for any missed deadline and for an operation that has not returned', () => {
     outage.begin(why('EIO'))
     expect(outage.isNews(new JournalError('sink_timeout', 'within 400 ms'))).toBe(true)
     expect(outage.isNews(new JournalError('sink_timeout', 'within 10000 ms'))).toBe(false)
@@ -72,7 +72,7 @@ describe('a reason', () => {
 })
 
 describe('a retry', () => {
-  it('is due after the time between retries, until it begins', () => {
+  it('is due after the retry interval, until it begins', () => {
     outage.begin(why('EIO'))
     outage.retryLater()
     vi.advanceTimersByTime(RETRY_MS - 1)

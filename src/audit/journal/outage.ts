@@ -1,15 +1,15 @@
-// Whether a sink is out of order: since when and why, which reasons the operational log has already, and when the sink is
-// tried again. It never touches the sink: the sink queue does, when a retry is due.
+// A sink's outage: its begin and reason, the reasons that the operational log already has, and the time of the next retry. This
+// module never touches the sink: the sink queue retries when a retry is due.
 import { JournalError } from '../../errors.ts'
 
-/** Why a sink takes no lines, for as long as it does not. */
+/** Begin and reason of the outage that a sink is in. */
 export type OutageState = {
   /** Milliseconds since the epoch. */
   readonly sinceMs: number
   readonly error: JournalError
-  /** The disk is full; what has happened already is still written, into the reserve. */
+  /** The disk is full; lines about past events are still written, into the reserve. */
   readonly full: boolean
-  /** Ulids of requests whose attempt or access may be in the sink or not. */
+  /** Ulids of requests whose attempt or access line may or may not be in the sink. */
   readonly unacknowledged: readonly string[]
 }
 
@@ -34,13 +34,13 @@ export class Outage {
     return this.#state
   }
 
-  /** Whether the sink is to be tried again now. */
+  /** Whether the queue must retry now. */
   get retryDue(): boolean {
     return this.#retryDue
   }
 
   /**
-   * Notes that the sink failed. In an outage only `full` changes: a full disk whose reserve is used up is in the same outage.
+   * Notes that the sink failed. During an outage only `full` changes: a full disk may also use up its reserve.
    * @returns whether an outage began
    */
   begin(why: Omit<OutageState, 'sinceMs'>): boolean {
@@ -60,7 +60,7 @@ export class Outage {
   }
 
   /**
-   * Whether this reason was not reported in this outage before; from now on it was.
+   * Marks a reason as reported. Returns true the first time in an outage.
    * @param why null while an operation that missed its deadline has not returned
    */
   isNews(why: JournalError | null): boolean {
@@ -76,12 +76,12 @@ export class Outage {
     this.#timer.unref()
   }
 
-  /** The retry that was due begins. */
+  /** The due retry begins. */
   retried(): void {
     this.#retryDue = false
   }
 
-  /** No more retries, but for a last one now if the sink is out of order. */
+  /** Ends the retries, after a last one now if the sink is out of order. */
   close(): void {
     this.#closed = true
     if (this.#timer !== null) clearTimeout(this.#timer)
@@ -94,12 +94,12 @@ export class Outage {
   }
 }
 
-/** A sink that missed its deadline and one that still has not returned have one and the same reason. */
+/** A missed deadline and an operation that still has not returned count as one reason. */
 function reasonOf(why: JournalError | null): string {
   return why === null || why.code === 'sink_timeout' ? 'sink_timeout' : why.message
 }
 
-/** The error of a sink whose disk has no room beyond the reserve. */
+/** The error of a sink whose disk has no room but the reserve. */
 export function sinkFull(name: string): JournalError {
   return new JournalError('sink_full', `sink ${name}: the disk is full but for what is kept back`)
 }

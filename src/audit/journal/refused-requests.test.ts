@@ -1,4 +1,4 @@
-// Requests refused in an outage: counted by uid and verb, and reported less and less often.
+// Requests refused in an outage: counted by uid and verb, and reported at growing intervals.
 import { describe, expect, it } from 'vitest'
 import { journalRecord } from '../../../test/support/journal-record.ts'
 import { RefusedRequests } from './refused-requests.ts'
@@ -10,7 +10,7 @@ function add(refused: RefusedRequests, count: number, uid: number | null = 0, ve
 }
 
 describe('refused requests', () => {
-  it('are counted in all, and by uid and verb', () => {
+  it('are counted in total, and by uid and verb', () => {
     const refused = new RefusedRequests()
     add(refused, 2, 1000, 'cluster_added')
     add(refused, 3, 0, 'cluster_removed')
@@ -24,7 +24,7 @@ describe('refused requests', () => {
     expect(refused.end()).toEqual({ refused: 0 })
   })
 
-  it('have at most forty counts of their own, the most frequent ones, and one for the rest', () => {
+  it('have a count for each of the forty most frequent pairs, and one for the rest', () => {
     const refused = new RefusedRequests()
     for (let uid = 0; uid < 50; uid += 1) add(refused, uid < 10 ? 1 : 2, uid)
     const counts = refused.end()
@@ -32,7 +32,7 @@ describe('refused requests', () => {
     expect(counts).toMatchObject({ refused: 90, refused_10_verb: 2, refused_others: 10 })
   })
 
-  it('are reported when their number changed, and then later and later, ten minutes apart at most', () => {
+  it('are reported when their number changed, at growing intervals of ten minutes at most', () => {
     const refused = new RefusedRequests()
     refused.begin(5000)
     expect([refused.isReportDue(5999), refused.isReportDue(6000)]).toEqual([false, true])

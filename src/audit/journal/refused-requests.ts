@@ -1,19 +1,19 @@
-// Requests refused for want of a record in one outage: how many, by uid and verb, and when the next line about them is due. The
-// lines come less and less often, so that a long outage does not fill the reserve with them.
+// Counts the requests of one outage that were refused since no record could be written, by uid and verb, and says when the next
+// report is due. The time between reports doubles, so that a long outage does not fill the reserve.
 import type { AuditRecord } from '../record/record.ts'
 
-/** `refused` is all of them; `refused_{uid}_{verb}` the most frequent ones, `refused_others` the rest. */
+/** `refused` counts all; `refused_{uid}_{verb}` the most frequent pairs, `refused_others` the rest. */
 export type RefusedCounts = Record<string, number> & { refused: number }
 
-/** Pairs of uid and verb that are counted one by one. */
+/** Pairs of uid and verb with their own count in a report. */
 const MAX_REFUSED_NAMED = 40
-/** How soon in an outage refused requests are reported; then twice as long each time, until that is ten minutes. */
+/** Time before the first report of an outage; it doubles for each further one, up to ten minutes. */
 const FIRST_REPORT_MS = 1000
 const MAX_REPORT_MS = 600_000
 
 export class RefusedRequests {
   readonly #counts = new Map<string, number>()
-  /** When the next report is due, on `performance.now()`'s clock, how long after the last one, and the number in that one. */
+  /** Due time of the next report on `performance.now()`'s clock, the wait before it, and the number in the last report. */
   #report = { nextMs: 0, afterMs: FIRST_REPORT_MS, refused: 0 }
 
   add({ actor, verb }: AuditRecord): void {
@@ -21,7 +21,7 @@ export class RefusedRequests {
     this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
   }
 
-  /** Requests are refused from now on. */
+  /** Begins an outage: starts the wait for the first report. */
   begin(nowMs: number): void {
     this.#report.nextMs = nowMs + FIRST_REPORT_MS
   }
@@ -30,7 +30,7 @@ export class RefusedRequests {
     return nowMs >= this.#report.nextMs
   }
 
-  /** The counts for a report; null when their number has not changed since the last one. */
+  /** The counts for a report; null when they have not changed since the last one. */
   report(nowMs: number): RefusedCounts | null {
     const counts = this.#countsByKey()
     if (counts.refused === 0 || counts.refused === this.#report.refused) return null
@@ -39,7 +39,7 @@ export class RefusedRequests {
     return counts
   }
 
-  /** The counts of the outage that is over. */
+  /** Ends the outage and returns its counts. */
   end(): RefusedCounts {
     const counts = this.#countsByKey()
     this.#counts.clear()

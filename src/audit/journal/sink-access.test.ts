@@ -1,4 +1,4 @@
-// The way into a sink: the first line of an opening comes before any other, a sink that moved is given its lines again, and
+// The only way into a sink: the first line of an opening comes before any other, a sink that moved gets its lines again, and
 // every line and byte is counted.
 import { describe, expect, it } from 'vitest'
 import { attemptBatch, journalRecord } from '../../../test/support/journal-record.ts'
@@ -46,7 +46,7 @@ function fileLike({ torn = false, leftOpen = 0 } = {}): MemorySink {
 }
 
 describe('opening', () => {
-  it('writes the first line before any other, from the reserve if need be', async () => {
+  it('writes the first line before any other, into the reserve if necessary', async () => {
     const sink = fileLike()
     sink.full = true
     const { access } = accessTo(sink)
@@ -63,7 +63,7 @@ describe('opening', () => {
     expect(access.written).toEqual({ lines: 1, bytes: '\ndaemon opened null\n'.length })
   })
 
-  it('begins again when the sink moved before its first line, and gives up at last', async () => {
+  it('starts over when the sink moved before its first line, and gives up after several moves', async () => {
     const sink = fileLike()
     const { access } = accessTo(sink)
     sink.moves = 2
@@ -76,7 +76,7 @@ describe('opening', () => {
     })
   })
 
-  it('says that a sync failed before the first line is written', async () => {
+  it('reports a failed sync before it writes the first line', async () => {
     const sink = fileLike()
     sink.found = { ...sink.found, syncFailed: true }
     const { access, syncsFailed } = accessTo(sink)
@@ -86,7 +86,7 @@ describe('opening', () => {
     expect([syncsFailed(), sink.lines.length]).toEqual([1, 2])
   })
 
-  it('of a sink without a first line writes nothing', async () => {
+  it('writes nothing when the sink has no first line', async () => {
     const sink = new MemorySink('console')
     const { access } = accessTo(sink)
     await access.open()
@@ -96,7 +96,7 @@ describe('opening', () => {
 })
 
 describe('recovery', () => {
-  it('writes the completion of every attempt that was left open, five hundred at a time, and once', async () => {
+  it('writes the completion of every open attempt once, five hundred at a time', async () => {
     const sink = fileLike({ leftOpen: 1001 })
     const { access } = accessTo(sink)
     await access.open()
@@ -121,7 +121,7 @@ describe('recovery', () => {
     expect([sink.calls.at(-1), sink.synced]).toEqual(['sync', sink.lines.length])
   })
 
-  it('that fails is done again after the next opening', async () => {
+  it('is repeated after the next opening when it fails', async () => {
     const sink = fileLike({ leftOpen: 2 })
     const { access } = accessTo(sink)
     await access.open()
@@ -132,7 +132,7 @@ describe('recovery', () => {
     expect(await access.recover()).toMatchObject({ finished: 2 })
   })
 
-  it('lets first lines say how many attempts are open, lines that are still pending included', async () => {
+  it('gives first lines the number of open attempts, pending lines included', async () => {
     const sink = fileLike({ leftOpen: 2 })
     const { access } = accessTo(sink, 3)
     await access.open()
@@ -151,7 +151,7 @@ describe('recovery', () => {
 })
 
 describe('appending', () => {
-  it('to a sink that moved opens it, and writes its first line and then the lines', async () => {
+  it('opens a sink that moved, and writes its first line and then the lines', async () => {
     const sink = fileLike()
     const { access } = accessTo(sink)
     await access.open()
@@ -164,7 +164,7 @@ describe('appending', () => {
   })
 
   it.each([1, 2])(
-    'fails when a new opening reports a failed sync, so that unconfirmed lines come first: after %i moves',
+    'fails when the opening after %i moves reports a failed sync, so that unconfirmed lines come first',
     async (moves) => {
       const sink = fileLike()
       const { access, syncsFailed } = accessTo(sink)
@@ -176,7 +176,7 @@ describe('appending', () => {
     },
   )
 
-  it('without lines asks whether there is room', async () => {
+  it('of no lines asks whether there is room', async () => {
     const sink = new MemorySink('text')
     const { access } = accessTo(sink)
     sink.full = true
@@ -186,7 +186,7 @@ describe('appending', () => {
     expect(access.written).toEqual({ lines: 0, bytes: 0 })
   })
 
-  it('that misses its deadline keeps the sink busy until it returns, and reports no write after that', async () => {
+  it('keeps the sink busy after a missed deadline until the operation returns, and reports no write', async () => {
     const sink = new MemorySink('text')
     const { access } = accessTo(sink)
     const { trouble, release } = gate()
@@ -205,7 +205,7 @@ describe('appending', () => {
 })
 
 describe('the count', () => {
-  it('has every line once, in bytes of UTF-8, whether its sync fails or comes late', async () => {
+  it('includes every line once, in bytes of UTF-8, even if its sync fails or comes late', async () => {
     const sink = new MemorySink('text')
     const { access } = accessTo(sink)
     await access.append(attemptBatch('é', 'é'), { ...OPTIONS, sync: true })
@@ -217,7 +217,7 @@ describe('the count', () => {
     expect(access.written).toEqual({ lines: 3, bytes: 33 })
   })
 
-  it('has no line of a write that failed, found no room, or has to be repeated', async () => {
+  it('excludes lines of a write that failed, found no room, or must be repeated', async () => {
     const sink = new MemorySink('text')
     const { access } = accessTo(sink)
     sink.full = true

@@ -1,6 +1,6 @@
-// The one way into a sink: one operation at a time, a deadline on each, and a count of every byte. What an opening requires is
-// written here as well: the LF that ends a torn line, the first line, the completions of an earlier run's attempts. After
-// `moved` the sink is opened, and gets its first line and then the lines of that write.
+// The only module that calls a sink: one operation at a time, a deadline on each, and a count of every byte. It also writes the
+// LF that ends a torn line, the first line, and the completions of an earlier run's attempts. After `moved` it opens the sink,
+// writes the first line and then repeats the write.
 import { JournalError } from '../../errors.ts'
 import type { AuditRecord } from '../record/record.ts'
 import { SinkOperation } from './operation.ts'
@@ -16,13 +16,13 @@ export type SinkAccessOptions = {
   readonly onSyncFailed: () => void
 }
 
-/** How often one write may end in `moved` before that is a failure. */
+/** Number of times that one write may end in `moved` before it fails. */
 const MAX_MOVES = 5
-/** Attempts of an earlier run are looked for, and completed, at most this long. */
+/** Deadline for finding and completing an earlier run's attempts. */
 const RECOVERY_MS = 60_000
-/** Completions of an earlier run's attempts that are written at once. */
+/** Completions of an earlier run's attempts in one write. */
 const BATCH_LINES = 500
-/** Lines about the sink itself: they must be in it whatever room is left. */
+/** Lines about the sink itself are written even on a full disk. */
 const OWN_LINES: WriteOptions = { sync: false, mayUseReserve: true, onWritten: nothing }
 
 export class SinkAccess {
@@ -31,7 +31,7 @@ export class SinkAccess {
   readonly #operation: SinkOperation
   /** The last opening. */
   #opened: OpenResult | null = null
-  /** An earlier run's attempts were read back: the sink knows all open attempts. */
+  /** Recovery is done: the sink knows all open attempts. */
   #attemptsKnown = false
   #recovered = false
   #lines = 0
@@ -43,12 +43,12 @@ export class SinkAccess {
     this.#operation = new SinkOperation(sink.name)
   }
 
-  /** Whether an operation has not returned yet, in time or not. No other one may begin before that. */
+  /** Whether an operation has not returned yet, in time or not. No other one may begin. */
   get isBusy(): boolean {
     return this.#operation.isOutstanding
   }
 
-  /** Lines and bytes the sink took since the start. Bytes of a write that failed are not among them. */
+  /** Lines and bytes that the sink took since the start, without those of failed writes. */
   get written(): { readonly lines: number; readonly bytes: number } {
     return { lines: this.#lines, bytes: this.#bytes }
   }
@@ -65,15 +65,15 @@ export class SinkAccess {
   }
 
   /**
-   * Once, after the first opening: writes the completions of attempts that an earlier run left open.
-   * @throws JournalError; the next call then starts over
+   * Writes, once after the first opening, the completions of attempts that an earlier run left open.
+   * @throws JournalError; the next call starts over
    */
   recover(): Promise<RecoveryReport> {
     return this.#operation.run(() => this.#recover(), RECOVERY_MS)
   }
 
   /**
-   * Appends lines, in another file when another one is due. Without lines it asks whether the sink would take some.
+   * Appends lines; opens the sink first when it has `moved`. An empty batch asks whether the sink has room.
    * @param options `onWritten` is not called after the deadline
    * @throws JournalError
    */
@@ -122,7 +122,7 @@ export class SinkAccess {
     for (let moves = 0; moves < MAX_MOVES; moves += 1) {
       const result = await this.#write(batch, options)
       if (result !== 'moved') return result
-      // What no sync had confirmed is in the backlog then, and must be written before these lines.
+      // Lines without a confirmed sync are now in the backlog, which must be written before these lines.
       if (await this.#open())
         throw new JournalError('sink_write_failed', `sink ${this.#sink.name}: a sync has failed`)
     }
@@ -146,7 +146,7 @@ export class SinkAccess {
     return result
   }
 
-  /** Attempts in the sink that have no completion there, at least; null while an earlier run's are not known. */
+  /** Attempts without completion in the sink, at least; null while those of an earlier run are not known. */
   get #openAttempts(): number | null {
     return this.#attemptsKnown ? this.#sink.openAttempts + this.#options.pending() : null
   }
@@ -157,5 +157,5 @@ export class SinkAccess {
 }
 
 function nothing(): void {
-  // Nobody waits for the write alone.
+  // The caller does not wait for the write alone.
 }

@@ -1,4 +1,4 @@
-// One sink's queue: what it confirms and denies, when it syncs, and what becomes of its lines in an outage.
+// One sink's queue: which records it confirms and denies, when it syncs, and where its lines go in an outage.
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { journalRecord } from '../../../test/support/journal-record.ts'
 import { fail, gate, MemorySink } from '../../../test/support/memory-sink.ts'
@@ -54,7 +54,7 @@ afterEach(async () => {
 })
 
 describe('a record', () => {
-  it('that is pushed before the sink is open waits for the first line', async () => {
+  it('pushed before the sink is open waits for the first line', async () => {
     const sink = new MemorySink('text')
     sink.found = { ...sink.found, firstRecord: () => journalRecord('daemon', 'opened') }
     const { queue, events, push } = queueOf(sink)
@@ -67,7 +67,7 @@ describe('a record', () => {
     expect(events).toEqual(['confirmed a'])
   })
 
-  it('is confirmed after the sync when it is an admission, and when it is written otherwise', async () => {
+  it('is confirmed after the sync if it is an admission, otherwise after the write', async () => {
     const sink = new MemorySink('text')
     const { queue, events, push } = await openQueue(sink, { deadlineMs: 5000 })
     const { trouble, release } = gate()
@@ -81,7 +81,7 @@ describe('a record', () => {
     expect(events).toEqual(['confirmed b', 'confirmed a'])
   })
 
-  it('is denied, and neither lost nor forwarded, when its write fails: only what has happened is pending', async () => {
+  it('is denied when its write fails, and is pending unless it is an admission', async () => {
     const sink = new MemorySink('text')
     const { queue, events, push } = await openQueue(sink)
     sink.trouble = { write: fail, open: fail }
@@ -93,7 +93,7 @@ describe('a record', () => {
     expect(queue.outage?.unacknowledged).toEqual(['a'])
   })
 
-  it('is denied at once in an outage, without a touch of the sink', async () => {
+  it('is denied at once in an outage, without a call of the sink', async () => {
     const sink = new MemorySink('text')
     const { queue, events, push } = await openQueue(sink, { retryMs: 60_000 })
     sink.trouble = { write: fail }
@@ -109,7 +109,7 @@ describe('a record', () => {
 })
 
 describe('an outage', () => {
-  it('ends when the backlog is flushed, and lines that come meanwhile are flushed with it, in order', async () => {
+  it('ends when the backlog is flushed, in order and with the lines that came meanwhile', async () => {
     const sink = new MemorySink('text')
     const harness = await openQueue(sink, { deadlineMs: 5000 })
     const { queue, events, push } = harness
@@ -129,7 +129,7 @@ describe('an outage', () => {
     expect(events.slice(-2)).toEqual(['recovered 2 late 0 dropped', 'confirmed d'])
   })
 
-  it('takes admissions into the backlog where they decide nothing', async () => {
+  it('keeps admissions in the backlog where they decide nothing', async () => {
     const sink = new MemorySink('text')
     const harness = await openQueue(sink, { keepsAdmissions: true })
     sink.trouble = { write: fail }
@@ -170,7 +170,7 @@ describe('an outage', () => {
     expect(sink.lines.slice(2)).toEqual(['attempt a late', 'completion a late'])
   })
 
-  it('of a best-effort sink keeps nothing', async () => {
+  it('keeps no line for a best-effort sink', async () => {
     const sink = Object.assign(new MemorySink('console', { required: false }), { bestEffort: true })
     const { queue, push } = await openQueue(sink, { durable: false, keepsAdmissions: true })
     sink.trouble = { write: fail, open: fail }
@@ -179,7 +179,7 @@ describe('an outage', () => {
     expect([queue.outage === null, queue.pending]).toEqual([false, 0])
   })
 
-  it('that a failed sync began writes again what no sync had confirmed, with what was in that write', async () => {
+  it('after a failed sync writes the lines without a confirmed sync again, those of that write included', async () => {
     const sink = new MemorySink('text')
     const harness = await openQueue(sink)
     const { queue, events, push } = harness
@@ -201,7 +201,7 @@ describe('an outage', () => {
     ])
   })
 
-  it('of a sink that says on opening that a sync failed counts its unconfirmed lines as pending in the first line', async () => {
+  it('counts unconfirmed lines as pending in the first line when the opening reports a failed sync', async () => {
     const sink = new MemorySink('text')
     sink.found = {
       ...sink.found,
@@ -225,7 +225,7 @@ describe('an outage', () => {
     ])
   })
 
-  it('of a sink that does not return is told from one that fails, and no second operation begins', async () => {
+  it('distinguishes a sink that hangs from one that fails, and no second operation begins', async () => {
     const sink = new MemorySink('text')
     const harness = await openQueue(sink)
     const { trouble, release } = gate()
@@ -246,7 +246,7 @@ describe('a backlog', () => {
   it.each([
     [true, ['write 1', 'sync']],
     [false, ['write 1']],
-  ])('is on stable storage where records are: %s', async (durable, calls) => {
+  ])('is synced when records are: %s', async (durable, calls) => {
     const sink = new MemorySink('text')
     const harness = await openQueue(sink, { durable })
     sink.trouble = { write: fail }
@@ -259,7 +259,7 @@ describe('a backlog', () => {
 })
 
 describe('a full sink', () => {
-  it('that fails when it is asked for room is opened anew', async () => {
+  it('is opened anew when it fails while the queue asks for room', async () => {
     const sink = new MemorySink('text')
     const harness = await openQueue(sink)
     sink.full = true
@@ -273,7 +273,7 @@ describe('a full sink', () => {
     expect([sink.lines, sink.breaches]).toEqual([['completion a'], []])
   })
 
-  it('whose sync fails later has what went into the reserve written again', async () => {
+  it('gets the lines from the reserve again when a later sync fails', async () => {
     const sink = new MemorySink('text')
     const harness = await openQueue(sink)
     sink.full = true
@@ -289,7 +289,7 @@ describe('a full sink', () => {
     expect(sink.lines.at(-1)).toBe('completion in the reserve late')
   })
 
-  it('takes from the reserve what has happened, no refusals, and is in order once an empty write finds room', async () => {
+  it('takes lines about past events but no refusals into the reserve, until an empty write finds room', async () => {
     const sink = new MemorySink('text')
     const harness = await openQueue(sink)
     const { queue, events, push } = harness
@@ -334,7 +334,7 @@ describe('the backlog of a full sink', () => {
 })
 
 describe('a tick', () => {
-  it('has an idle sink look after itself, and no sink that is out of order', async () => {
+  it('lets an idle sink check itself, unless it is out of order', async () => {
     const sink = new MemorySink('text')
     const { queue, push } = await openQueue(sink, { retryMs: 60_000 })
     queue.tick()
@@ -362,7 +362,7 @@ describe('a tick', () => {
 })
 
 describe('opening', () => {
-  it('of a required sink that fails fails with its error', async () => {
+  it('fails with the error of a required sink', async () => {
     const sink = new MemorySink('text')
     sink.trouble = { open: fail }
     const { queue } = queueOf(sink)
@@ -370,7 +370,7 @@ describe('opening', () => {
     sink.trouble = {}
   })
 
-  it('of an optional sink that fails is an outage: its lines, and the completions of an earlier run, come later', async () => {
+  it('begins an outage when an optional sink fails: its lines and the completions of an earlier run come later', async () => {
     const sink = new MemorySink('text', { required: false })
     sink.found = {
       ...sink.found,
@@ -389,7 +389,7 @@ describe('opening', () => {
 })
 
 describe('closing', () => {
-  it('flushes the backlog first, and leaves a sink that stays out of order alone', async () => {
+  it('flushes the backlog first, and does not use a sink that stays out of order', async () => {
     const sink = new MemorySink('text')
     const { queue, push } = await openQueue(sink, { retryMs: 60_000 })
     sink.trouble = { write: fail }
@@ -400,7 +400,7 @@ describe('closing', () => {
     expect([sink.lines, sink.calls.at(-1), queue.pending]).toEqual([['completion a late'], 'close', 0])
   })
 
-  it('of a sink that stays out of order says how many lines are pending, and counts them as open attempts', async () => {
+  it('reports the pending lines of a sink that stays out of order, and counts them as open attempts', async () => {
     const sink = new MemorySink('text')
     const { queue, push } = await openQueue(sink, { retryMs: 60_000 })
     sink.openAttempts = 2

@@ -1,6 +1,6 @@
-// One sink's queue: at most one operation at a time, a deadline on each, and a backlog for when the sink is out of order. What
-// is queued while an operation runs is written by the next one (group commit). A sink whose operation missed its deadline is
-// out of order at once, whatever that operation does later, and is only used again after the operation returned.
+// One sink's queue: at most one operation at a time, a deadline on each, and a backlog for outages. The next operation writes
+// everything that was queued during the last one (group commit). A missed deadline begins an outage at once, whatever comes of
+// the operation later; the sink is used again only after the operation has returned.
 import { JournalError } from '../../errors.ts'
 import type { AuditRecord } from '../record/record.ts'
 import { Backlog } from './backlog.ts'
@@ -9,23 +9,22 @@ import { Outage, type OutageState, sinkFull } from './outage.ts'
 import type { LineBatch, RecoveryReport, Sink, WriteOptions } from './sink.ts'
 import { SinkAccess } from './sink-access.ts'
 
-/** An outage that is over, and how many lines were written late or dropped because of it. */
+/** A past outage, and how many lines it made late or dropped. */
 export type SinkRecovery = OutageState & { readonly late: number; readonly dropped: number }
 
 export type SinkQueueOptions = {
   readonly deadlineMs: number
   readonly retryMs: number
   readonly durable: boolean
-  /** Whether the backlog takes admissions: when they decide nothing, since the policy is to allow or the sink is optional. */
+  /** Whether the backlog takes admissions: true where they decide nothing (policy `allow`, or an optional sink). */
   readonly keepsAdmissions: boolean
-  /** The sink has this record, as durably as its kind must be. */
+  /** The sink has this record, as durably as its stage requires. */
   readonly onConfirmed: (entry: Entry) => void
-  /** The sink does not have this record, or nobody may count on it. */
+  /** The sink may not have this record. */
   readonly onDenied: (entry: Entry) => void
   readonly onOut: (outage: OutageState) => void
   /**
-   * A retry failed, or a full sink failed altogether; `why` is null while the operation that missed its deadline has not
-   * returned.
+   * A retry failed, or a full sink failed; `why` is null while an operation that missed its deadline has not returned.
    */
   readonly onStillOut: (why: JournalError | null, isNews: boolean) => void
   readonly onRecovered: (recovery: SinkRecovery) => void
@@ -34,7 +33,7 @@ export type SinkQueueOptions = {
 const OPTIONAL_BATCH_DELAY_MS = 2
 const NO_LINES: LineBatch = { text: '', keys: [] }
 const NO_SYNC: WriteOptions = { sync: false, mayUseReserve: false, onWritten: nothing }
-/** At the start nobody waits for an answer yet. */
+/** Longer than other deadlines: no client waits yet. */
 const START_MS = 10_000
 
 export class SinkQueue {
@@ -46,7 +45,7 @@ export class SinkQueue {
   #queue: Entry[] = []
   #pumping: Promise<void> | null = null
   #checkDue = false
-  /** Nothing is written before the first opening is over. */
+  /** The first opening is over: writes may begin. */
   #opened = false
   #closed = false
 
@@ -68,12 +67,12 @@ export class SinkQueue {
     return this.#outage.state
   }
 
-  /** Lines of what has happened that are not in the sink. */
+  /** Lines of past events that are not in the sink. */
   get pending(): number {
     return this.#backlog.total
   }
 
-  /** Attempts without a completion in the sink, and lines that are not in it, as far as this run knows. */
+  /** Attempts without completion in the sink, plus lines not in it, as far as this run knows. */
   get openAttempts(): number {
     return this.sink.openAttempts + this.pending
   }
@@ -83,13 +82,13 @@ export class SinkQueue {
     return this.#access.written
   }
 
-  /** @throws JournalError when a required sink does not open in time; an optional one is then out, and tried again */
+  /** @throws JournalError when a required sink does not open in time; for an optional one an outage begins */
   async open(): Promise<RecoveryReport> {
     try {
       await this.#access.open(Math.max(this.#options.deadlineMs, START_MS))
       return await this.#access.recover()
     } catch (error) {
-      // JournalError: no reason not to start, unless the sink is required.
+      // JournalError: the daemon starts without an optional sink.
       if (this.sink.required || !(error instanceof JournalError)) throw error
       this.#fail({ error, full: false, unacknowledged: [] })
       return { finished: 0, incomplete: null }
@@ -108,19 +107,19 @@ export class SinkQueue {
     } else this.#deny(entry)
   }
 
-  /** Called every second: has an idle sink look after itself. */
+  /** Called every second: lets an idle sink check its file and space. */
   tick(): void {
     if (this.#outage.state !== null || this.#closed) return
     this.#checkDue = true
     this.#wake()
   }
 
-  /** Resolves when everything queued so far has been tried. */
+  /** Resolves when every queued record was tried. */
   async flush(): Promise<void> {
     while (this.#pumping !== null) await this.#pumping
   }
 
-  /** Lets go of the sink, after one more try to flush the backlog; an operation that hangs is left to itself. */
+  /** Tries once more to flush the backlog, then closes the sink. Does not wait for an operation that hangs. */
   async close(): Promise<void> {
     this.#closed = true
     this.#outage.close()
@@ -132,7 +131,7 @@ export class SinkQueue {
     if (this.#opened) this.#pumping ??= this.#pump()
   }
 
-  /** The one place where the sink is used: one operation after the other. */
+  /** The only place that uses the sink: one operation after the other. */
   async #pump(): Promise<void> {
     do {
       await this.#batchDelay()
@@ -145,10 +144,10 @@ export class SinkQueue {
     this.#pumping = null
   }
 
-  /** Lets everything that is ready to run append first: one write for all of it, since each costs a wake-up of a thread. */
+  /** Lets ready callers append first, for one write together: each write wakes a thread. */
   #batchDelay(): Promise<void> {
     return new Promise((resolve) => {
-      // Nobody waits for an optional sink: its batches may grow a little longer.
+      // No request waits for an optional sink: its batches may grow longer.
       if (this.sink.required) setImmediate(resolve)
       else setTimeout(resolve, OPTIONAL_BATCH_DELAY_MS)
     })
@@ -193,7 +192,7 @@ export class SinkQueue {
     for (const entry of batch) if (entry.admission || !written) this.#options.onConfirmed(entry)
   }
 
-  /** On a full disk, what has happened already goes into the reserve; nothing else does. */
+  /** On a full disk, only the entries that may use the reserve are written. */
   async #commitToReserve(batch: readonly Entry[]): Promise<void> {
     const due = batch.filter(mayUseReserve)
     for (const entry of batch) if (!due.includes(entry)) this.#deny(entry)
@@ -223,8 +222,8 @@ export class SinkQueue {
   }
 
   /**
-   * Awaits one operation; a failure (null) is the beginning of an outage.
-   * @param onFailed what becomes of the records it was about
+   * Awaits one operation; a failure returns null and begins an outage.
+   * @param onFailed handles the records of the failed operation
    */
   async #attempt<T>(
     operation: () => Promise<T>,
@@ -234,7 +233,7 @@ export class SinkQueue {
     try {
       return await operation()
     } catch (error) {
-      // A JournalError of the sink or its deadline; anything else is a bug in the sink and must not pass for one.
+      // JournalError: the sink failed or missed its deadline. Anything else is a bug.
       if (!(error instanceof JournalError)) throw error
       this.#fail({ error, full: false, unacknowledged }, onFailed)
       return null
@@ -250,7 +249,7 @@ export class SinkQueue {
     this.#options.onOut(outage)
   }
 
-  /** Makes the sink ready again and flushes the backlog; only then does it take new lines. */
+  /** Opens the sink and flushes the backlog; new lines are written only after that. */
   async #retry(): Promise<void> {
     this.#outage.retried()
     const outage = this.#outage.state
@@ -264,14 +263,14 @@ export class SinkQueue {
         await this.#access.open()
         await this.#access.recover()
       }
-      // What happens while this runs goes to the backlog as well: the sink is out until the last of it is written.
+      // Records that are appended meanwhile join the backlog: the outage ends with its last line.
       while (!this.#backlog.isEmpty) {
         const { batch } = this.#backlog
         await this.#writeUnlessFull(batch)
         flushed += this.#backlog.flushed(batch)
       }
     } catch (error) {
-      // JournalError: still out of order.
+      // JournalError: the outage goes on.
       if (!(error instanceof JournalError)) throw error
       if (error.code !== 'sink_full') this.#outage.begin({ ...outage, full: false })
       return this.#stillOut(error)
@@ -296,5 +295,5 @@ export class SinkQueue {
 }
 
 function nothing(): void {
-  // Nobody waits for this.
+  // No caller waits for this.
 }

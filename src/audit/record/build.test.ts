@@ -1,4 +1,4 @@
-// One place makes records: every kind of event gives a record with every field, and what clients supplied is safe in it.
+// One module makes records: every kind of event gives a record with every field, and clients' values in it are sanitised.
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -54,7 +54,7 @@ const outcome = {
 const known = { elapsedMs: 4, requestSha256: '01b05e701e311c2e', clientGone: true }
 
 describe('an operation', () => {
-  it('is recorded with its values safe and its own words as they are', () => {
+  it('is recorded with sanitised values and unchanged own words', () => {
     expect(operation).toMatchObject({
       target: { text: 'metric_detail:a? b', raw: Buffer.from('metric_detail:a, b') },
       clusterId: { text: 'a?b' },
@@ -66,7 +66,7 @@ describe('an operation', () => {
 })
 
 describe('the record of', () => {
-  it('a change that is admitted is an attempt, of a read an access, with all that is known of the request', () => {
+  it('an admitted change is an attempt, that of a read an access, with every fact about the request', () => {
     const attempt = admittedRecord(origin, operation, '01b05e701e311c2e')
     const { fields, detail, target, clusterId, backendId, verb } = operation
     expect(attempt).toEqual({
@@ -83,7 +83,7 @@ describe('the record of', () => {
       expect(admittedRecord(origin, { ...operation, access }, '').stage).toBe('access')
   })
 
-  it('a completion has what came of it beside what the attempt had', () => {
+  it('a completion has the outcome beside the facts of the attempt', () => {
     const fanout = { status: 'ok', workersOk: 2, workersErr: 0, workersExpected: 2 } as const
     const record = completionRecord(
       origin,
@@ -112,7 +112,7 @@ describe('the record of', () => {
     )
   })
 
-  it('a refusal says why, and nothing of the detail of what did not happen', () => {
+  it('a refusal has its reason, and no detail of the operation', () => {
     const refusal = { subject: operation, errorCode: 'other', why: 'full\n', requestSha256: null } as const
     expect(refusalRecord(origin, refusal)).toMatchObject({
       stage: 'refusal',
@@ -150,7 +150,7 @@ describe('the record of', () => {
     expect(record.extras.detail).toEqual({ a: 1 })
   })
 
-  it('an attempt that an earlier run left open keeps which request it was, not that it was late', () => {
+  it('an open attempt of an earlier run keeps the subject of the request, and not the mark `late`', () => {
     const attempt = lateRecord(admittedRecord(origin, operation, '01b05e701e311c2e'))
     expect(attempt.extras.detail).toEqual({ ...operation.detail, late: true })
     const completion: AuditRecord = outcomeUnknownRecord(attempt, 9n)
@@ -171,7 +171,7 @@ it('only build.ts makes records', () => {
   expect(makers).toEqual(['audit/record/build.ts'])
 })
 
-it('a field that has no logic of its own is named in four source files at most', () => {
+it('a field without logic of its own is named in four source files at most', () => {
   const src = fileURLToPath(new URL('../..', import.meta.url))
   const namers = readdirSync(src, { recursive: true, encoding: 'utf8' })
     .filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'))

@@ -1,5 +1,5 @@
-// The only place that makes a record: one function for each kind of event, so that every record has every field and none is put
-// together from another one. What clients and Sōzu supplied is sanitised here, once a request.
+// The only module that makes records: one function for each kind of event, so that every record has every field and none is
+// assembled from another record. Values of clients and of Sōzu are sanitised here, once for each request.
 import type { Operation } from '../../sozu/operation.ts'
 import type { Fanout } from '../../sozu/outcome.ts'
 import type { Facts, Phrase } from '../../sozu/phrase.ts'
@@ -15,10 +15,10 @@ import {
   type Stage,
 } from './record.ts'
 
-/** An operation with its words made safe. Unlike the operation, it keeps no long value alive. */
+/** An operation with its values sanitised. Unlike the operation, it keeps no long value alive. */
 export type RecordedOperation = Pick<Operation, 'kind' | 'verb' | 'access' | 'carriesSecret'> & RecordSubject
 
-/** What a record is about. */
+/** Subject of a record. */
 export type RecordSubject = {
   readonly verb: string
   readonly target: Clean
@@ -28,7 +28,7 @@ export type RecordSubject = {
   readonly detail: Detail | null
 }
 
-/** When and where something happened, and who did it. */
+/** Time, session and actor of an event. */
 export type RecordOrigin = {
   /** Microseconds since the epoch. */
   readonly ts: bigint
@@ -42,7 +42,7 @@ export type RecordOrigin = {
   readonly buildGitSha: string | null
 }
 
-/** What came of a request, as Sōzu said it or as the daemon had to find out. */
+/** Outcome of a request, by Sōzu's answer or by the daemon's own finding. */
 export type RecordedOutcome = {
   readonly result: 'ok' | 'err'
   readonly errorCode: RecordErrorCode | null
@@ -53,7 +53,7 @@ export type RecordedOutcome = {
   readonly detail: Facts | null
 }
 
-/** A request or connection that the daemon did not let through. */
+/** A request that the daemon did not forward, or a connection that it rejected. */
 export type Refusal = {
   readonly subject: RecordSubject
   readonly errorCode: RecordErrorCode
@@ -77,7 +77,7 @@ export function recordedOperation(operation: Operation): RecordedOperation {
   }
 }
 
-/** A request without an operation. @param name what is known of it, for example `frame:42` */
+/** Subject of a request without operation. @param name its target, for example `frame:42` */
 export function unnamedRequest(name: string): RecordSubject {
   return subjectOf('request_refused', name)
 }
@@ -89,7 +89,7 @@ export function connectionSubject(
   return subjectOf(verb, `connection:${clientId}`)
 }
 
-/** The attempt of a request that changes something, the access line of any other. */
+/** The attempt of a request that changes something, the access record of any other. */
 export function admittedRecord(
   origin: RecordOrigin,
   operation: RecordedOperation,
@@ -130,7 +130,7 @@ export function refusalRecord(origin: RecordOrigin, refusal: Refusal): AuditReco
   })
 }
 
-/** A summary of refusals of one uid that have no line of their own. */
+/** A summary of one uid's refusals that have no line of their own. */
 export function suppressedRecord(
   origin: RecordOrigin,
   count: number,
@@ -143,7 +143,7 @@ export function suppressedRecord(
   return record(origin, 'refusal', subject, 'err', { errorCode: 'other' })
 }
 
-/** Something about the daemon itself. */
+/** A record about the daemon itself. */
 export function daemonRecord(
   origin: RecordOrigin,
   verb: string,
@@ -164,12 +164,12 @@ const REASON =
   'sozu-auditd ended before the answer to this request was recorded; whether Sōzu executed it is unknown'
 
 /**
- * The completion of an attempt that an earlier run left open. Everything that says which request it was is the attempt's.
+ * The completion of an attempt that an earlier run left open. Its subject, actor and session are those of the attempt.
  * @param now microseconds since the epoch
  */
 export function outcomeUnknownRecord(attempt: AuditRecord, now: bigint): AuditRecord {
   const { fields, requestSha256, detail } = attempt.extras
-  // `late` was said of the attempt.
+  // `late` is about the attempt's line.
   const kept = Object.entries(detail ?? {}).filter(([key]) => key !== 'late')
   const subject = { ...attempt, fields, detail: { ...Object.fromEntries(kept), found_at_start: true } }
   return record({ ...attempt, ts: now }, 'completion', subject, 'err', {
@@ -179,13 +179,13 @@ export function outcomeUnknownRecord(attempt: AuditRecord, now: bigint): AuditRe
   })
 }
 
-/** The same record, marked as written after the fact. */
+/** The same record, marked as written late. */
 export function lateRecord(written: AuditRecord): AuditRecord {
   const { extras } = written
   return { ...written, extras: { ...extras, detail: { ...extras.detail, late: true } } }
 }
 
-/** A record as a line says it was. */
+/** A record from the fields of a parsed line. */
 export function parsedRecord(
   origin: RecordOrigin,
   stage: Stage,
@@ -237,7 +237,7 @@ function record(
     bootGeneration: origin.bootGeneration,
     sozuVersion: origin.sozuVersion,
     buildGitSha: origin.buildGitSha,
-    // Each by name: spreading two objects into one takes half a microsecond.
+    // Each field by name: spreading two objects into one takes half a microsecond.
     extras: {
       elapsedMs: extras.elapsedMs ?? null,
       errorCode: extras.errorCode ?? null,
@@ -254,7 +254,7 @@ function record(
 function targetAfter(target: Clean, outcome: RecordedOutcome): Clean {
   if (outcome.target !== null) return cleanPhrase(outcome.target)
   const { targetSuffix } = outcome
-  // A line does not show the end of a target that long.
+  // A line does not show the end of a long target.
   if (targetSuffix === null || target.whole !== undefined) return target
   const raw = target.raw === null ? null : Buffer.concat([target.raw, Buffer.from(targetSuffix)])
   return { text: target.text + targetSuffix, raw }
@@ -264,7 +264,7 @@ function merged(detail: Detail | null, facts: Facts): Detail {
   return { ...detail, ...recordedFacts(facts) }
 }
 
-/** Facts with their words made safe. */
+/** Facts with their values sanitised. */
 export function recordedFacts(facts: Facts): Detail {
   return mapped(facts, (fact) =>
     typeof fact === 'string' ? ownText(fact) : typeof fact === 'object' ? cleanPhrase(fact) : fact,

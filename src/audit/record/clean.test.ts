@@ -1,5 +1,5 @@
-// What sanitising promises, for every code point there is and for whatever fast-check makes of them. The forbidden ranges are
-// written out here from the Unicode tables, not taken from the expressions under test.
+// Promises of sanitising, for every code point and for random combinations. The forbidden ranges are written out here from the
+// Unicode tables, not taken from the expressions under test.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { beginningOf, listed } from '../../sozu/phrase.ts'
@@ -68,7 +68,7 @@ const forbidden = {
 }
 const sanitisers = { text: sanitiseText, piece: sanitisePiece, slot: sanitiseSlot } as const
 
-/** Any code points, the nasty ones often. */
+/** Any code points, the forbidden ones often. */
 const hostile = fc
   .array(
     fc.oneof(
@@ -90,7 +90,7 @@ function codeToText(code: number): string {
 describe.each(['text', 'piece', 'slot'] as const)('a %s', (kind) => {
   const sanitise = sanitisers[kind]
 
-  it('lets exactly the harmless of the 1,114,112 code points pass, and makes one ? of each other', () => {
+  it('keeps exactly the harmless ones of the 1,114,112 code points, and replaces each other one by ?', () => {
     const wrong: string[] = []
     for (let code = 0; code <= 0x10ffff; code += 1) {
       const expected = forbidden[kind].has(code) ? '?' : codeToText(code)
@@ -99,7 +99,7 @@ describe.each(['text', 'piece', 'slot'] as const)('a %s', (kind) => {
     expect(wrong).toEqual([])
   })
 
-  it('never holds what it must not, whatever stands beside it', () => {
+  it('never holds a forbidden character, whatever stands beside it', () => {
     fc.assert(
       fc.property(hostile, (value) => {
         for (const character of sanitise(value)) {
@@ -109,7 +109,7 @@ describe.each(['text', 'piece', 'slot'] as const)('a %s', (kind) => {
     )
   })
 
-  it('is not changed by sanitising it again', () => {
+  it('does not change when it is sanitised again', () => {
     fc.assert(
       fc.property(hostile, (value) => {
         expect(sanitise(sanitise(value))).toBe(sanitise(value))
@@ -119,7 +119,7 @@ describe.each(['text', 'piece', 'slot'] as const)('a %s', (kind) => {
 })
 
 describe('a piece of a form with separators', () => {
-  it('holds none of them, even those that are harmless elsewhere', () => {
+  it('holds no separator, even one that is harmless elsewhere', () => {
     fc.assert(
       fc.property(hostile, fc.constantFrom(' ', ' →', ':/', ' →<', '-'), (value, separators) => {
         const piece = sanitisePiece(value, separators)
@@ -129,7 +129,7 @@ describe('a piece of a form with separators', () => {
     expect(sanitisePiece('a:b/c', ':/')).toBe('a?b?c')
   })
 
-  it('is joined to others so that the pieces can be told apart again', () => {
+  it('can be separated again from the pieces that it is joined to', () => {
     fc.assert(
       fc.property(fc.array(hostile, { minLength: 1, maxLength: 5 }), (pieces) => {
         expect(cleanPhrase(listed(pieces, ' ', ' ')).text.split(' ')).toHaveLength(pieces.length)
@@ -150,7 +150,7 @@ describe('the original beside the text', () => {
     expect(cleanPiece('a\n')).not.toEqual(cleanPiece('a?'))
   })
 
-  it('is there exactly when sanitising changed the value, and is the value', () => {
+  it('is kept exactly when sanitising changed the value, and equals the value', () => {
     fc.assert(
       fc.property(wellFormed, (value) => {
         const { text: shown, raw } = cleanPiece(value)
@@ -160,7 +160,7 @@ describe('the original beside the text', () => {
     )
   })
 
-  it('tells any two process names apart, whatever bytes they are', () => {
+  it('distinguishes any two process names, whatever their bytes', () => {
     const comm = fc.uint8Array({ maxLength: 15 }).map((bytes) => Buffer.from(bytes))
     fc.assert(
       fc.property(comm, comm, (one, other) => {
@@ -176,7 +176,7 @@ describe('the original beside the text', () => {
   })
 })
 
-describe('a value that no line could show whole', () => {
+describe('a value too long for any line', () => {
   it('is kept as its beginning, its length and its hash', () => {
     const value = 'é'.repeat(100_000)
     expect(cleanPiece(value)).toEqual({
@@ -186,7 +186,7 @@ describe('a value that no line could show whole', () => {
     })
   })
 
-  it('differs from another one that only differs at the end', () => {
+  it('differs from a value that differs only at the end', () => {
     const [one, other] = ['a', 'b'].map((end) => cleanPiece('x'.repeat(50_000) + end))
     expect(one?.text).toBe(other?.text)
     expect(one).not.toEqual(other)

@@ -1,12 +1,12 @@
-// Line-safe, column-safe and bracket-safe text. Whatever a client supplies becomes a piece that cannot end a line, start
-// a column, leave a slot of the head or drive a terminal. Each offending character becomes one `?` (as Sōzu does it);
-// what was changed is kept as bytes beside it, so that two different inputs never render alike. Of a value too long for
-// any line only the beginning and the hash are kept: two megabytes cost no more than one hash of them.
+// Line-safe, column-safe and bracket-safe text. A client's value becomes a piece that cannot end a line, start a column, leave
+// a slot of the head or control a terminal. Each unsafe character becomes one `?` (as in Sōzu); the original bytes of a changed
+// value are kept beside it, so that two different inputs never render alike. Of a value too long for any line only the
+// beginning, the length and the hash are kept.
 import { beginningOf, type Phrase } from '../../sozu/phrase.ts'
 import { sha256 } from './digest.ts'
 import { MAX_LINE_BYTES } from './limits.ts'
 
-/** What a line says of a value it does not show whole. */
+/** Names a value that a line does not show whole. */
 export type Truncation = {
   /** Length of the whole original value, in bytes of UTF-8. */
   readonly length: number
@@ -18,25 +18,25 @@ export type Truncation = {
 export type Clean = {
   readonly text: string
   readonly raw: Buffer | null
-  /** Set when `text` is only the beginning of the value; `raw` is then null, since it would fit into no line either. */
+  /** Set when `text` is only the beginning of the value; `raw` is then null, since no line has room for it. */
   readonly whole?: Truncation
 }
 
-// Controls, format and bidi characters, line and paragraph separators, lone surrogates, everything Unicode lets a
-// renderer hide, and every space but U+0020.
+// Controls, format and bidi characters, line and paragraph separators, lone surrogates, characters that a renderer may hide,
+// and every space but U+0020.
 const unsafe = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]|(?! )\p{Zs}/gu
 const unsafePiece = /[,=\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]|(?! )\p{Zs}/gu
 const unsafeSlot = /[[\],=\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Zs}\p{Default_Ignorable_Code_Point}]/gu
 const plain = /^[\w.:/@[\]-]*$/
 
-/** Text that may hold `,` and `=` of its own, such as a joined reason: only what breaks lines or terminals goes. */
+/** Text that may hold `,` and `=`, such as a joined reason: replaces only characters that break lines or terminals. */
 export function sanitiseText(value: string): string {
   return plain.test(value) ? value : value.replace(unsafe, '?')
 }
 
 /**
- * A piece of a column: neither `,` nor `=`, nor any of `separators`, which stand for the form the piece is put into.
- * @param separators characters that separate pieces in that form, e.g. ` ` or `→`
+ * A piece of a column: holds neither `,` nor `=` nor any of `separators`.
+ * @param separators characters that separate pieces in the piece's form, e.g. ` ` or `→`
  */
 export function sanitisePiece(value: string, separators = ''): string {
   let piece = plain.test(value) ? value : value.replace(unsafePiece, '?')
@@ -49,7 +49,7 @@ export function sanitiseSlot(value: string): string {
   return value.replace(unsafeSlot, '?')
 }
 
-/** `value` as a piece, with the original kept when it changed. */
+/** `value` as a piece, with its original if sanitising changed it. */
 export function cleanPiece(value: string, separators = ''): Clean {
   return cleaned(sanitisePiece(beginningOf(value), separators), value)
 }
@@ -61,7 +61,7 @@ export function cleanPhrase(phrase: Phrase): Clean {
   return cleaned(sanitisePhrase(phrase), original)
 }
 
-/** As much of a phrase as a line could show. */
+/** Sanitises the part of a phrase that a line could show. */
 function sanitisePhrase(phrase: Phrase): string {
   let text = ''
   for (const part of phrase) {
@@ -73,21 +73,21 @@ function sanitisePhrase(phrase: Phrase): string {
   return text
 }
 
-/** Bytes of unknown encoding (a process name) as a piece: what is not UTF-8 becomes `?` and is kept raw. */
+/** Bytes of unknown encoding (a process name) as a piece: bytes that are not UTF-8 become `?`, with the original in `raw`. */
 export function cleanBytes(bytes: Buffer): Clean {
   const text = sanitisePiece(bytes.toString('utf8').replaceAll('\ufffd', '?'))
   return { text, raw: bytes.equals(Buffer.from(text, 'utf8')) ? null : bytes }
 }
 
 /**
- * Pairs sanitised text with the original it was made from; `raw` is null when they are the same.
+ * Pairs sanitised text with its original; `raw` is null when they are equal.
  * @param text of the whole original, or at least of its beginning
  */
 export function cleaned(text: string, original: string): Clean {
   if (original.length <= MAX_LINE_BYTES) {
     return { text, raw: text === original ? null : Buffer.from(original, 'utf8') }
   }
-  // A copy: a slice would keep all of a huge string alive for as long as the record waits for a sink.
+  // A copy: a slice would keep the whole string alive while the record waits for a sink.
   const beginning = Buffer.from(beginningOf(text), 'utf8').toString('utf8')
   return {
     text: beginning,
@@ -96,7 +96,7 @@ export function cleaned(text: string, original: string): Clean {
   }
 }
 
-/** Text of our own making, known to be clean. */
+/** The program's own text, known to be clean. */
 export function ownText(text: string): Clean {
   return { text, raw: null }
 }

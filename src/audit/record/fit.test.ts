@@ -1,5 +1,5 @@
-// Lines that would be too long: they fit into 8,000 bytes, say what was cut, still differ when the inputs do, and show as much
-// as there is room for.
+// Lines that would be too long: they fit into 8,000 bytes, name their cuts, still differ when the inputs do, and use the room
+// that there is.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { validateLine } from '../../../test/support/record-schema.ts'
@@ -69,7 +69,7 @@ function check(line: string): void {
 }
 
 describe.each(renderings)('a %s line', (_, render) => {
-  it.each(kinds)('fits, names what was cut and shows much of it: huge values of %s', (_, unit) => {
+  it.each(kinds)('fits, names the cut values and shows much of them: huge values of %s', (_, unit) => {
     for (const size of sizes) {
       const value = unit.repeat(Math.floor(size / Buffer.byteLength(unit)))
       const record = { ...base, target: cleanPiece(`cluster:${value}`), clusterId: cleanPiece(value) }
@@ -98,7 +98,7 @@ describe.each(renderings)('a %s line', (_, render) => {
     }
   })
 
-  it('fits when every value that a client or an operator supplies is as long as it can be', () => {
+  it('fits when every value of a client or operator has its greatest length', () => {
     const long = (unit: string): Clean => cleanPiece(unit.repeat(20_000))
     for (const unit of ['a', '"', 'é', '\u0001', ' ']) {
       const value = long(unit)
@@ -126,7 +126,7 @@ describe.each(renderings)('a %s line', (_, render) => {
     }
   })
 
-  it('fits whatever lengths and characters come together', () => {
+  it('fits for any lengths and characters of its values', () => {
     const value = fc
       .tuple(fc.constantFrom(...kinds.map(([, unit]) => unit)), fc.integer({ min: 0, max: 5000 }))
       .map(([unit, count]) => cleanPiece(unit.repeat(count)))
@@ -138,7 +138,7 @@ describe.each(renderings)('a %s line', (_, render) => {
     )
   })
 
-  it('leaves a line that fits alone, to the last byte', () => {
+  it('is not cut when it fits to the last byte', () => {
     const room = 8000 - Buffer.byteLength(render({ ...base, target: ownText('') }, context))
     const exact = render({ ...base, target: ownText('a'.repeat(room)) }, context)
     expect(Buffer.byteLength(exact)).toBe(8000)
@@ -154,8 +154,8 @@ describe.each(renderings)('a %s line', (_, render) => {
   })
 })
 
-describe('what a cut leaves', () => {
-  it('is the longest value cut first, the short ones whole', () => {
+describe('a cut', () => {
+  it('shortens the longest value first and leaves the short ones whole', () => {
     const record = { ...base, target: cleanPiece('t'.repeat(20_000)), clusterId: cleanPiece('short one') }
     const { target, cluster_id, extras } = JSON.parse(renderJson(record, context))
     expect(cluster_id).toBe('short one')
@@ -163,7 +163,7 @@ describe('what a cut leaves', () => {
     expect(Object.keys(extras.truncated)).toEqual(['target'])
   })
 
-  it('is no original: neither of the whole nor of the part', () => {
+  it('leaves no original, neither of the whole value nor of its part', () => {
     const record = {
       ...base,
       target: cleanPiece('\n '.repeat(5000)),
@@ -174,7 +174,7 @@ describe('what a cut leaves', () => {
     expect(JSON.parse(renderJson(record, context)).extras.raw).toBeNull()
   })
 
-  it('is a reason of 256 characters, named as cut', () => {
+  it('leaves 256 characters of a reason, and names it as cut', () => {
     const message = `0: ${'long '.repeat(100)}`
     const { reason, truncated, raw } = JSON.parse(
       renderJson({ ...base, extras: { ...noExtras, reason: cleaned(message, message) } }, context),
@@ -184,7 +184,7 @@ describe('what a cut leaves', () => {
     expect(raw).toBeNull()
   })
 
-  it('hashes the original, not what sanitising made of it', () => {
+  it('hashes the original, not the sanitised text', () => {
     const original = `${'a'.repeat(9000)}\n`
     const line = renderJson({ ...base, target: cleanPiece(original) }, context)
     expect(JSON.parse(line).extras.truncated.target).toEqual({ length: 9001, sha256: sha256(original) })

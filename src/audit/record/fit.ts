@@ -1,13 +1,13 @@
-// What both renderings share: which values of a record a client can make long or dirty, what is shown of the originals
-// (`raw`), and how a line is made to fit. A line over the limit loses the originals and then the ends of its longest
-// values, each named with its full length and hash, so that two different inputs still differ.
+// Shared by both renderers: the client-supplied values of a record, their originals (`raw`), and the cuts that make a line fit.
+// A line over the limit loses the originals and then the ends of its longest values, each named with its full length and hash,
+// so that two different inputs still differ.
 
 import type { Clean, Truncation } from './clean.ts'
 import { sha256 } from './digest.ts'
 import { MAX_LINE_BYTES, MAX_REASON_CHARACTERS } from './limits.ts'
 import { type AuditRecord, noFields, requestFields } from './record.ts'
 
-/** A record as it is laid out: values that were cut are named in `truncated`. */
+/** A record with its cuts: `truncated` names the values that were cut. */
 export type Laid = {
   readonly record: AuditRecord
   readonly truncated: ReadonlyMap<string, Truncation>
@@ -19,7 +19,7 @@ type Slot = {
   readonly put: (record: AuditRecord, value: Clean) => AuditRecord
 }
 
-/** What cannot be cut is too long by itself: no record of ours. */
+/** The values that are never cut exceed the limit. No record of a client causes this. */
 export class LineTooLong extends Error {}
 
 /**
@@ -38,7 +38,7 @@ export function fitLine(record: AuditRecord, render: (laid: Laid) => string): st
   throw new LineTooLong('a line without client values is too long')
 }
 
-/** Names what was cut in the order of the values, not of the cutting, so that a line is rendered again as it was. */
+/** Sorts `truncated` by the order of the values, so that a parsed line renders to the same bytes. */
 function inOrder({ record, truncated }: Laid): Laid {
   if (truncated.size < 2) return { record, truncated }
   const ordered = new Map<string, Truncation>()
@@ -49,12 +49,12 @@ function inOrder({ record, truncated }: Laid): Laid {
   return { record, truncated: ordered }
 }
 
-/** Values that came here as no more than their beginning. */
+/** Values of which the record has only the beginning. */
 function* wholes(record: AuditRecord): Generator<[name: string, whole: Truncation]> {
   for (const { name, value } of slotsOf(record)) if (value.whole !== undefined) yield [name, value.whole]
 }
 
-/** The client-supplied values of a record by the name they have in `raw` and `truncated`. */
+/** The client-supplied values of a record, by their names in `raw` and `truncated`. */
 export function* slotsOf(record: AuditRecord): Generator<Slot> {
   const { actor, extras } = record
   yield { name: 'target', value: record.target, put: (to, target) => ({ ...to, target }) }
@@ -111,7 +111,7 @@ export function* slotsOf(record: AuditRecord): Generator<Slot> {
   }
 }
 
-/** Whether every value is shown as it came: sanitising changed none, and none is too long. */
+/** Whether sanitising changed no value and none is too long. */
 export function isUnchanged({ target, clusterId, backendId, actor, extras }: AuditRecord): boolean {
   const { reason, fields, detail } = extras
   if (!isWhole(target) || !isWhole(clusterId) || !isWhole(backendId)) return false
@@ -161,14 +161,14 @@ function cutTo(laid: Laid, limit: number): Laid {
   return fitted
 }
 
-/** What the values of a record take at least, in any rendering; beyond the limit, rendering them is work for nothing. */
+/** Least number of bytes that the values need in either form: above the limit, rendering them is wasted work. */
 function leastBytes(record: AuditRecord): number {
   let bytes = 0
   for (const { value } of slotsOf(record)) bytes += value.text.length + encodedLength(value)
   return bytes
 }
 
-/** What a value costs in the dearer rendering: JSON writes six bytes for what is not ASCII, two for `"` and `\`. */
+/** Bytes of a value in the longer form: JSON writes six bytes for a non-ASCII unit, two for `"` and `\`. */
 function cost({ text, raw }: Clean): number {
   const escaped =
     text.length + (text.match(/["\\]/g)?.length ?? 0) + 5 * (text.match(/[^\x20-\x7e]/g)?.length ?? 0)
@@ -182,7 +182,7 @@ function encodedLength({ raw }: Clean): number {
 function cut(laid: Laid, slot: Slot, characters: number): Laid {
   const original = slot.value.raw ?? slot.value.text
   const truncated = new Map(laid.truncated)
-  // Once hashed as a whole, a value is only shortened.
+  // A second cut keeps the hash of the whole value.
   if (!truncated.has(slot.name)) {
     truncated.set(slot.name, { length: Buffer.byteLength(original), sha256: sha256(original) })
   }

@@ -64,7 +64,7 @@ function keysOf(value: unknown, path = ''): string[] {
 }
 
 describe('a record', () => {
-  it('becomes one line with ts first, every key, and null for what is not known', () => {
+  it('becomes one line with ts first, every key, and null for unknown values', () => {
     expect(renderJson(nothing, context)).toBe(
       '{"ts":"2026-06-10T09:15:00.123456Z","host":"edge-1","boot_generation":0,' +
         '"session_ulid":"01JX3T8M6N0V2K5W7Y9ZABCDEF","request_ulid":"01JX3T8M6N0V2K5W7Y9ZABCDEF",' +
@@ -77,7 +77,7 @@ describe('a record', () => {
     )
   })
 
-  it('keeps joined reasons as they are, originals beside what was changed, and escapes what is not ASCII', () => {
+  it('keeps joined reasons unchanged, adds the originals of changed values, and escapes non-ASCII characters', () => {
     const line = renderJson(full, context)
     validateLine(line)
     expect(line).toContain('"metric_detail_reason":"\\u00e9?"')
@@ -117,7 +117,7 @@ describe('a record', () => {
     expect(keysOf(value).slice(0, 6)).toEqual(keysOf(JSON.parse(renderJson(base, context))).slice(0, 6))
   })
 
-  it('of any error code, stage, role and binding is one the schema knows', () => {
+  it('conforms to the schema with any error code, stage, role and binding', () => {
     for (const errorCode of errorCodes) {
       validateLine(renderJson({ ...base, extras: { ...noExtras, errorCode } }, context))
     }
@@ -158,7 +158,7 @@ const hostileRecord = fc
   })
 
 describe('a hostile record', () => {
-  it('is one line of printable ASCII that the schema allows, and says what the record says', () => {
+  it('is one line of printable ASCII that conforms to the schema and has the values of the record', () => {
     const shown = (value: Clean | null): string | null => (value === null ? null : value.text)
     fc.assert(
       fc.property(hostileRecord, (record) => {
@@ -187,7 +187,7 @@ describe('a hostile record', () => {
     )
   })
 
-  it('never looks like another one', () => {
+  it('never has the line of another record', () => {
     fc.assert(
       fc.property(hostileRecord, piece, (record, target) => {
         fc.pre(JSON.stringify(record.target) !== JSON.stringify(target))
@@ -309,7 +309,7 @@ function textOf(value: Clean | null): string | null {
 }
 
 describe('the renderer', () => {
-  it('gives the bytes of JSON.stringify, whatever the values hold', () => {
+  it('gives the bytes of JSON.stringify for any values', () => {
     let compared = 0
     fc.assert(
       fc.property(fc.oneof(nearlyPlainRecord, anyRecord), (record) => {
@@ -327,7 +327,7 @@ describe('the renderer', () => {
     expect(compared).toBeGreaterThan(15_000)
   })
 
-  it('writes into a buffer at an offset, or nothing where the line does not fit', () => {
+  it('writes into a buffer at an offset, or writes nothing if the line does not fit', () => {
     const line = renderJson(base, context)
     const buffer = Buffer.alloc(line.length + 7, '.')
     expect(renderJsonInto(buffer, 3, base, context)).toBe(line.length)

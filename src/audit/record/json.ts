@@ -1,5 +1,5 @@
-// AuditRecord ↔ one JSON line: bytes 0x20–0x7E and LF only, keys in fixed order, every key always present. The shape is
-// docs/audit-record.schema.json; what the keys mean is docs/observability.md.
+// AuditRecord ↔ one JSON line: bytes 0x20–0x7E and LF only, keys in fixed order, every key always present.
+// docs/audit-record.schema.json has the shape, docs/observability.md the meaning of the keys.
 import type { Clean, Truncation } from './clean.ts'
 import { fitLine, isUnchanged, rawOf } from './fit.ts'
 import { MAX_LINE_BYTES } from './limits.ts'
@@ -26,7 +26,7 @@ export function renderJson(record: AuditRecord, context: LineContext): string {
 
 /**
  * Renders into `buffer` from `offset` on.
- * @returns bytes written; 0 when the line does not fit, and nothing is written
+ * @returns number of bytes written; 0 when the line does not fit and nothing was written
  */
 export function renderJsonInto(
   buffer: Buffer,
@@ -40,13 +40,13 @@ export function renderJsonInto(
 
 /** @param line with its LF */
 export function parseJson(line: string): ParsedLine {
-  // A file that is none of ours is often a whole file of other lines, and an exception a line is slow.
+  // A foreign file may have millions of other lines, and one exception for each is slow.
   if (!line.startsWith('{"ts":"')) return { kind: 'unreadable', reason: 'does not begin as a line' }
   let value: unknown
   try {
     value = JSON.parse(line)
   } catch {
-    // SyntaxError: torn, or never ours.
+    // SyntaxError: torn, or not ours.
     return { kind: 'unreadable', reason: 'not JSON' }
   }
   if (!line.endsWith('}\n')) return { kind: 'unreadable', reason: 'not one line' }
@@ -57,9 +57,9 @@ export function parseJson(line: string): ParsedLine {
 const noTruncation: ReadonlyMap<string, Truncation> = new Map()
 
 type JsonParts = {
-  /** From the `"` behind the time to the one before the request. */
+  /** From the `"` after the time to the `"` before the request ulid. */
   readonly head: string
-  /** From the `"` behind the request to the one before the verb. */
+  /** From the `"` after the request ulid to the `"` before the verb. */
   readonly actor: string
   /** From `sozu_version` to `elapsed_ms`. */
   readonly version: string
@@ -106,7 +106,7 @@ function layOut(
 
 const plain = /^[\x20!#-[\]-~]*$/
 
-/** A value of JSON, with everything outside printable ASCII written as `\uXXXX`. */
+/** A JSON value, with every unit outside printable ASCII as `\uXXXX`. */
 function string(text: string | null): string {
   if (text === null) return 'null'
   if (plain.test(text)) return `"${text}"`
@@ -158,7 +158,7 @@ function detailOf({ detail }: Extras): string {
   return `{${members}}}`
 }
 
-/** Whether an object of `line`, which is valid JSON, has a key twice: JSON.parse would take the last, others the first. */
+/** Whether an object in the valid JSON `line` has a key twice: JSON.parse takes the last, other parsers the first. */
 function hasKeyTwice(line: string): boolean {
   const keys: Set<string>[] = []
   for (const [token, key] of line.matchAll(/[{}]|"((?:[^"\\]|\\.)*)"(?:\s*(:))?/g)) {

@@ -1,5 +1,5 @@
-// Limits of a line. A module without imports of its own: the threads of the files need it too, and each of them loads and
-// compiles what it imports anew.
+// Limits of a line. This module imports nothing: the threads of the files use it too, and each thread loads and compiles its
+// imports anew.
 
 /** Longest line, LF included: common shippers cut or drop beyond 8 KiB. */
 export const MAX_LINE_BYTES = 8000

@@ -1,6 +1,6 @@
-// What the parsers of both forms have in common: the fields of a line as plain values, and the record they make. Parsing is
-// tolerant, by `schema`: unknown keys are ignored, absent ones are null. Required are the keys without which a line says
-// nothing: when, which request, which stage, what about.
+// Shared by the parsers of both forms: the fields of a line as plain values, and the record they make. Parsing is tolerant, by
+// `schema`: unknown keys are ignored, absent ones are null. The keys for time, ulids, stage, verb, target and result are
+// required.
 import * as z from 'zod'
 import { parsedRecord, type RecordOrigin, type RecordSubject } from './build.ts'
 import { type Clean, sanitiseText } from './clean.ts'
@@ -14,7 +14,7 @@ import {
 } from './record.ts'
 import { parseTimestamp } from './timestamp.ts'
 
-/** What a line is: a record, a line that is no event of a request or of the daemon (schema 2), or one that cannot be read. */
+/** A record, a line of another stage (schema 2), or a line that cannot be read. */
 export type ParsedLine =
   | { readonly kind: 'record'; readonly record: AuditRecord }
   | { readonly kind: 'other'; readonly stage: string }
@@ -22,7 +22,7 @@ export type ParsedLine =
 
 /** Schemas whose lines can be read. */
 const SCHEMAS = [1, 2]
-/** Stages of schema 2 that neither open nor end anything. */
+/** Stages of schema 2 that neither open nor end a request. */
 const OTHER_STAGES = ['state', 'content', 'control']
 
 const ulid = z.string().regex(/^[0-7][0-9A-HJKMNP-TV-Z]{25}$/)
@@ -38,7 +38,7 @@ const version = z.string().max(64).nullish()
 const count = z.int().nonnegative()
 const scalar = z.union([z.string(), z.number(), z.boolean()])
 const detailKey = /^[a-z][a-z0-9_]{0,63}$/
-/** Entries of a detail that are read: the completion of any attempt must fit into a line. No release wrote as many. */
+/** Entries that are read of a detail: the completion of any attempt must fit into a line. No attempt has as many. */
 const MAX_DETAIL = 16
 /** Lists and objects came with schema 2; a record of this release has none. */
 const anything = z.unknown()
@@ -114,7 +114,7 @@ function unreadable(error: z.ZodError): ParsedLine {
   }
 }
 
-/** Each value has the text the line shows, and its original or its full length and hash where the line has them. */
+/** Each value has the shown text, and its original or its full length and hash where the line has them. */
 function recordOf(fields: LineFields): AuditRecord {
   const { actor, extras } = fields
   const { fanout } = extras
@@ -178,7 +178,7 @@ function errorCodeOf(code: string | null): RecordErrorCode | null {
 }
 
 function cleanOf({ raw, truncated }: LineFields['extras'], name: string, shown: string): Clean {
-  // Somebody else may have written the line: no text becomes part of a record that is not safe for one.
+  // Another program may have written the line: its texts are sanitised before they enter a record.
   const safe = sanitiseText(shown)
   const whole = truncated?.[name]
   if (whole !== undefined) return { text: safe, raw: null, whole }

@@ -1,4 +1,4 @@
-// Parsing lines: a rendered line gives its record again; a line with other keys is read by what is there; a damaged one is none.
+// Parsing lines: a rendered line gives its record again, unknown and absent keys are tolerated, and a damaged line is unreadable.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { hostileContext, hostileRecord } from '../../../test/support/hostile-record.ts'
@@ -53,11 +53,11 @@ const readText = readBy(parseText)
 describe.each(forms)('a %s line', (_, render, parse) => {
   const read = readBy(parse)
 
-  it('is read as the record it was rendered from', () => {
+  it('is read as the record from which it was rendered', () => {
     expect(read(render(base, context))).toEqual(base)
   })
 
-  it('comes back with the originals of what was changed', () => {
+  it('gives back the originals of changed values', () => {
     const record = {
       ...base,
       target: cleanPiece('cluster:a\nb, c=d'),
@@ -69,7 +69,7 @@ describe.each(forms)('a %s line', (_, render, parse) => {
     expect(read(render(record, context))).toEqual(record)
   })
 
-  it('comes back with length and hash of what was cut', () => {
+  it('gives back length and hash of cut values', () => {
     const target = cleanPiece('t'.repeat(9000))
     const record = read(render({ ...base, target }, context))
     expect(record?.target).toEqual({
@@ -79,7 +79,7 @@ describe.each(forms)('a %s line', (_, render, parse) => {
     })
   })
 
-  it('renders to the same bytes again, whatever the record holds', () => {
+  it('renders to the same bytes again, for any record', () => {
     fc.assert(
       fc.property(hostileRecord, hostileContext, (record, lineContext) => {
         const line = render(record, lineContext)
@@ -104,7 +104,7 @@ describe.each(forms)('a %s line', (_, render, parse) => {
     }
   })
 
-  it('is never read as a line about another event when a byte of it is another one', () => {
+  it('is never read as a line about another event when one of its bytes is changed', () => {
     const line = render({ ...base, target: cleanPiece('a b\n') }, context)
     for (let at = 0; at < line.length; at += 1) {
       for (const other of ['', '\u0000', '"', ' ', ',', '=', '\n']) {
@@ -171,7 +171,7 @@ describe('a JSON line that we would not write', () => {
       line.replace('"schema":1', '"schema":2').replace('"result":"ok"', '"result":"admitted"'),
       base,
     ],
-  ] as const)('is read by what is there: %s', (_, changed, expected) => {
+  ] as const)('is read although its keys differ: %s', (_, changed, expected) => {
     expect(changed).not.toBe(line)
     expect(readJson(changed)).toEqual(expected)
   })
@@ -208,12 +208,12 @@ describe('a text line that we would not write', () => {
     ['with an unknown column', line.replace(', stage=', ', note=1, stage=')],
     ['with an unknown column at its end', line.replace(')\n', ', seq=7)\n')],
     ['without a column that may be null', line.replace(', build_git_sha=unknown', '')],
-  ])('is read by what is there: %s', (_, changed) => {
+  ])('is read although its keys differ: %s', (_, changed) => {
     expect(changed).not.toBe(line)
     expect(readText(changed)).toEqual(base)
   })
 
-  it('says where it is less than the record, as documented', () => {
+  it('loses the distinctions that the documentation names', () => {
     const detail = { number: ownText('2'), truth: ownText('true'), headers: 2 }
     const reason = cleaned('0: a, 1: b', '0: a, 1: b')
     const record = { ...base, sozuVersion: 'unknown', extras: { ...base.extras, detail, reason } }
@@ -230,7 +230,7 @@ describe('a text line that we would not write', () => {
 })
 
 describe('a line that somebody else wrote', () => {
-  it('makes no text unsafe for a record', () => {
+  it('puts no unsafe text into a record', () => {
     const line = renderJson(base, context).replace('cluster:my_app', 'cluster:\\u202ea\\u0007')
     expect(readJson(line)?.target.text).toBe('cluster:?a?')
   })
@@ -247,7 +247,7 @@ describe('a line that somebody else wrote', () => {
       Array.from({ length: 40 }, (_, i) => `"k${i}_${'x'.repeat(40)}":"${'é'.repeat(60)}"`).join(','),
     ],
     ['originals', '"raw":null', `"raw":{"target":"${'QUFB'.repeat(1500)}","cluster_id":"QQ=="}`],
-  ])('gets a completion that fits, however many %s it has', (_, from, to) => {
+  ])('has a completion that fits, however many %s it has', (_, from, to) => {
     const record = readJson(renderJson(base, context).replace(from, to))
     if (record === null) throw new Error('not read')
     expect(renderJson(outcomeUnknownRecord(record, 1n), context).length).toBeLessThanOrEqual(8000)
@@ -256,7 +256,7 @@ describe('a line that somebody else wrote', () => {
   it.each([
     ['verb', line('"verb":"cluster_added"', `"verb":"${'v'.repeat(3000)}"`)],
     ['version', line('"sozu_version":null', `"sozu_version":"${'v'.repeat(3000)}"`)],
-  ])('is not read when its %s is longer than any of ours', (_, changed) => {
+  ])('is not read when its %s is longer than the limit', (_, changed) => {
     expect(readJson(changed)).toBeNull()
   })
 

@@ -1,5 +1,5 @@
-// The one value that is rendered. Everything in it is sanitised already (clean.ts); text.ts and json.ts lay it out. A field
-// without a value is null, never a default. build.ts makes records, nothing else does.
+// An audit record, the input of both renderers (text.ts, json.ts). Its values are sanitised already (clean.ts). A field without
+// a value is null, never a default. Only build.ts makes records.
 import type { Fanout } from '../../sozu/outcome.ts'
 import type { RequestFields } from '../../sozu/verb-rows.ts'
 import type { Clean } from './clean.ts'
@@ -27,7 +27,7 @@ export const errorCodes = [
 ] as const
 export type RecordErrorCode = (typeof errorCodes)[number]
 
-/** Who the kernel says it is; `null` is "not known", and `binding` says how surely comm belongs to the peer. */
+/** The actor as the kernel reports it; `null` is "not known". `binding` says how surely `comm` belongs to the peer. */
 export type RecordActor = {
   readonly uid: number | null
   readonly gid: number | null
@@ -97,7 +97,7 @@ export type AuditRecord = {
   readonly extras: Extras
 }
 
-/** What is the same in every line of one daemon. */
+/** Facts that are the same in every line of one daemon. */
 export type LineContext = {
   readonly host: string
   /** Path clients connect to. */

@@ -1,4 +1,4 @@
-// A line follows its session: parts rendered for an earlier line are never those of another actor, client, time or context.
+// A line uses the parts of its own session: never those of another actor, client, time or context.
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { nearlyPlainRecord } from '../../../test/support/hostile-record.ts'
@@ -10,7 +10,7 @@ const context = { host: 'edge-1', socket: '/run/sozu/sozu.sock', auditdVersion: 
 it.each([
   ['JSON', renderJson],
   ['text', renderText],
-])('a %s line is the same, whatever was rendered before it', (_, render) => {
+])('a %s line is the same whichever lines were rendered before it', (_, render) => {
   for (const record of fc.sample(nearlyPlainRecord, 50)) {
     const changes = [
       { ...record, clientId: 4711 },

@@ -1,4 +1,4 @@
-// What is the same in every line of a session, rendered once and again when one of its facts changes.
+// Parts that are the same in every line of a session, rendered once and again when one of their facts changes.
 import type { AuditRecord, LineContext, RecordActor } from './record.ts'
 
 type SessionFacts = Pick<
@@ -6,7 +6,7 @@ type SessionFacts = Pick<
   'connectTs' | 'clientId' | 'sessionUlid' | 'bootGeneration' | 'sozuVersion' | 'buildGitSha'
 >
 
-/** @returns `render` with its last result kept for each actor, for as long as actor, facts and context stay the same */
+/** @returns `render` with its last result kept for each actor while facts and context stay the same */
 export function keptBySession<Parts>(
   render: (record: AuditRecord, context: LineContext) => Parts,
 ): (record: AuditRecord, context: LineContext) => Parts {
@@ -24,8 +24,7 @@ export function keptBySession<Parts>(
 }
 
 /**
- * The same text in one piece: V8 copies a text that was put together with `+` piece by piece, every time, which was a tenth of
- * the cost of a request.
+ * The same text as one flat string: V8 copies a string built with `+` piece by piece each time, a tenth of a request's cost.
  */
 export function flat(text: string): string {
   return Buffer.from(text, 'utf8').toString('utf8')

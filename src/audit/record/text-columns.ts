@@ -1,11 +1,11 @@
-// Columns of a text line → plain fields, the opposite of what text.ts lays out.
+// Columns of a text line → plain fields: the inverse of the layout in text.ts.
 import { isUtf8 } from 'node:buffer'
 import { sanitisePiece, sanitiseSlot } from './clean.ts'
 import { RECORD_SCHEMA, requestFields } from './record.ts'
 
 type Head = { session_ulid: string; request_ulid: string; cluster_id: string; backend_id: string }
 
-/** Fields by JSON's names, each in JSON's type or, where it has none of them, as it stands: line-fields.ts checks them. */
+/** Fields by JSON's names, in JSON's types. A value that cannot be converted stays text: line-fields.ts checks the types. */
 export function textFields(head: Head, values: ReadonlyMap<string, string>): object {
   const raw = group(values, 'raw.')
   const truncated = group(values, 'truncated.')
@@ -63,7 +63,7 @@ export function textFields(head: Head, values: ReadonlyMap<string, string>): obj
   }
 }
 
-/** The columns whose key begins with `prefix`, by the rest of it. */
+/** The columns whose key begins with `prefix`, by the rest of the key. */
 function group(values: ReadonlyMap<string, string>, prefix: string): Map<string, string> {
   const found = new Map<string, string>()
   for (const [key, value] of values) if (key.startsWith(prefix)) found.set(key.slice(prefix.length), value)
@@ -71,8 +71,8 @@ function group(values: ReadonlyMap<string, string>, prefix: string): Map<string,
 }
 
 /**
- * The text of a value shown as `shown`. Where only this form's layout changed it (text.ts says when it then gives the original),
- * that original is the text and leaves `raw`; where sanitising did, the text is what was shown.
+ * The text of a value shown as `shown`. Where only this form's layout changed the value, its original is the text and is removed
+ * from `raw` (text.ts says when it gives one); where sanitising changed it, `shown` is the text.
  */
 function restored(name: string, shown: string, raw: Map<string, string>): string {
   const encoded = raw.get(name)

@@ -32,7 +32,7 @@ const base: AuditRecord = {
   extras: { ...noExtras, requestSha256: '01b05e701e311c2e' },
 }
 
-/** The reading every consumer has: tabs, then `, `, then the first `=`. */
+/** Splits a line as every consumer does: tabs, then `, `, then the first `=`. */
 function split(line: string): { head: string[]; columns: [key: string, value: string][] } {
   const cells = line.replace(/\n$/, '').split('\t')
   expect(cells).toHaveLength(3)
@@ -92,7 +92,7 @@ describe('a clean record', () => {
     )
   })
 
-  it("writes Sōzu's word for what is not known", () => {
+  it("has Sōzu's word for unknown values", () => {
     const unknown = {
       uid: null,
       gid: null,
@@ -173,7 +173,7 @@ const hostileRecord = fc
   })
 
 describe('a hostile record', () => {
-  it('splits into four slots and the columns that belong there, each with its own value', () => {
+  it('splits into four slots and exactly its columns, each with its own value', () => {
     fc.assert(
       fc.property(hostileRecord, (record) => {
         const line = renderText(record, context)
@@ -221,7 +221,7 @@ describe('a hostile record', () => {
     )
   })
 
-  it('never looks like another one', () => {
+  it('never has the line of another record', () => {
     fc.assert(
       fc.property(hostileRecord, hostileRecord, fc.nat(8), (one, other, which) => {
         // Two records that differ in one value only are the hard case.
@@ -269,7 +269,7 @@ describe('a hostile record', () => {
     expect(renderText({ ...base, ...one }, context)).not.toBe(renderText({ ...base, ...other }, context))
   })
 
-  it('keeps the original of a value that only the head had to change', () => {
+  it('keeps the original of a value that only the head changes', () => {
     const line = renderText({ ...base, clusterId: cleanPiece('my app') }, context)
     expect(split(line).head[2]).toBe('my?app')
     expect(columnOf(line, 'raw.cluster_id')).toBe(Buffer.from('my app').toString('base64'))
@@ -282,7 +282,7 @@ function bare({ target, clusterId, backendId }: AuditRecord): object {
 }
 
 describe('the renderer', () => {
-  it('writes into a buffer at an offset, or nothing where the line does not fit', () => {
+  it('writes into a buffer at an offset, or writes nothing if the line does not fit', () => {
     const record = { ...base, target: cleanPiece('cluster:é') }
     const line = Buffer.from(renderText(record, context))
     const buffer = Buffer.alloc(line.length + 7, '.')

@@ -2,8 +2,8 @@
 //
 //   [session_ulid request_ulid cluster_id|- backend_id|-] TAB AUDIT TAB Command(key=value, key=value, …)
 //
-// A line always splits the same way: at tabs, then at `, `, then at the first `=`. Values are sanitised before they get here;
-// rendering adds that no value holds `, ` and that the four slots of the head hold neither bracket nor space.
+// A line always splits the same way: at tabs, then at `, `, then at the first `=`. Values are sanitised already; rendering
+// ensures that no value holds `, ` and that the four slots of the head hold neither bracket nor space.
 import { type Clean, sanitiseSlot, sanitiseText, type Truncation } from './clean.ts'
 import { fitLine, isUnchanged, slotsOf } from './fit.ts'
 import { MAX_LINE_BYTES } from './limits.ts'
@@ -18,7 +18,7 @@ export function renderText(record: AuditRecord, context: LineContext): string {
   if (isUnchanged(record)) {
     const originals = isAnyAmbiguous(record) ? originalsOf(record, noTruncation) : ''
     const line = layOut(record, context, originals)
-    // A UTF-16 unit takes three bytes at most.
+    // A UTF-16 unit has three bytes at most.
     if (line.length * 3 <= MAX_LINE_BYTES || Buffer.byteLength(line) <= MAX_LINE_BYTES) return line
   }
   return fitLine(record, (laid) => layOut(laid.record, context, originalsOf(laid.record, laid.truncated)))
@@ -26,7 +26,7 @@ export function renderText(record: AuditRecord, context: LineContext): string {
 
 /**
  * Renders into `buffer` from `offset` on.
- * @returns bytes written; 0 when the line does not fit, and nothing is written
+ * @returns number of bytes written; 0 when the line does not fit and nothing was written
  */
 export function renderTextInto(
   buffer: Buffer,
@@ -114,8 +114,8 @@ function detailOf({ detail }: Extras): string {
 }
 
 /**
- * Originals this rendering changed: those of the record, the ids whose head slot had to change, the values that look like
- * our own word for "not known", and those whose `, ` became a `; ` that could be taken for one of their own.
+ * Originals of the values that this form changes: those of the record, ids that the head's slots change, values equal to our
+ * own word for "not known", and values whose `, ` became a `; ` where they have a `; ` of their own.
  */
 function originalsOf(record: AuditRecord, truncated: ReadonlyMap<string, Truncation>): string {
   let columns = ''
@@ -129,7 +129,7 @@ function originalsOf(record: AuditRecord, truncated: ReadonlyMap<string, Truncat
   return columns
 }
 
-/** Cheap and never too small: what it clears, no slot of `slotsOf` finds ambiguous. */
+/** A cheap check: false only if no slot of `slotsOf` is ambiguous. */
 function isAnyAmbiguous({ target, clusterId, backendId, actor, extras }: AuditRecord): boolean {
   const { reason, fields, detail } = extras
   if (clusterId !== null && isAmbiguous('cluster_id', clusterId.text)) return true
@@ -170,9 +170,8 @@ function column(text: string): string {
 const layout = /^\[(\S+) (\S+) (\S+) (\S+)\]\tAUDIT\tCommand\(([^\t\n]*)\)\n$/
 
 /**
- * What this form does not tell, the record says as the line shows it: whether a `; ` of a value without original was a `, `,
- * whether a number or a truth value in `detail` was a text, how an id that was cut went on, whether a version is called
- * `unknown`.
+ * Reads one line. The form loses some distinctions, and the record then has the value as shown: a `; ` that was a `, ` (without
+ * original), a text in `detail` that looks like a number or truth value, the end of a cut id, a version named `unknown`.
  * @param line with its LF
  */
 export function parseText(line: string): ParsedLine {

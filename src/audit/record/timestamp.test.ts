@@ -1,4 +1,4 @@
-// Times: six digits, never rounded, and nothing but a time is read as one.
+// Times: six digits, never rounded, and no other text is read as a time.
 import { describe, expect, it, vi } from 'vitest'
 import { formatTimestamp, parseTimestamp } from './timestamp.ts'
 
@@ -9,11 +9,11 @@ describe('a timestamp', () => {
     [1_781_082_900_123_456n, '2026-06-10T09:15:00.123456Z'],
     [1_781_082_900_999_999n, '2026-06-10T09:15:00.999999Z'],
     [1_781_082_900_000_001n, '2026-06-10T09:15:00.000001Z'],
-  ])('of %i has six digits and is never rounded', (usec, expected) => {
+  ])('of %i has six digits and is truncated, never rounded', (usec, expected) => {
     expect(formatTimestamp(usec)).toBe(expected)
   })
 
-  it('is one before any other was asked for, too', async () => {
+  it('is right when it is the first one formatted', async () => {
     vi.resetModules()
     const fresh = await import('./timestamp.ts')
     expect(fresh.formatTimestamp(-1n)).toBe('1970-01-01T00:00:00.000000Z')

@@ -1,6 +1,6 @@
-// Times in lines: UTC, RFC 3339 with six digits. A day that does not exist is no time.
+// Times in lines: UTC, RFC 3339 with six digits. A day that does not exist is rejected.
 
-/** The last second formatted, since lines come by the thousand in one, and the last time, since two files show it. */
+/** The last second and the last time formatted: thousands of lines share a second, and two files show the same time. */
 let lastSecond = { second: -1, text: '' }
 let lastTime = { usec: 0n, text: '1970-01-01T00:00:00.000000Z' }
 

@@ -1,4 +1,4 @@
-// Which files an audit file was before rotations, in which order, and which are not to be trusted.
+// The rotated files of an audit file: which files they are, their order, and which of them are not trusted.
 
 import { execFileSync } from 'node:child_process'
 import {
@@ -49,8 +49,8 @@ function inOrder(of = file): string[] {
   }
 }
 
-describe('the files an audit file was', () => {
-  it('are ordered by number, whatever the times of their last write say', () => {
+describe('the rotated files of an audit file', () => {
+  it('are ordered by number, whatever the times of their last write', () => {
     for (const name of ['audit.log.10.gz', 'audit.log.2.gz', 'audit.log.1', 'audit.log.9.gz']) make(name)
     make('audit.log.3.gz', -100)
     expect(inOrder()).toEqual([
@@ -74,7 +74,7 @@ describe('the files an audit file was', () => {
     expect(inOrder()).toEqual(names)
   })
 
-  it('are ordered by the last write between two ways of naming and where names tell nothing', () => {
+  it('are ordered by their last write where their names do not compare', () => {
     make('audit.log.old', 10)
     make('audit.log.1', 20)
     make('audit.log.2', 5)
@@ -91,14 +91,14 @@ describe('the files an audit file was', () => {
     ])
   })
 
-  it('may have number or date in front of the extension', () => {
+  it('may have number or date before the extension', () => {
     make('audit.1.log', 1)
     make('audit-20261122.log.gz', 2)
     make('audit-20261121.log.gz', 2)
     expect(inOrder()).toEqual(['audit.1.log', 'audit-20261122.log.gz', 'audit-20261121.log.gz'])
   })
 
-  it('are not the file itself, its neighbours, or directories', () => {
+  it('do not include the file itself, its neighbours, or directories', () => {
     for (const name of [
       'audit.log',
       'audit.jsonl',
@@ -113,11 +113,11 @@ describe('the files an audit file was', () => {
     expect(inOrder()).toEqual([])
   })
 
-  it('are none where there is no directory', () => {
+  it('are none when there is no directory', () => {
     expect(inOrder(path.join(directory, 'none', 'audit.log'))).toEqual([])
   })
 
-  it('are found under a name of the present, and none twice, while they are rotated', () => {
+  it('are found under their present names, and none twice, during a rotation', () => {
     make('audit.log.1')
     make('audit.log.2')
     const read = new Set<string>()
@@ -131,7 +131,7 @@ describe('the files an audit file was', () => {
     expect(newestRotatedFile(file, read)?.name).toBe('audit.log.3')
   })
 
-  it('say how they are compressed', () => {
+  it('have the suffix of their compression', () => {
     for (const [index, compression] of [null, 'gz', 'xz', 'zst', 'bz2'].entries()) {
       make(`audit.log.${index + 1}${compression === null ? '' : `.${compression}`}`)
       expect(newestRotatedFile(file, new Set())?.compression).toBe(compression)
@@ -140,8 +140,8 @@ describe('the files an audit file was', () => {
   })
 })
 
-describe('a file of former times', () => {
-  it('is opened when it is a regular file of ours, with as many names as it likes', () => {
+describe('a file of an earlier run', () => {
+  it('is opened when it is a regular file of ours, with any number of names', () => {
     make('audit.log.1')
     linkSync(path.join(directory, 'audit.log.1'), path.join(directory, 'audit.log.2'))
     const { fd, size } = openTrusted(path.join(directory, 'audit.log.2'))
@@ -149,7 +149,7 @@ describe('a file of former times', () => {
     expect(size).toBe(1)
   })
 
-  it('is not opened through a link, nor waited for when it is a FIFO', () => {
+  it('is not opened through a link, and a FIFO does not block', () => {
     make('secret')
     symlinkSync(path.join(directory, 'secret'), path.join(directory, 'audit.log.1'))
     expect(() => openTrusted(path.join(directory, 'audit.log.1'))).toThrow('ELOOP')
@@ -158,7 +158,7 @@ describe('a file of former times', () => {
     expect(() => openTrusted('/dev/null')).toThrow('not a regular file')
   })
 
-  it.skipIf(!isRoot)("is not opened when it is somebody else's (needs root)", () => {
+  it.skipIf(!isRoot)('is not opened when it belongs to another account (needs root)', () => {
     make('audit.log.1')
     chownSync(path.join(directory, 'audit.log.1'), 12_345, 0)
     expect(() => openTrusted(path.join(directory, 'audit.log.1'))).toThrow('belongs to uid 12345')

@@ -1,7 +1,7 @@
 // Rotated files of an audit file, newest first: the names logrotate gives (`name.1`,
 // `name-20261122`, `name-20261122-1700000000`, each also as `.gz`, or in front of the extension), and other renames
-// (`name.old`). Within one way of naming the names say which is newer; between two ways the time of the last write does.
-// Names alone decide what is looked at; whether it may be read is told when it is opened, by who owns it.
+// (`name.old`). Within one naming scheme the names give the order; between two schemes the time of the last write does.
+// Names alone select the files; `openTrusted` checks type and owner.
 import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync } from 'node:fs'
 import path from 'node:path'
 import { errnoOf } from '../../errors.ts'
@@ -9,19 +9,19 @@ import { errnoOf } from '../../errors.ts'
 export type RotatedFile = {
   readonly name: string
   readonly path: string
-  /** How it is compressed, null when it is not; `gz` and `zst` can be read. */
+  /** Suffix of its compression, or null; `gz` and `zst` can be read. */
   readonly compression: string | null
 }
 
-/** A file open for reading, and what tells it apart from others under whatever name. */
+/** A file open for reading; `identity` is the same under every name of the file. */
 export type OpenedFile = { readonly fd: number; readonly size: number; readonly identity: string }
 
 // O_NONBLOCK: opening a FIFO must fail by our own check, not hang.
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
 
 /**
- * Opens an audit file of former times for reading.
- * @throws the system error of the open, or an Error for what we do not trust: not a regular file, or somebody else's
+ * Opens an audit file of an earlier run for reading.
+ * @throws the system error of the open, or an Error when it is no regular file or belongs neither to us nor to root
  */
 export function openTrusted(file: string): OpenedFile {
   const fd = openSync(file, FLAGS)
@@ -38,8 +38,8 @@ export function openTrusted(file: string): OpenedFile {
 }
 
 /**
- * The newest rotated file of the audit file at `file` that has not been read, or null when there is none. The directory is
- * looked at anew each time: a rotation meanwhile renames what is still to come.
+ * The newest unread rotated file of the audit file at `file`, or null. Lists the directory anew each time, since a rotation may
+ * rename files meanwhile.
  * @param read identities of the files already read
  */
 export function newestRotatedFile(file: string, read: ReadonlySet<string>): RotatedFile | null {
@@ -53,7 +53,7 @@ export function newestRotatedFile(file: string, read: ReadonlySet<string>): Rota
   return first ?? null
 }
 
-/** A name as a place in one way of naming: of numbers the smaller is newer, of dates the later. */
+/** A name's place in its naming scheme: the smaller number is newer, the later date is newer. */
 type Place = { readonly scheme: string; readonly position: string; readonly compression: string | null }
 type Candidate = RotatedFile & Place & { readonly modifiedMs: number; readonly identity: string }
 
@@ -63,7 +63,7 @@ function* candidatesOf(file: string): Generator<Candidate> {
     const place = placeOf(name, path.basename(file))
     if (place === null) continue
     const stats = lstatSync(path.join(directory, name), { throwIfNoEntry: false })
-    // Gone meanwhile, or something no rotation makes of a file.
+    // Removed meanwhile, or a directory.
     if (stats === undefined || stats.isDirectory()) continue
     const { mtimeMs: modifiedMs } = stats
     yield { name, path: path.join(directory, name), ...place, modifiedMs, identity: identityOf(stats) }
@@ -82,7 +82,7 @@ function namesIn(directory: string): string[] {
 
 const compressions = /\.(gz|bz2|xz|zst|lz4|Z)$/
 
-/** Where `name` stands among the rotated files of `base`, null when it is none. */
+/** Place of `name` among the rotated files of `base`, or null when it is none of them. */
 export function placeOf(name: string, base: string): Place | null {
   const compression = compressions.exec(name)?.[1] ?? null
   const plain = compression === null ? name : name.slice(0, -compression.length - 1)
@@ -106,18 +106,18 @@ function between(name: string, start: string, end: string): string | null {
     : null
 }
 
-/** `-20261122` and `-1700000000` do not compare; two of one shape do, digit by digit, as logrotate demands of a date format. */
+/** Dates compare digit by digit only within one shape: `-20261122` and `-1700000000` do not compare. */
 function shapeOf(part: string | null): string {
   return (part ?? '').replaceAll(/\d/g, '0')
 }
 
-/** Less than zero when `a` is the newer one. */
+/** Less than zero when `a` is newer. */
 function compare(a: Candidate, b: Candidate): number {
   if (a.scheme === 'number' && Number(a.position) !== Number(b.position))
     return Number(a.position) - Number(b.position)
   if (a.scheme.startsWith('date') && a.position !== b.position) return a.position > b.position ? -1 : 1
   if (a.modifiedMs !== b.modifiedMs) return b.modifiedMs - a.modifiedMs
-  // While a file is compressed both are there.
+  // During a compression both files exist.
   return Number(a.compression !== null) - Number(b.compression !== null) || (a.name < b.name ? -1 : 1)
 }
 

@@ -48,7 +48,7 @@ it('there are golden lines of each schema, with every stage', () => {
 describe.each(files)('the lines of $name', ({ file, form }) => {
   const lines = readFileSync(file, 'utf8').split(/(?<=\n)/)
 
-  it('are each read as what they say', () => {
+  it('are each read as the record in the table', () => {
     for (const line of lines) {
       const { stage, request, verb, target } = factsOf(line.trimEnd())
       const parsed = form.parse(line)
@@ -60,7 +60,7 @@ describe.each(files)('the lines of $name', ({ file, form }) => {
     }
   })
 
-  it('are read by recovery: exactly the attempts without completion or refusal are open', async () => {
+  it('give recovery exactly the attempts without completion or refusal', async () => {
     const facts = lines.map((line) => factsOf(line.trimEnd()))
     const ended = new Set(
       facts

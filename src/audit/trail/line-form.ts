@@ -1,25 +1,25 @@
-// The two forms of lines, as recovery needs them: parsing, and a glance that spares parsing most lines. Of a line that can be
-// parsed a glance says what parsing would say. It relies on characters that no value can hold, whoever chose it: in JSON an
-// unescaped quotation mark, in text a tab, a `, `, or, in the head, a bracket. So the last stage is the line's own, and so is
-// the first request ulid. A glance does not judge a line that begins twice.
+// The two forms of lines for recovery: parsing, and a glance that spares parsing most lines. For a line that can be parsed, the
+// glance agrees with the parser. It relies on characters that no value can hold: in JSON an unescaped quotation mark, in text a
+// tab, a `, `, or, in the head, a bracket. So the last stage and the first request ulid are the line's own. A line that begins
+// twice is `unsure`.
 import { parseJson } from '../record/json.ts'
 import type { ParsedLine } from '../record/line-fields.ts'
 import { parseText } from '../record/text.ts'
 
 /**
- * What a line is to the search: an attempt, what ends one, one that tells nothing about either (`other`), or one that must be
- * read to be known (`unsure`): the daemon's own lines, what looks like two lines in one, and what is none of ours.
+ * Kind of a line for the search: an attempt, an outcome, neither (`other`), or one that must be parsed (`unsure`): the daemon's
+ * own lines, two lines in one, and foreign lines.
  */
 export type Glance = {
   readonly kind: 'attempt' | 'outcome' | 'other' | 'unsure'
-  /** Where in an attempt or outcome the request ulid stands. */
+  /** Offset of the request ulid in an attempt or outcome. */
   readonly ulidAt: number
 }
 
 export type LineForm = {
   /** @param line with its LF */
   readonly parse: (line: string) => ParsedLine
-  /** Whether a line that cannot be read says of itself that it is an attempt, or begins as a line and has another schema. */
+  /** Whether an unreadable line has the stage of an attempt, or begins like a line and has another schema. */
   readonly looksLikeAttempt: (line: string) => boolean
   /** @param line its bytes as characters 0 to 255, LF included */
   readonly glance: (line: string) => Glance
@@ -49,7 +49,7 @@ export const jsonForm: LineForm = {
   },
 }
 
-/** Of `[`, a ulid of 26 characters and a space. */
+/** Length of `[`, a ulid and a space. */
 const TEXT_ULID_AT = 28
 const textMiddle = ']\tAUDIT\tCommand('
 const textStage = ', stage='

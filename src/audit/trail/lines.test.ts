@@ -1,4 +1,4 @@
-// Lines read from either end are the lines of the file, whatever the chunks: whole ones, none twice, none too long.
+// Lines read from either end are the lines of the file, for any chunks: whole lines, none twice, none too long.
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -49,7 +49,7 @@ const text = fc.array(line, { maxLength: 20 }).map((lines) => lines.join('\n'))
 const chunkBytes = fc.oneof(fc.integer({ min: 1, max: 40 }), fc.constantFrom(4096, 7999, 8000, 8001, 262_144))
 
 describe('a file read from its end', () => {
-  it('gives its whole lines, the last one first, whatever the chunks', () => {
+  it('gives its whole lines, the last line first, for any chunks', () => {
     fc.assert(
       fc.property(text, chunkBytes, fc.nat(100), (content, size, short) => {
         const bytes = Buffer.from(content, 'latin1')
@@ -63,7 +63,7 @@ describe('a file read from its end', () => {
     )
   })
 
-  it('is left alone once enough was seen, and past the limit', () => {
+  it('is read no further after a stop or at the limit', () => {
     const fd = opened(Buffer.from('one\ntwo\nthree\nfour\n'))
     const lines: string[] = []
     expect(scanBackward(fd, 19, unlimited(), (found) => lines.push(found) === 2, 8)).toBe('stopped')
@@ -72,13 +72,13 @@ describe('a file read from its end', () => {
     expect(lines.slice(2)).toEqual(['four\n', 'three\n', 'two\n'])
   })
 
-  it('that becomes shorter is an error, not an end', () => {
+  it('is an error when it becomes shorter, not an end', () => {
     expect(() => scanBackward(opened(Buffer.from('a\n')), 10, unlimited(), () => false)).toThrow('shorter')
   })
 })
 
 describe('a gzip file', () => {
-  it('gives its whole lines, the first one first, whatever the chunks', async () => {
+  it('gives its whole lines, the first line first, for any chunks', async () => {
     await fc.assert(
       fc.asyncProperty(
         text,
@@ -103,7 +103,7 @@ describe('a gzip file', () => {
     )
   })
 
-  it('is left alone once enough was seen, and past the limit', async () => {
+  it('is read no further after a stop or at the limit', async () => {
     const bytes = gzipSync('line\n'.repeat(1_000_000))
     let lines = 0
     const count = (): boolean => {
@@ -117,7 +117,7 @@ describe('a gzip file', () => {
     expect(budget.bytes).toBeGreaterThan(-300_000)
   })
 
-  it('that is damaged, cut off or none is an error', async () => {
+  it('is an error when it is damaged, cut off or not gzip', async () => {
     const bytes = gzipSync(Buffer.from(Array.from({ length: 5000 }, (_, index) => `${index}\n`).join('')))
     const damaged = Buffer.from(bytes)
     damaged.fill(0xff, 2000, 2100)

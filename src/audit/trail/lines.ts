@@ -1,7 +1,6 @@
-// Lines of a file in either direction without holding more of it than a chunk: plain files from the end, compressed files, which
-// have no end to start from, from the beginning. Only whole lines are given, as characters 0 to 255, LF included; a line that
-// is longer than any of ours, or has no LF, is passed over. Plain and gzip files are read synchronously, so that a hanging disk
-// holds up the calling thread and no other.
+// Reads the lines of a file chunk by chunk: plain files from the end, compressed files, which cannot be read from the end, from
+// the beginning. Gives whole lines only, as characters 0 to 255, LF included; skips a line that is longer than any of ours or
+// has no LF. Plain and gzip files are read synchronously, so that a hanging disk blocks the calling thread and no other.
 import { readSync } from 'node:fs'
 import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
@@ -18,17 +17,17 @@ export type ReadAllowance = {
   readonly untilMs?: number
 }
 
-/** `done`: the last line was given; `stopped`: `handle` said so; `limit`: the allowance is used up. */
+/** `done`: the last line was given; `stopped`: `handle` returned true; `limit`: the allowance is used up. */
 export type Scan = 'done' | 'stopped' | 'limit'
 
 /**
- * @param offset bytes of the file, uncompressed, before the line
- * @returns true when it has seen enough
+ * @param offset uncompressed bytes of the file before the line
+ * @returns true to stop the scan
  */
 export type HandleLine = (line: string, offset: number) => boolean
 
 /**
- * Gives the lines that end before `end`, the last one first.
+ * Gives the lines that end before `end`, the last line first.
  * @throws the system error of a read, or an Error when the file is shorter than `end`
  */
 export function scanBackward(
@@ -39,7 +38,7 @@ export function scanBackward(
   chunkBytes: number = CHUNK_BYTES,
 ): Scan {
   const buffer = Buffer.allocUnsafe(Math.min(chunkBytes, end))
-  // The beginning of the line that the former chunk began in the middle of; null when it is to be passed over.
+  // The line at the start of the chunk before, whose beginning is in this one; null while it is skipped.
   let rest: string | null = null
   for (let at = end; at > 0; ) {
     if (isUsedUp(allowance)) return 'limit'
@@ -70,7 +69,7 @@ function isUsedUp({ bytes, untilMs = Number.POSITIVE_INFINITY }: ReadAllowance):
   return bytes <= 0 || performance.now() >= untilMs
 }
 
-/** Offsets right behind each LF. Found forwards, which is several times as fast as backwards. */
+/** Offsets right after each LF. Searches forwards, which is several times as fast as backwards. */
 function endsOfLines(chunk: string): number[] {
   const ends: number[] = []
   for (let lf = chunk.indexOf('\n'); lf >= 0; lf = chunk.indexOf('\n', lf + 1)) ends.push(lf + 1)
@@ -90,8 +89,8 @@ function readFully(fd: number, buffer: Buffer, position: number): void {
 }
 
 /**
- * Gives the lines of a gzip file, the first one first. Inflating takes turns with other work of the thread pool; it never
- * waits for a disk there.
+ * Gives the lines of a gzip file, the first line first. Inflating shares the thread pool with other work, but never waits for a
+ * disk there.
  * @throws the system error of a read, or zlib's for a damaged or unfinished file
  */
 export async function scanGzip(
@@ -112,13 +111,13 @@ export async function scanGzip(
 }
 
 /**
- * The same of a zstd file.
- * @throws what `zstdStream` throws
+ * The same for a zstd file.
+ * @throws the errors of `zstdStream`
  */
 export async function scanZstd(fd: number, allowance: ReadAllowance, handle: HandleLine): Promise<Scan> {
   const { inflated, ended } = zstdStream(fd, () => Readable.from(chunksOf(fd)))
   const scan = await scanForward(inflated, allowance, handle)
-  // A scan that stopped early need not hear how the rest ended.
+  // A scan that stopped early ignores errors in the rest.
   if (scan === 'done') await ended
   return scan
 }
@@ -155,7 +154,7 @@ function* chunksOf(fd: number): Generator<Buffer> {
   }
 }
 
-/** `rest` and a part of `chunk`; null when that is, or belongs to, a line longer than any of ours. */
+/** `rest` and a part of `chunk`; null when the line is longer than any of ours. */
 function joined(rest: string | null, chunk: string, start: number, end: number): string | null {
   return rest === null || rest.length + end - start > MAX_LINE_BYTES ? null : rest + chunk.slice(start, end)
 }

@@ -1,5 +1,5 @@
-// After any life of the daemon, in files of any names: exactly the attempts without outcome are found, and what could not be
-// looked at is said.
+// After any life of the daemon, in files of any names: the reader finds exactly the open attempts, and names every line and file
+// that it could not read.
 import {
   appendFileSync,
   chmodSync,
@@ -59,51 +59,42 @@ describe.each(['text', 'json'] as const)('a history of %s lines', (form) => {
   it.each([
     ['this release', false],
     ['a release that neither counts nor completes', true],
-  ])(
-    'of %s: exactly what is unfinished is found, whatever was rotated, torn and crashed',
-    async (_, older) => {
-      let spared = 0
-      await fc.assert(
-        fc.asyncProperty(
-          steps,
-          fc.boolean(),
-          fc.nat(40),
-          fc.boolean(),
-          async (taken, compress, tail, away) => {
-            rmSync(directory, { recursive: true })
-            mkdirSync(directory)
-            const history = new AuditHistory(file, { form, older, compress })
-            for (const step of taken) history.take(step)
-            const expected = { found: history.unfinished.sort(), incomplete: null }
-            if (tail > 0) history.tear(lookAlikes.join('').slice(0, tail))
-            const { size } = history
-            const last = lastLineOf(size)
-            if (away) history.moveAway('number')
-            const result = await findOpenAttempts(file, size, forms[form])
-            expect({ found: found(result), incomplete: result.incomplete }).toEqual(expected)
-            if (last === null || !isMarkLine(forms[form], last)) return
-            // Whoever sees this line need not look any further.
-            expect(expected.found).toEqual([])
-            spared += 1
-          },
-        ),
-        { numRuns: 150 },
-      )
-      // An older release's lines do not say what is in flight, but for `audit_started`.
-      expect(spared).toBeGreaterThan(older ? 0 : 10)
-    },
-  )
+  ])('of %s gives exactly its open attempts, whatever was rotated, torn and crashed', async (_, older) => {
+    let spared = 0
+    await fc.assert(
+      fc.asyncProperty(steps, fc.boolean(), fc.nat(40), fc.boolean(), async (taken, compress, tail, away) => {
+        rmSync(directory, { recursive: true })
+        mkdirSync(directory)
+        const history = new AuditHistory(file, { form, older, compress })
+        for (const step of taken) history.take(step)
+        const expected = { found: history.unfinished.sort(), incomplete: null }
+        if (tail > 0) history.tear(lookAlikes.join('').slice(0, tail))
+        const { size } = history
+        const last = lastLineOf(size)
+        if (away) history.moveAway('number')
+        const result = await findOpenAttempts(file, size, forms[form])
+        expect({ found: found(result), incomplete: result.incomplete }).toEqual(expected)
+        if (last === null || !isMarkLine(forms[form], last)) return
+        // This line is a mark: the search ends here.
+        expect(expected.found).toEqual([])
+        spared += 1
+      }),
+      { numRuns: 150 },
+    )
+    // An older release's lines do not say what is in flight, but for `audit_started`.
+    expect(spared).toBeGreaterThan(older ? 0 : 10)
+  })
 })
 
-describe('the attempts found', () => {
-  it('are those of before the last rotation too, in the order of their time', async () => {
+describe('the open attempts', () => {
+  it('include those before the last rotation, ordered by time', async () => {
     const history = live(attempt, attempt, rotate, attempt, rotate, rotate, attempt, completion)
     const result = await findOpenAttempts(file, history.size, jsonForm)
     expect(result.openAttempts.map(({ requestUlid }) => requestUlid)).toEqual(history.unfinished)
     expect(history.unfinished).toHaveLength(3)
   })
 
-  it('are none where there is no file, an empty one, or an empty one before it', async () => {
+  it('are none when there is no file, an empty file, or an empty rotated file', async () => {
     expect(await findOpenAttempts(file, 0, jsonForm)).toEqual({ openAttempts: [], incomplete: null })
     writeFileSync(file, '')
     writeFileSync(`${file}.1`, '')
@@ -112,7 +103,7 @@ describe('the attempts found', () => {
     expect(await findOpenAttempts(away, 0, jsonForm)).toEqual({ openAttempts: [], incomplete: null })
   })
 
-  it('are not those of lines after the given end', async () => {
+  it('do not include those after the given end', async () => {
     const history = live(attempt)
     const { size } = history
     history.take(attempt)
@@ -120,11 +111,11 @@ describe('the attempts found', () => {
   })
 })
 
-describe('what is read', () => {
+describe('the search', () => {
   const sizeOfMuch = 3_000_000
   const much = (): void => appendFileSync(file, `${'x'.repeat(99)}\n`.repeat(sizeOfMuch / 100))
 
-  it('is the end of the file only, when the last run ended in order or opened the file with nothing in flight', async () => {
+  it('reads only the end of the file when the last run ended in order or opened it with nothing in flight', async () => {
     for (const last of [{ does: 'restart' }, rotate] as const) {
       const history = live(attempt, completion)
       much()
@@ -135,7 +126,7 @@ describe('what is read', () => {
     }
   })
 
-  it('is bounded, and what is beyond the bound is said to be missing', async () => {
+  it('reads a bounded number of bytes, and reports that it stopped there', async () => {
     const history = live(attempt)
     much()
     history.take(attempt)
@@ -167,7 +158,7 @@ describe('what is read', () => {
     })
   })
 
-  it('is a bounded number of attempts', async () => {
+  it('finds a bounded number of attempts', async () => {
     const history = live(attempt)
     const lines = readFileSync(file, 'utf8').split('\n')
     const line = lines.find((text) => text.includes('"stage":"attempt"')) ?? ''
@@ -202,8 +193,8 @@ describe('what is read', () => {
   })
 })
 
-describe('what cannot be looked at', () => {
-  /** Two unfinished attempts: one in what was rotated away, one in the file. */
+describe('the report of incomplete reading', () => {
+  /** Two open attempts: one in the rotated file, one in the file. */
   function split(): AuditHistory {
     return live(attempt, rotate, attempt)
   }
@@ -214,20 +205,20 @@ describe('what cannot be looked at', () => {
     expect(result.incomplete).toEqual(incomplete)
   }
 
-  it('is said: a file that is gone', async () => {
+  it('names a file that is gone', async () => {
     const history = split()
     rmSync(`${file}.1`)
     await expectHalf(history, `no file from before the first line of ${file}`)
   })
 
-  it('is said: a link, which is not followed', async () => {
+  it('names a link, which is not followed', async () => {
     const history = split()
     renameSync(`${file}.1`, path.join(directory, 'elsewhere'))
     symlinkSync(path.join(directory, 'elsewhere'), `${file}.1`)
     await expectHalf(history, `cannot read ${file}.1: ELOOP`)
   })
 
-  it('is said: a damaged or unfinished gzip file, of which no part is judged', async () => {
+  it('names a damaged or unfinished gzip file, of which no part is used', async () => {
     for (const bytes of [-1, -300]) {
       const history = split()
       // Its own completion may be in the part that is lost.
@@ -240,13 +231,13 @@ describe('what cannot be looked at', () => {
     }
   })
 
-  it('is said: a file compressed in another way', async () => {
+  it('names a file of another compression', async () => {
     const history = split()
     renameSync(`${file}.1`, `${file}.1.xz`)
     await expectHalf(history, `cannot read ${file}.1.xz: it is compressed (xz)`)
   })
 
-  it('is said: an attempt of a later schema, with file, position and reason', async () => {
+  it('names an attempt of a later schema, with file, offset and reason', async () => {
     const history = live(attempt, attempt)
     const [first = ''] = history.unfinished
     const lines = readFileSync(file, 'utf8').split('\n')
@@ -268,14 +259,14 @@ describe('what cannot be looked at', () => {
     )
   })
 
-  it('is said: more unreadable attempts than are worth naming, as a number', async () => {
+  it('counts the unreadable attempts beyond those that it names', async () => {
     live(attempt, attempt, attempt, attempt, attempt)
     writeFileSync(file, readFileSync(file, 'utf8').replaceAll('"role":"', '"role":"x'))
     const { incomplete } = await findOpenAttempts(file, statSync(file).size, jsonForm)
     expect(incomplete).toMatch(/; 5 lines look like .*: (\S+ at byte \d+ \([^)]*\)(, )?){3} and 2 more$/)
   })
 
-  it('is nothing of an attempt with keys that this release does not know, or without some that it does', async () => {
+  it('does not name an attempt with unknown keys, or without some known ones', async () => {
     const history = live(attempt, rotate, attempt)
     for (const each of [file, `${file}.1`]) {
       const lines = readFileSync(each, 'utf8')
@@ -290,7 +281,7 @@ describe('what cannot be looked at', () => {
     expect([found(result), result.incomplete]).toEqual([history.unfinished, null])
   })
 
-  it('is nothing that lies before a mark', async () => {
+  it('names no line before a mark', async () => {
     const history = split()
     history.take({ does: 'restart' })
     history.take(attempt)
@@ -301,7 +292,7 @@ describe('what cannot be looked at', () => {
     })
   })
 
-  it('is said: a directory that cannot be listed', async () => {
+  it('names a directory that cannot be listed', async () => {
     const history = split()
     const { size } = history
     const user = process.geteuid?.() ?? 0
@@ -319,8 +310,8 @@ describe('what cannot be looked at', () => {
   })
 })
 
-describe('a line that is longer than any of ours', () => {
-  it('is passed over, however long, and hides nothing before it', async () => {
+describe('a line longer than any of ours', () => {
+  it('is skipped, however long, and hides no line before it', async () => {
     const history = live(attempt)
     const hidden = readFileSync(file, 'utf8').split('\n').at(-2) ?? ''
     const completed = `${'y'.repeat(9000)}${hidden.replace('"stage":"attempt"', '"stage":"completion"')}`

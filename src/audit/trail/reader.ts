@@ -1,7 +1,7 @@
 // Finds the attempts that an earlier run left open, in an audit file and its rotated files. Reads backwards from the end and
-// stops at the first mark (recovery.ts), which after an ordinary end is the last line. Older lines cannot be judged without the
-// newer ones, so the search ends at a file it cannot read, and says so: an attempt it finds is open for certain, and nothing is
-// left out silently.
+// stops at the first mark (recovery.ts), which after an ordinary end is the last line. An attempt is open only if no newer line
+// ends it, so the search ends at a file that it cannot read, and names that file: every attempt it finds is open, and nothing
+// is left out silently.
 import { closeSync } from 'node:fs'
 import { errnoOf } from '../../errors.ts'
 import type { AuditRecord } from '../record/record.ts'
@@ -11,24 +11,24 @@ import { type HandleLine, type ReadAllowance, type Scan, scanBackward, scanGzip,
 import { type RecoveryResult, RecoverySearch } from './recovery.ts'
 
 export type FoundAttempts = {
-  /** Attempts without completion or refusal, in the order of their time. */
+  /** Attempts without completion or refusal, ordered by time. */
   readonly openAttempts: readonly AuditRecord[]
-  /** Which files and lines could not be read and may hold more of them, in words; null when nothing was left out. */
+  /** Names unread files and lines that may hold more open attempts; null when everything was read. */
   readonly incomplete: string | null
 }
 
-/** Bytes read at most, of all files together. */
+/** Most bytes read, of all files together. */
 const MAX_BYTES = 4 * 1024 ** 3
 /** Longest search: it must end, and say where, before the journal gives up on recovery as a whole. */
 const MAX_MS = 40_000
-/** How often a file may be rotated away between being found and being opened. */
+/** Number of times that a file may be renamed between listing and opening. */
 const MAX_RACES = 20
 
 /**
- * Never throws for what it finds in the files or cannot open: that is `incomplete`. Plain files are read synchronously (meant
- * for a worker thread); only inflating is not, since node:zlib has no synchronous stream.
+ * Never throws for the contents of files or for files that cannot be opened: `incomplete` names them. Reads plain files
+ * synchronously (meant for a worker thread); inflating is asynchronous, since node:zlib has no synchronous stream.
  * @param file the audit file's path; it need not exist
- * @param end offset the search starts from, backwards; what follows the last LF before it is a torn line and not looked at
+ * @param end offset from which the search goes backwards; it ignores a torn line before it
  */
 export async function findOpenAttempts(
   file: string,
@@ -48,7 +48,7 @@ export async function findOpenAttempts(
   return { openAttempts, incomplete: incomplete === '' ? null : incomplete }
 }
 
-/** Unreadable lines named in full; the others are counted. */
+/** Unreadable lines that `incomplete` names; it counts the others. */
 const MAX_NAMED = 3
 
 function namesOf({ count, first }: RecoveryResult['unreadable']): string | null {
@@ -61,7 +61,7 @@ function namesOf({ count, first }: RecoveryResult['unreadable']): string | null 
   return `${count} ${count === 1 ? 'line looks' : 'lines look'} like an attempt and cannot be read: ${named.join(', ')}${more}`
 }
 
-/** @returns what ended the search other than a mark or the beginning of everything, in words */
+/** @returns why the search ended before a mark or the oldest line, or null */
 async function searchFiles(
   file: string,
   end: number,
@@ -89,7 +89,7 @@ async function searchFiles(
       }
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') return `cannot read ${path}: ${errnoOf(error)}`
-      // ENOENT: there is none yet, or it was renamed since the directory was listed; the next look says to what.
+      // ENOENT: there is none yet, or it was renamed since the listing; the next listing has its new name.
       races += 1
     }
     const next = newestRotatedFile(file, read)

@@ -1,5 +1,5 @@
-// The search for attempts without an outcome: what a glance says is what reading says, no value can pass for a line, and what
-// is found is what is there after the last mark, in whatever order.
+// The search for open attempts: a glance agrees with the parser, no value can pass for a line, and the search finds exactly the
+// open attempts after the last mark, in any order of the lines.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { hostileContext, hostileRecord, hostileText } from '../../../test/support/hostile-record.ts'
@@ -65,12 +65,12 @@ const kindOf = {
 } as const
 
 describe.each(forms)('a glance at a %s line', (_, form, render, written) => {
-  it('says what reading says, whatever the values hold', () => {
+  it('agrees with the parser for any values', () => {
     fc.assert(
       fc.property(hostileRecord, hostileContext, (record, lineContext) => {
         const line = asBytes(render(record, lineContext))
         const { kind, ulidAt } = form.glance(line)
-        // Our own key, not a value: it makes the line look like two.
+        // An own key, not a value, makes the line look like two.
         if (line.startsWith('{') && line.includes('{"ts":"', 1)) expect(kind).toMatch(/unsure|other/)
         else expect(kind).toBe(kindOf[record.stage])
         if (kind === 'attempt' || kind === 'outcome') {
@@ -81,7 +81,7 @@ describe.each(forms)('a glance at a %s line', (_, form, render, written) => {
     )
   })
 
-  it('takes no part of a line, and no two run together, for an outcome', () => {
+  it('takes neither a part of a line nor two joined lines for an outcome', () => {
     const attempt = asBytes(render(recordOf('attempt', 1), context))
     const outcome = asBytes(render(recordOf('completion', 2), context))
     for (let at = 0; at < attempt.length; at += 1) {
@@ -91,7 +91,7 @@ describe.each(forms)('a glance at a %s line', (_, form, render, written) => {
     }
   })
 
-  it('takes no value for an outcome, even one that had a line of its own', () => {
+  it('takes no value for an outcome, even a value that is a whole line', () => {
     const { sessionUlid, requestUlid } = recordOf('completion', 2)
     const whole = `[${sessionUlid} ${requestUlid} - -]\tAUDIT\tCommand(ts=, stage=completion, host=a, auditd_version=1)`
     const values = fc.oneof(hostileText, fc.constantFrom(whole, render(recordOf('completion', 2), context)))
@@ -116,7 +116,7 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
     return search.result().openAttempts.map(({ requestUlid }) => requestUlid)
   }
 
-  it('gives the attempts that have neither completion nor refusal, oldest first', () => {
+  it('gives the attempts without completion or refusal, oldest first', () => {
     expect(
       found([
         lineOf('attempt', 1),
@@ -132,14 +132,14 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
     ).toEqual([ulidOf(1), ulidOf(4)])
   })
 
-  it('gives them as they were written', () => {
+  it('gives the attempts as they were written', () => {
     const search = new RecoverySearch(form)
     const record = { ...recordOf('attempt', 1), target: cleanPiece('cluster:a\nb, é') }
     handle(search, asBytes(render(record, context)))
     expect(search.result()).toEqual({ openAttempts: [record], unreadable: nothingUnreadable })
   })
 
-  it('counts a line that was written twice once, and an outcome for both', () => {
+  it('counts a line that was written twice once, and its outcome ends both', () => {
     expect(
       found([
         lineOf('attempt', 1),
@@ -190,7 +190,7 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
       /session_ulid/,
     ],
     ['that is not UTF-8', (line: string) => line.replace('my_app', 'my\u00e9app'), /UTF-8/],
-  ])('names an attempt %s: file, position and reason', (_name, damage, reason) => {
+  ])('names an attempt %s, with file, offset and reason', (_name, damage, reason) => {
     const search = new RecoverySearch(form)
     search.handle(damage(lineOf('attempt', 1)), { file: '/var/log/audit', offset: 4711 })
     expect(search.result()).toEqual({
@@ -202,7 +202,7 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
     })
   })
 
-  it('passes over everything that is no line', () => {
+  it('skips everything that is not a line', () => {
     const search = new RecoverySearch(form)
     for (const line of ['garbage\n', '\n', '{}\n', '[]\n', lineOf('attempt', 2).slice(9)]) {
       expect(handle(search, line)).toBe(false)
@@ -210,7 +210,7 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
     expect(search.result()).toEqual({ openAttempts: [], unreadable: nothingUnreadable })
   })
 
-  it('names twenty unreadable lines and counts the others, wherever they were found', () => {
+  it('names twenty unreadable lines and counts the others, in any file', () => {
     const search = new RecoverySearch(form)
     const part = search.forward()
     for (let index = 0; index < 30; index += 1) {
@@ -232,7 +232,7 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
     expect(found([line.replace('0.1.0"","', '0.1.0","')])).toEqual([ulidOf(1)])
   })
 
-  it('reads what a glance is not sure of', () => {
+  it('parses a line when the glance is unsure', () => {
     const unsure = { ...form, glance: () => ({ kind: 'unsure', ulidAt: 0 }) as const }
     const search = new RecoverySearch(unsure)
     const stages = ['completion', 'refusal', 'access'] as const
@@ -282,12 +282,12 @@ describe.each(forms)('a search through %s lines', (_, form, render) => {
   })
 })
 
-describe('the completion of an attempt that has none', () => {
+describe('the completion of an open attempt', () => {
   const detail = { headers: 2, late: true, path: cleanPiece('/a b') }
   const attempt = { ...recordOf('attempt', 1, 'cluster_added', detail) }
   const completion = outcomeUnknownRecord(attempt, 1_781_082_999_000_000n)
 
-  it('says which request it was, when it was found, and that nobody knows', () => {
+  it('names its request, the time of recovery, and an unknown outcome', () => {
     const { ts, stage, result, extras, ...same } = completion
     expect(attempt).toMatchObject(same)
     expect([ts, stage, result]).toEqual([1_781_082_999_000_000n, 'completion', 'err'])
@@ -300,7 +300,7 @@ describe('the completion of an attempt that has none', () => {
     })
   })
 
-  it('is a line in both forms, and ends the attempt', () => {
+  it('becomes a line in both forms that ends the attempt', () => {
     for (const [, form, render] of forms) {
       const search = new RecoverySearch(form)
       handle(search, asBytes(render(completion, context)))
@@ -309,7 +309,7 @@ describe('the completion of an attempt that has none', () => {
     }
   })
 
-  it('of whatever attempt was read is a line that fits and can be read', () => {
+  it('fits into a line that can be read, for any attempt', () => {
     fc.assert(
       fc.property(hostileRecord, (record) => {
         for (const [, form, render] of forms) {

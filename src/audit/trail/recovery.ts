@@ -1,7 +1,7 @@
-// Recovery: which requests have an attempt and neither completion nor refusal, since the daemon ended in between. Those are the
-// attempts in the lines after the last mark, less completions and refusals, by request ulid, in whatever order lines stand.
+// Recovery finds the requests with an attempt and neither completion nor refusal, which a run left when it ended. They are the
+// attempts after the last mark without a completion or refusal of the same request ulid, in any order of the lines.
 // Marks, all `stage=daemon`:
-//   audit_started                     a run says so after it has completed the open attempts of the runs before it
+//   audit_started                     a run writes it after it has completed the open attempts of earlier runs
 //   audit_log_opened, audit_stopped   with `in_flight` 0, the number of open attempts at that line
 // Without `in_flight` (older releases) or with another number these two tell nothing, and the search goes on. So does a mark that
 // is `late`: it was written after a failure, perhaps behind attempts that are open.
@@ -11,15 +11,15 @@ import type { AuditRecord } from '../record/record.ts'
 import type { LineForm } from './line-form.ts'
 import { ULID_LENGTH, UlidSet } from './ulid-set.ts'
 
-/** Open attempts held at most: a file with more is one from which somebody has taken outcomes. */
+/** Most open attempts held: if a file has more, somebody has removed outcomes from it. */
 const MAX_OPEN = 50_000
-/** Unreadable lines named at most; the others are counted. */
+/** Most unreadable lines named; the others are counted. */
 const MAX_NAMED = 20
 
-/** Where a line stands. */
+/** File and offset of a line. */
 export type LinePlace = {
   readonly file: string
-  /** Bytes of the file, uncompressed, before the line. */
+  /** Uncompressed bytes of the file before the line. */
   readonly offset: number
 }
 
@@ -27,7 +27,7 @@ export type LinePlace = {
 export type UnreadableLine = LinePlace & { readonly reason: string }
 
 export type RecoveryResult = {
-  /** In the order of the attempts' time. */
+  /** Ordered by time. */
   readonly openAttempts: readonly AuditRecord[]
   readonly unreadable: { readonly count: number; readonly first: readonly UnreadableLine[] }
 }
@@ -36,9 +36,9 @@ type OpenLine = LinePlace & { readonly line: Buffer }
 
 export class RecoverySearch {
   readonly #form: LineForm
-  /** Requests with an outcome. They stay, though their attempt was seen: a line that was written late is there twice. */
+  /** Requests with an outcome. They stay after their attempt was seen: a line written late may be there twice. */
   readonly #finished: UlidSet
-  /** Attempts without one as their lines' bytes: parsed at the end, since in lines that come oldest first most go again. */
+  /** Lines of attempts without outcome. They are parsed at the end: when lines come oldest first, most get an outcome. */
   readonly #open = new Map<string, OpenLine>()
   readonly #unreadable: { count: number; first: UnreadableLine[] } = { count: 0, first: [] }
 
@@ -55,7 +55,7 @@ export class RecoverySearch {
   /**
    * Handles the next line, newest first.
    * @param line its bytes as characters 0 to 255, LF included
-   * @returns whether that was a mark: no attempt before it is open
+   * @returns whether the line was a mark: no attempt before it is open
    */
   handle(line: string, place: LinePlace): boolean {
     const { kind, ulidAt } = this.#form.glance(line)
@@ -65,7 +65,7 @@ export class RecoverySearch {
     return false
   }
 
-  /** A search through lines that come oldest first: at a mark, it is to forget its findings. */
+  /** A search for lines that come oldest first: the caller calls `forget` at each mark. */
   forward(): RecoverySearch {
     return new RecoverySearch(this.#form, this.#finished)
   }
@@ -76,7 +76,7 @@ export class RecoverySearch {
     this.#unreadable.first = []
   }
 
-  /** Takes over the findings of a search made by `forward`. */
+  /** Adds the findings of a search made by `forward`. */
   adopt(other: RecoverySearch): void {
     for (const [ulid, line] of other.#open) this.#open.set(ulid, line)
     for (const line of other.#unreadable.first) this.#note(line)
@@ -115,7 +115,7 @@ export class RecoverySearch {
   }
 
   #begin(line: string, ulidAt: number, place: LinePlace): void {
-    // Copies: a part of a string keeps all of it in memory.
+    // Copies: a substring keeps the whole string in memory.
     const bytes = Buffer.from(line, 'latin1')
     this.#open.set(bytes.toString('latin1', ulidAt, ulidAt + ULID_LENGTH), { ...place, line: bytes })
   }
@@ -127,7 +127,7 @@ export class RecoverySearch {
 }
 
 /**
- * Whether no attempt in this line or before it is open.
+ * Whether the line is a mark: no attempt before it is open.
  * @param line its bytes as characters 0 to 255, LF included
  */
 export function isMarkLine(form: LineForm, line: string): boolean {

@@ -1,4 +1,4 @@
-// The set of ULIDs says what an ordinary set would say, and takes nothing for a ULID that is none.
+// The set of ULIDs behaves like an ordinary set, and takes no other text for a ULID.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { UlidSet } from './ulid-set.ts'
@@ -17,7 +17,7 @@ const near = fc
   .filter((value) => value.charAt(0) <= '7')
 
 describe('a set of ULIDs', () => {
-  it('has what was added, wherever in a text it stands, and nothing else', () => {
+  it('has the added ULIDs at any offset of a text, and no others', () => {
     fc.assert(
       fc.property(
         fc.array(fc.oneof(ulid, near), { maxLength: 200 }),
@@ -33,7 +33,7 @@ describe('a set of ULIDs', () => {
     )
   })
 
-  it('holds a hundred thousand that differ only in a counter', () => {
+  it('holds a hundred thousand ULIDs that differ only in a counter', () => {
     const set = new UlidSet()
     const nth = (index: number): string => `01JX3T8M6N0V2K5W7Y${String(index).padStart(8, '0')}`
     for (let index = 0; index < 100_000; index += 1) set.add(nth(index), 0)
@@ -50,7 +50,7 @@ describe('a set of ULIDs', () => {
     '01JX3T8M6N0V2K5W7Y9ZABCDEU',
     '01jx3t8m6n0v2k5w7y9zabcdef',
     '01JX3T8M6N0V2K5W7Y9ZABCDé0',
-  ])('takes no %j', (text) => {
+  ])('does not take %j', (text) => {
     const set = new UlidSet()
     expect(set.add(text, 0)).toBe(false)
     expect(set.has(text, 0)).toBe(false)

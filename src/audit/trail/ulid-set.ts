@@ -1,17 +1,17 @@
-// A set of ULIDs that holds millions of them: sixteen bytes each in one flat table, nothing for the garbage collector. It
-// exists for the search after a crash (unfinished.ts), which must remember every request whose outcome it has passed.
+// A set for millions of ULIDs: sixteen bytes each in one flat table, without work for the garbage collector. The search after a
+// crash (recovery.ts) must remember every request whose outcome it has read.
 
 /** Characters of a ULID. */
 export const ULID_LENGTH = 26
 
-/** Values of Crockford's base 32 digits by character code; 255 for what is none. */
+/** Values of Crockford's base 32 digits by character code; 255 for any other character. */
 const digits = new Uint8Array(128).fill(255)
 for (const [value, character] of [...'0123456789ABCDEFGHJKMNPQRSTVWXYZ'].entries()) {
   digits[character.charCodeAt(0)] = value
 }
 
 export class UlidSet {
-  /** Four words a ULID; a slot of zeros is free, and the ULID of zeros stands beside the table. */
+  /** Four words for each ULID. A slot of zeros is free; the ULID of zeros has a flag of its own. */
   #table = new Uint32Array(4 * 1024)
   #size = 0
   #hasZero = false
@@ -21,7 +21,7 @@ export class UlidSet {
     return this.#size + (this.#hasZero ? 1 : 0)
   }
 
-  /** Adds the ULID that stands at `at` of `text`. @returns false when none stands there */
+  /** Adds the ULID at offset `at` of `text`. @returns false when there is none */
   add(text: string, at: number): boolean {
     if (!this.#pack(text, at)) return false
     const slot = this.#find()
@@ -34,7 +34,7 @@ export class UlidSet {
     return true
   }
 
-  /** Whether the ULID that stands at `at` of `text` was added. */
+  /** Whether the ULID at offset `at` of `text` was added. */
   has(text: string, at: number): boolean {
     if (!this.#pack(text, at)) return false
     const slot = this.#find()
@@ -57,7 +57,7 @@ export class UlidSet {
     return true
   }
 
-  /** Where the packed ULID is, or the free slot where it would be; -1 for the one that looks free. */
+  /** Slot of the packed ULID, or the free slot for it; -1 for the ULID of zeros. */
   #find(): number {
     const table = this.#table
     const words = this.#words
@@ -87,7 +87,7 @@ export class UlidSet {
   }
 }
 
-/** Every bit of a word on every bit of the result (the finaliser of MurmurHash3): ULIDs of one second differ in few. */
+/** MurmurHash3's finaliser: spreads each bit over the whole result, since ULIDs of one second differ in few bits. */
 function mixed(word: number): number {
   let hash = Math.imul(word ^ (word >>> 16), 0x85ebca6b)
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)

@@ -1,5 +1,5 @@
-// Rotated files that were compressed with zstd: by Node's own where it has it, by the program, or not at all, and then with the
-// name of the package that is missing.
+// Rotated files that were compressed with zstd: read by Node where it can, by the program `zstd`, or not at all, with an error
+// that names the missing package.
 import { execFileSync } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -25,7 +25,7 @@ async function contentOf(stream: Readable): Promise<string> {
 }
 
 describe('a zstd file', () => {
-  it('is read by Node where it can, without a program', async () => {
+  it('is read by Node where Node can, without a program', async () => {
     writeFileSync(file, 'as it is')
     const fd = openSync(file, 'r')
     const can = { ...none, createDecompress: () => new PassThrough() }
@@ -35,7 +35,7 @@ describe('a zstd file', () => {
     closeSync(fd)
   })
 
-  it('that nothing here can read is an error that names the package', async () => {
+  it('causes an error that names the package when neither Node nor a program can read it', async () => {
     writeFileSync(file, '')
     const fd = openSync(file, 'r')
     const { inflated } = zstdStream(fd, () => Readable.from([]), none)
@@ -43,7 +43,7 @@ describe('a zstd file', () => {
     closeSync(fd)
   })
 
-  it.skipIf(!hasProgram('zstd'))('gives its lines with their offsets, the first one first', async () => {
+  it.skipIf(!hasProgram('zstd'))('gives its lines with their offsets, the first line first', async () => {
     const lines = Array.from({ length: 50_000 }, (_, index) => `line ${index} ${'x'.repeat(index % 50)}\n`)
     writeFileSync(file, execFileSync('zstd', ['-q', '-c'], { input: lines.join(''), maxBuffer: 1e8 }))
     const fd = openSync(file, 'r')
@@ -59,7 +59,7 @@ describe('a zstd file', () => {
     expect([scan, read]).toEqual(['done', lines])
   })
 
-  it.skipIf(!hasProgram('zstd'))('is left alone once enough was seen', async () => {
+  it.skipIf(!hasProgram('zstd'))('is read no further after a stop', async () => {
     writeFileSync(
       file,
       execFileSync('zstd', ['-q', '-c'], { input: 'a\n'.repeat(5_000_000), maxBuffer: 1e8 }),
@@ -74,7 +74,7 @@ describe('a zstd file', () => {
     expect([scan, seen]).toEqual(['stopped', 10])
   })
 
-  it.skipIf(!hasProgram('zstd'))('that is damaged or cut off is an error, not an end', async () => {
+  it.skipIf(!hasProgram('zstd'))('causes an error when it is damaged or cut off, not an end', async () => {
     const whole = execFileSync('zstd', ['-q', '-c'], { input: 'line\n'.repeat(100_000) })
     for (const bytes of [whole.subarray(0, whole.length - 9), Buffer.from('not zstd at all\n')]) {
       writeFileSync(file, bytes)

@@ -1,5 +1,5 @@
-// Reading zstd: by Node's own where it has it (22.15 and later), else by the program `zstd`. Memory stays bounded either way:
-// whoever writes the file chooses its window, and both refuse windows above 128 MiB.
+// Reads zstd with Node's own decompressor (22.15 and later), else with the program `zstd`. Memory is bounded: the writer of a
+// file chooses its window, and both refuse windows above 128 MiB.
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import type { Readable, Transform } from 'node:stream'
@@ -12,7 +12,7 @@ export type Inflating = {
 }
 
 type Capabilities = {
-  /** Node's own, which Node 20 lacks. */
+  /** Node's own decompressor, which Node 20 lacks. */
   readonly createDecompress: (() => Transform) | undefined
   readonly program: string
 }
@@ -26,7 +26,7 @@ const own: Capabilities = {
 
 /**
  * @param fd the file, at its beginning
- * @param chunks its bytes, for Node's own
+ * @param chunks its bytes, for Node's own decompressor
  * @returns a stream that fails with the error of a read, or an Error that names the package when nothing here reads zstd
  */
 export function zstdStream(fd: number, chunks: () => Readable, can: Capabilities = own): Inflating {
@@ -37,7 +37,7 @@ export function zstdStream(fd: number, chunks: () => Readable, can: Capabilities
     inflated.once('close', () => source.destroy())
     return { inflated, ended: Promise.resolve() }
   }
-  // No shell, and nothing of the file's name: the program gets the open descriptor.
+  // No shell and no file name: the program gets the open descriptor.
   const child = spawn(can.program, ['-d', '-c', '-q', '--memory=128MB'], {
     stdio: [fd, 'pipe', 'pipe'],
   }) as ChildProcessByStdio<null, Readable, Readable>
@@ -45,7 +45,7 @@ export function zstdStream(fd: number, chunks: () => Readable, can: Capabilities
   child.stderr.on('data', (bytes: Buffer) => {
     if (said.length < 200) said += bytes.toString('latin1')
   })
-  // Left alone before its end: the program would wait for a reader for ever.
+  // Ends the program of a reader that stopped early: it would wait for ever.
   child.stdout.once('close', () => {
     if (!child.stdout.readableEnded) child.kill()
   })
@@ -62,7 +62,7 @@ export function zstdStream(fd: number, chunks: () => Readable, can: Capabilities
     if (status !== 0) throw new Error(`zstd ended with status ${status}: ${said.trim()}`)
   })
   ended.catch(() => {
-    // A scan that stops early does not wait for it; any other awaits `ended` itself.
+    // A scan that stops early ignores this error; any other scan awaits `ended` itself.
   })
   return { inflated: child.stdout, ended }
 }

@@ -1,5 +1,5 @@
-// Promises of `check` as a whole: its exit status, what it prints, and that it changes nothing. The configuration, the audit
-// files and both sockets are real.
+// Promises of `check` as a whole: its exit status, its output, and that it changes nothing. The configuration, the audit files
+// and both sockets are real.
 import {
   chmodSync,
   chownSync,
@@ -94,7 +94,7 @@ describe('check', () => {
   })
 
   it.skipIf(own !== 0)(
-    'ends with 0 while the daemon runs: its lock and its socket are what it should find',
+    'ends with 0 while the daemon runs: it expects the daemon’s lock and socket',
     async () => {
       await serve('listen.sock')
       const path = join(base, 'log/audit.log')
@@ -128,7 +128,7 @@ describe('check', () => {
     expect(stdout).toContain(`chmod o-w ${join(base, 'log')}`)
   })
 
-  it('looks at every part of the configuration, and goes on after the first finding', async () => {
+  it('checks every part of the configuration, and continues after the first finding', async () => {
     writeFileSync(join(base, 'plain'), '')
     writeFileSync(
       configPath,
@@ -179,7 +179,7 @@ audit_file_group = "no-such-group"
     expect(stdout + stderr).toContain(said)
   })
 
-  it("compares Sōzu's own configuration where it finds one", async () => {
+  it("compares Sōzu's own configuration when it finds one", async () => {
     const path = join(base, 'config.toml')
     const stranger = own + 1
     writeFileSync(path, `command_allowed_uids = [${stranger}]\n`)
@@ -189,7 +189,7 @@ audit_file_group = "no-such-group"
     expect(stdout).toContain(`command_allowed_uids = [${stranger}, ${own}]`)
   })
 
-  it("says so when it cannot read Sōzu's own configuration", async () => {
+  it("reports that it cannot read Sōzu's own configuration", async () => {
     const { stdout } = await run({ sozuConfigPaths: [base] })
     expect(stdout).toContain(`Sōzu's configuration ${base} cannot be read`)
   })
@@ -202,7 +202,7 @@ audit_file_group = "no-such-group"
     expect((await run()).stdout).toContain('listen_socket is absent')
   })
 
-  it('changes nothing: no file made, narrowed or touched, no socket bound, no lock kept', async () => {
+  it('changes nothing: it creates, narrows and touches no file, binds no socket and keeps no lock', async () => {
     const path = join(base, 'log/audit.log')
     writeFileSync(path, 'line without an end')
     chmodSync(path, 0o644)

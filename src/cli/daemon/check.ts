@@ -1,6 +1,6 @@
-// `sozu-auditd check`: is the configuration right, and is the world around it as the daemon needs it. Changes nothing: no file
-// is made, nothing is bound, a lock is held for one call. Everything is asked for the account that runs the check, since
-// only the kernel knows what an account may do: run it as the service's own.
+// `sozu-auditd check` tells whether the configuration is right and the machine is as the daemon needs it. It changes nothing: it
+// creates no file, binds no socket, and holds a lock for one call only. It tests the permissions of the account that runs it, so
+// run it as the service's account.
 import { userInfo } from 'node:os'
 import type { Config } from '../../config/config.ts'
 import { loadConfig } from '../../config/load.ts'
@@ -18,18 +18,18 @@ export type CheckOptions = {
   readonly configPath: string
   readonly stdout: (text: string) => void
   readonly stderr: (text: string) => void
-  /** Who "we" are where owners are compared: the effective uid unless a test says otherwise. */
+  /** Our uid where owners are compared: the effective uid unless a test sets another. */
   readonly ownUid?: number
-  /** Where Sōzu's own configuration may be. */
+  /** Possible paths of Sōzu's own configuration. */
   readonly sozuConfigPaths?: readonly string[]
   readonly colour?: boolean
 }
 
-/** Findings, and what is worth knowing and right. */
+/** Findings, and information that needs no action. */
 type Report = { readonly findings: readonly Finding[]; readonly information: readonly string[] }
 
 /**
- * Checks the configuration file and the world around it, and prints what it finds.
+ * Checks the configuration file and the machine, and prints its findings.
  * Resolves with the exit status: 0 without findings, 1 with findings, 78 for a bad file, whose message goes to stderr.
  */
 export async function check(options: CheckOptions): Promise<number> {
@@ -38,7 +38,7 @@ export async function check(options: CheckOptions): Promise<number> {
   try {
     config = loadConfig(options.configPath, ownUid)
   } catch (error) {
-    // ConfigError: the operator must correct the file before anything else can be looked at.
+    // ConfigError: the operator must correct the file before the check can go on.
     if (!(error instanceof ConfigError)) throw error
     options.stderr(`${error.message}\n`)
     return EXIT.config
@@ -113,7 +113,7 @@ function auditFiles({ auditLogsTarget, auditLogsJsonTarget }: Config): AuditFile
   return files.flatMap(({ key, path }) => (path === null ? [] : [{ key, path }]))
 }
 
-/** Everything whose place in its directory matters, and who may own the directories. */
+/** The paths whose directories must be safe, and the uids that may own those directories. */
 function guardedPaths(
   { listenSocket, commandSocket }: Config,
   files: readonly AuditFile[],
@@ -121,7 +121,7 @@ function guardedPaths(
   sozuUid: number | null,
 ): Guarded[] {
   const trusted = new Set([0, ownUid])
-  // Whoever owns Sōzu's socket is judged where the socket is; here it may own the directory as well.
+  // The socket's check judges the owner of Sōzu's socket; here that owner may own the directory too.
   const sozus = [sozuUid, look(commandSocket)?.uid ?? null].filter((uid) => uid !== null)
   const listen = listenSocket === null ? [] : [{ key: 'listen_socket', path: listenSocket, trusted }]
   return [

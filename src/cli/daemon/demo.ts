@@ -1,5 +1,5 @@
-// `sozu-auditd demo`. The stand-in Sōzu and the scenario belong to the source tree and are not installed with the daemon, so
-// this command only finds and starts them.
+// `sozu-auditd demo` finds and starts the stand-in Sōzu and the scenario, which belong to the source tree and are not installed
+// with the daemon.
 import { existsSync } from 'node:fs'
 import { packageFile } from '../../host/package.ts'
 

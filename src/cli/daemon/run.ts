@@ -1,5 +1,5 @@
-// `sozu-auditd run`: the daemon in the foreground until a signal ends it. Signals are handled from the first moment on, so
-// that a stop during start is a stop.
+// `sozu-auditd run`: the daemon in the foreground until a signal ends it. It handles signals from the first moment on, so that
+// a stop during the start works.
 import type { Daemon } from '../../daemon/daemon.ts'
 import { ConfigError, EXIT, JournalError } from '../../errors.ts'
 import { createLog, flushLog, type Log } from '../../host/log.ts'
@@ -13,11 +13,11 @@ const LOG_FLUSH_MS = 200
 export type RunOptions = {
   readonly configPath: string
   readonly environment: Environment
-  /** Ends the process at once, without waiting for anything. */
+  /** Ends the process at once and waits for nothing. */
   readonly exit: (status: number) => void
 }
 
-/** Starts the daemon; resolves when it serves. Ends the process by `exit` with the status that says why. */
+/** Starts the daemon; resolves when it serves. Ends the process by `exit` with a status that gives the reason. */
 export async function run({ configPath, environment, exit }: RunOptions): Promise<void> {
   const log = createLog('info')
   const leave = (status: number): void => {
@@ -34,7 +34,7 @@ export async function run({ configPath, environment, exit }: RunOptions): Promis
   process.on('unhandledRejection', onBug)
   // Node opens a debugger on SIGUSR1 unless somebody listens.
   process.on('SIGUSR1', () => log.info('SIGUSR1 does nothing'))
-  // The helper is a process of its own: it starts while this one loads what it still needs.
+  // The helper is a separate process: it starts while this one loads further modules.
   const accounts = new Accounts({ log })
   accounts.start()
   const started = import('./start.ts').then(({ start }) =>
@@ -71,7 +71,7 @@ function handleSignals(
     }, STOP_MS)
     started.then((daemon) => daemon.stop(signal).then(() => leave(EXIT.done), onBug), noStart)
   }
-  // Starting failed: whoever awaits the start says so and leaves with its status.
+  // The start failed: its caller reports that and exits.
   const noStart = (): void => undefined
   process.on('SIGTERM', () => stop('SIGTERM'))
   process.on('SIGINT', () => stop('SIGINT'))

@@ -1,5 +1,5 @@
-// From the configuration to a daemon that serves. Apart from run.ts, which has nothing else to load and so handles signals, and
-// has the helper for account names on its way, before all of this is there.
+// Starts a daemon from its configuration. Separate from run.ts, so that run.ts handles signals and starts the helper for account
+// names before this module's imports are loaded.
 import { loadConfig } from '../../config/load.ts'
 import { Daemon } from '../../daemon/daemon.ts'
 import { ConfigError } from '../../errors.ts'
@@ -14,13 +14,13 @@ export type StartOptions = {
   /** Started already. */
   readonly accounts: Accounts
   readonly log: Log
-  /** Called with an error nobody expected; it must end the process. */
+  /** Called with an unexpected error; it must end the process. */
   readonly onBug: (error: unknown) => void
 }
 
 /**
  * Resolves when the daemon serves.
- * @throws ConfigError for what the operator must change, JournalError for a required sink that does not open
+ * @throws ConfigError when the operator must change something, JournalError when a required sink does not open
  */
 export async function start({
   configPath,

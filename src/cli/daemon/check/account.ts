@@ -1,5 +1,5 @@
-// Names of accounts and groups: are those of the configuration known, may we give things to them, and can the daemon turn
-// uids into names. Asks the account database, which may be slow; nobody waits for it here but the operator.
+// Names of accounts and groups: whether the names in the configuration exist, whether we may give files to them, and whether
+// the daemon can look up account names. Asks the account database, which may be slow; only the operator waits for it.
 import { execFileSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import type { Config } from '../../../config/config.ts'
@@ -7,18 +7,18 @@ import { ConfigError } from '../../../errors.ts'
 import { idOf } from '../../../peer/names.ts'
 import type { Finding } from './finding.ts'
 
-/** What this process is to the kernel; only root may give files to groups it is not in. */
+/** Ids of this process; only root may give files to groups that it is not in. */
 export type Identity = { readonly uid: number; readonly gids: readonly number[] }
 export type NameSources = { readonly posix: boolean; readonly getent: boolean }
 
 const GETENT_MS = 5000
 
-/** The id of a name, or null when the database does not know it. */
+/** Id of a name, or null when the database lacks it. */
 export function idIfKnown(database: 'passwd' | 'group', name: string): number | null {
   try {
     return idOf(database, name, name)
   } catch (error) {
-    // ConfigError: no such name, or nobody to ask.
+    // ConfigError: no such name, or no database.
     if (!(error instanceof ConfigError)) throw error
     return null
   }
@@ -59,7 +59,7 @@ function groupFindings(key: string, name: string | null, own: Identity): Finding
   return [{ severity: 'error', what, next }]
 }
 
-/** What the daemon can ask for account names on this machine. */
+/** Sources of account names on this machine. */
 export function nameSources(): NameSources {
   return { posix: hasPosix(), getent: hasGetent() }
 }
@@ -90,7 +90,7 @@ function hasGetent(): boolean {
     })
     return true
   } catch {
-    // ENOENT without getent, a status other than 0 from one that does not know root, ETIMEDOUT.
+    // ENOENT without getent, a status other than 0 if it does not know root, ETIMEDOUT.
     return false
   }
 }

@@ -1,16 +1,16 @@
-// Access control lists of a socket, as getfacl(1) prints them, and who may connect because of them. connect(2) needs write
-// permission on a socket and nothing else. Where a list has a mask, stat(2) shows the mask as the group's bits: do not
-// read those as the rights of the group.
+// Access control lists of a socket, as getfacl(1) prints them, and the accounts that may connect by them. connect(2) needs write
+// permission on a socket and nothing else. Where a list has a mask, stat(2) shows the mask as the group's bits, not the rights
+// of the group.
 import { execFileSync } from 'node:child_process'
 
 export type AclEntry = {
   readonly kind: 'user' | 'group' | 'mask' | 'other'
-  /** Numeric id of a named entry; null for the entries every file has. */
+  /** Numeric id of a named entry; null for the entries that every file has. */
   readonly id: number | null
   readonly write: boolean
 }
 
-/** Who besides its owner and root may connect to a socket, directories above it aside. */
+/** Accounts besides its owner and root that may connect to a socket, ignoring the directories above it. */
 export type Connectors = {
   readonly everybody: boolean
   readonly uids: readonly number[]
@@ -31,7 +31,7 @@ export function readAcl(path: string): AclEntry[] | null {
     })
     return parseAcl(text)
   } catch {
-    // ENOENT without getfacl, a status other than 0 where the list cannot be read, ETIMEDOUT: we do not know the list.
+    // ENOENT without getfacl, a status other than 0 where the list cannot be read, ETIMEDOUT: the list is not known.
     return null
   }
 }
@@ -46,7 +46,7 @@ export function parseAcl(text: string): AclEntry[] {
   })
 }
 
-/** Who may connect by mode, group and list. `acl` null: the group's bits are taken for the group's rights. */
+/** Accounts that may connect by mode, group and list. `acl` null: the group's bits are taken as the group's rights. */
 export function connectors(mode: number, gid: number, acl: readonly AclEntry[] | null): Connectors {
   if (acl === null) {
     return { everybody: (mode & 0o002) !== 0, uids: [], gids: mode & 0o020 ? [gid] : [] }

@@ -1,5 +1,5 @@
-// Promises about audit files, on real ones. A lock of another process is tried with another open of the same file, which is
-// all the same to flock(2).
+// Promises about audit files, on real ones. Another open of the same file stands for a lock of another process: flock(2) treats
+// both alike.
 import {
   chmodSync,
   chownSync,
@@ -46,7 +46,7 @@ describe('an audit file', () => {
     expect(findings()).toEqual([])
   })
 
-  it('that does not exist is fine where we may create it, missing directories included, and is not created', () => {
+  it('is fine when it is missing and we may create it with its directories, and the check does not create it', () => {
     expect(findings()).toEqual([])
     expect(findings(join(base, 'not/yet/audit.log'))).toEqual([])
     expect(readdirSync(base)).toEqual([])
@@ -58,7 +58,7 @@ describe('an audit file', () => {
     [0o606, '0600'],
     [0o4640, '0640'],
   ])(
-    'of mode %o is a warning with the chmod that narrows it, and is not narrowed by the check',
+    'of mode %o causes a warning with the chmod that narrows it, and the check does not narrow it',
     (mode, right) => {
       write(mode)
       expect(findings()).toMatchObject([{ severity: 'warning', next: `chmod ${right} ${path}` }])
@@ -66,7 +66,7 @@ describe('an audit file', () => {
     },
   )
 
-  it('that is a symbolic link is an error, wherever it leads', () => {
+  it('that is a symbolic link is an error, whatever its target', () => {
     writeFileSync(join(base, 'real'), '', { mode: 0o640 })
     symlinkSync(join(base, 'real'), path)
     expect(findings()).toMatchObject([
@@ -101,7 +101,7 @@ describe('an audit file', () => {
   })
 
   it.skipIf(own !== 0)(
-    'of another owner is only a warning for root, who may not be who runs the daemon',
+    'of another owner is only a warning for root, since another account may run the daemon',
     () => {
       write(0o640)
       chownSync(path, 4711, -1)
@@ -111,7 +111,7 @@ describe('an audit file', () => {
     },
   )
 
-  it('below something that is not a directory is an error that names it', () => {
+  it('below a path that is not a directory causes an error that names it', () => {
     writeFileSync(join(base, 'file'), '')
     expect(findings(join(base, 'file/deep/audit.log'))).toMatchObject([
       { severity: 'error', what: expect.stringContaining(`${join(base, 'file')} is not a directory`) },
@@ -120,7 +120,7 @@ describe('an audit file', () => {
 })
 
 describe('the lock of an audit file', () => {
-  it('is seen when somebody else holds it', () => {
+  it('is seen when another process holds it', () => {
     write(0o640)
     const fd = openSync(lockPathOf(path), 'a+')
     expect(lockExclusive(fd)).toBe(true)
@@ -128,7 +128,7 @@ describe('the lock of an audit file', () => {
     closeSync(fd)
   })
 
-  it('is free again as soon as the check has asked for it', () => {
+  it('is free again right after the check', () => {
     write(0o640)
     writeFileSync(lockPathOf(path), '')
     expect(isLocked(path)).toBe(false)
@@ -137,7 +137,7 @@ describe('the lock of an audit file', () => {
     closeSync(fd)
   })
 
-  it('is unknown where there is no file, and none is made', () => {
+  it('is unknown when there is no file, and the check creates none', () => {
     expect(isLocked(path)).toBeNull()
     expect(readdirSync(base)).toEqual([])
   })
@@ -162,7 +162,7 @@ describe('the room left for audit files', () => {
     expect(spaceFindings('/var/log', { availableBytes, totalBytes })).toEqual([])
   })
 
-  it('is asked of a real file system: /proc has no size, and so no limit', () => {
+  it('is read from a real file system: /proc has no size, and so no limit', () => {
     expect(diskFindings([{ key: 'a', path: '/proc/none/a' }])).toEqual([])
   })
 })

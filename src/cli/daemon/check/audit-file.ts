@@ -1,5 +1,5 @@
-// An audit file before the daemon opens it: what FileSink would refuse, what it would quietly narrow, and whether a new file
-// can be made at all. Looks only: the lock is taken for the length of one call, on a descriptor that is closed at once.
+// An audit file before the daemon opens it: faults for which FileSink would refuse it, modes that it would narrow, and whether a
+// new file can be created. Changes nothing: it takes the lock for one call only, on a descriptor that it closes at once.
 import { closeSync, constants, lstatSync, openSync, type Stats, statfsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { errnoOf, PeerError } from '../../../errors.ts'
@@ -8,9 +8,9 @@ import { lockPathOf } from '../../../sinks/open-file.ts'
 import { mayCreateIn, mayUse, nearestExisting } from './directory.ts'
 import { asAccount, type Finding, octal, ownDirectory, shellWord } from './finding.ts'
 
-/** A file of the configuration: its key, and where it is. */
+/** An audit file of the configuration: its key and path. */
 export type AuditFile = { readonly key: string; readonly path: string }
-/** Bytes of a file system: what is left for accounts other than root, and what it holds with that. */
+/** Bytes of a file system: those free for accounts other than root, and the total without root's share. */
 export type Space = { readonly availableBytes: number; readonly totalBytes: number }
 
 const MODE = 0o640
@@ -23,9 +23,9 @@ export function auditFileFindings(file: AuditFile, ownUid: number): Finding[] {
   try {
     stats = lstatSync(path)
   } catch (error) {
-    // ENOENT: the daemon will make it. ENOTDIR: it cannot.
+    // ENOENT: the daemon will create it. ENOTDIR: the daemon cannot.
     if (['ENOENT', 'ENOTDIR'].includes(errnoOf(error))) return creationFindings(file, ownUid)
-    // EACCES: a directory above it is closed to us. ELOOP, ENAMETOOLONG: the path leads nowhere.
+    // EACCES: we may not enter a directory above it. ELOOP, ENAMETOOLONG: the path names no file.
     const what = `${key} ${path} cannot be looked at: ${errnoOf(error)}`
     return [
       { severity: 'error', what, next: `see which directory is in the way: namei -l ${shellWord(path)}` },
@@ -51,7 +51,7 @@ export function isLocked(path: string): boolean | null {
   try {
     fd = openSync(lockPathOf(path), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
   } catch {
-    // ENOENT, EACCES, ELOOP, ENXIO: no file whose lock we could ask for.
+    // ENOENT, EACCES, ELOOP, ENXIO: there is no lock file that we can open.
     return null
   }
   try {
@@ -147,7 +147,7 @@ function modeFindings(named: string, path: string, { mode }: Stats): Finding[] {
   return [{ severity: 'warning', what, next: `chmod ${octal(present & MODE)} ${shellWord(path)}` }]
 }
 
-/** A rotated file leaves its name, and the next one must be created. */
+/** After a rotation the daemon must create a new file. */
 function rotationFindings({ key, path }: AuditFile, ownUid: number): Finding[] {
   const directory = dirname(path)
   if (mayCreateIn(directory)) return []

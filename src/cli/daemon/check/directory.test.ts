@@ -28,13 +28,13 @@ function directory(name: string, mode: number): string {
 }
 
 describe('a directory above an audit file or a socket', () => {
-  it('is fine where only root and we can write, a sticky one for everybody included', () => {
+  it('is fine when only root and we can write, or when it is sticky', () => {
     directory('a', 0o1777)
     directory('a/b', 0o755)
     expect(directoryFindings([guarded(join(base, 'a/b/audit.log'))], own)).toEqual([])
   })
 
-  it('that everybody may write to is an error with the chmod that corrects it', () => {
+  it('causes an error with the correcting chmod when everybody may write to it', () => {
     const open = directory('open', 0o777)
     mkdirSync(join(open, 'inner'))
     const findings = directoryFindings([guarded(join(open, 'inner', 'audit.log'))], own)
@@ -43,19 +43,19 @@ describe('a directory above an audit file or a socket', () => {
     expect(findings[0]?.what).toContain(`${open} has mode 0777 without the sticky bit: every account`)
   })
 
-  it('that its group may write to is a warning', () => {
+  it('causes a warning when its group may write to it', () => {
     const shared = directory('shared', 0o775)
     expect(directoryFindings([guarded(join(shared, 'audit.log'))], own)).toMatchObject([
       { severity: 'warning', next: `chmod g-w ${shared}` },
     ])
   })
 
-  it('is seen where the path does not exist yet', () => {
+  it('is checked when the path does not exist yet', () => {
     const open = directory('open', 0o777)
     expect(directoryFindings([guarded(join(open, 'none/yet/audit.log'))], own)).toHaveLength(1)
   })
 
-  it('is seen behind a symbolic link, and so is the one that the link stands in', () => {
+  it('is checked behind a symbolic link, as is the directory of the link', () => {
     const target = directory('target', 0o777)
     mkdirSync(join(target, 'inner'))
     const open = directory('open', 0o777)
@@ -74,7 +74,7 @@ describe('a directory above an audit file or a socket', () => {
     expect(findings[0]?.what).toContain('(audit_logs_target, listen_socket)')
   })
 
-  it('that belongs to somebody who is not trusted is an error, for the keys that do not trust them alone', () => {
+  it('of an untrusted owner causes an error, for the keys that do not trust that owner only', () => {
     // Without root nothing can be given away: then it is ourselves whom one of the keys does not trust.
     const owner = notRoot ? own : 4711
     chownSync(base, owner, -1)
@@ -92,7 +92,7 @@ describe('a directory above an audit file or a socket', () => {
     expect(findings[0]?.next).toContain(`chown root ${base}`)
   })
 
-  it.skipIf(notRoot)('that belongs to another account is, for root, perhaps the one of the daemon', () => {
+  it.skipIf(notRoot)('of another account may, in a check by root, belong to the daemon', () => {
     chownSync(base, 4711, -1)
     expect(directoryFindings([guarded(join(base, 'a'))], 0)[0]?.next).toContain("sudo -u '#4711'")
   })

@@ -1,6 +1,6 @@
-// Directories above a path: who may replace what stands in them, and whether we may create something there. Whoever can
-// write one of them can put another file or socket in the place of ours, whatever mode ours has. Only existing
-// directories are looked at; do not assume that the path itself exists.
+// Directories above a path: which accounts may replace their entries, and whether we may create an entry. An account that can
+// write one of them can replace our file or socket, whatever its mode. Checks existing directories only; the path itself need
+// not exist.
 import { accessSync, constants, realpathSync, type Stats, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { asAccount, type Finding, octal, shellWord } from './finding.ts'
@@ -10,18 +10,18 @@ export type Directory = { readonly path: string; readonly stats: Stats }
 /** A path of the configuration, and the uids that may own a directory above it. */
 export type Guarded = { readonly key: string; readonly path: string; readonly trusted: ReadonlySet<number> }
 
-/** stat(2), links followed; null when nothing is there or we may not look. */
+/** stat(2), links followed; null when there is no file or we may not see it. */
 export function look(path: string): Stats | null {
   try {
     return statSync(path)
   } catch (error) {
-    // ENOENT, ENOTDIR, EACCES, ELOOP: what we cannot see is reported by whoever needs it.
+    // ENOENT, ENOTDIR, EACCES, ELOOP: the caller reports a missing file if it needs one.
     if (!(error instanceof Error && 'errno' in error)) throw error
     return null
   }
 }
 
-/** The nearest thing at or above `path` that exists and that we can see. */
+/** The nearest existing path at or above `path` that we can see. */
 export function nearestExisting(path: string): Directory {
   for (let present = path; ; present = dirname(present)) {
     const stats = look(present)
@@ -44,7 +44,7 @@ export function directoriesAbove(path: string): Directory[] {
   return [...found.values()]
 }
 
-/** Who besides root and us could replace what the configuration names. A directory is reported once for all its keys. */
+/** Findings for accounts besides root and us that could replace a configured path. Names a directory once for all keys. */
 export function directoryFindings(guarded: readonly Guarded[], ownUid: number): Finding[] {
   const users = new Map<string, { directory: Directory; below: Guarded[] }>()
   for (const item of guarded) {
@@ -96,7 +96,7 @@ export function mayUse(path: string, mode: number): boolean {
     accessSync(path, mode)
     return true
   } catch {
-    // EACCES, EROFS, EPERM and whatever else access(2) answers: all of them mean no.
+    // EACCES, EROFS, EPERM: every error of access(2) means no.
     return false
   }
 }

@@ -1,4 +1,4 @@
-// Promises of how findings are printed.
+// Promises about printed findings.
 import { describe, expect, it } from 'vitest'
 import { type Finding, renderFinding, renderSummary, shellWord } from './finding.ts'
 
@@ -6,16 +6,16 @@ const mistake: Finding = { severity: 'error', what: 'it is wrong', next: 'correc
 const doubt: Finding = { severity: 'warning', what: 'it is odd', next: 'look at it' }
 
 describe('a finding', () => {
-  it('says what is wrong and, on a line of its own, what to do next', () => {
+  it('names the fault and, on a line of its own, the next step', () => {
     expect(renderFinding(mistake, false)).toBe('error: it is wrong\n  next: correct it')
   })
 
-  it('has colour on its first word and nowhere else, and only when asked', () => {
+  it('has colour on its first word only, and only when asked', () => {
     expect(renderFinding(mistake, true)).toBe('\u001b[31merror\u001b[0m: it is wrong\n  next: correct it')
     expect(renderFinding(doubt, true)).toMatch(/^\u001b\[33mwarning\u001b\[0m: it is odd/)
   })
 
-  it('cannot forge a line or a terminal sequence through what it quotes', () => {
+  it('cannot forge a line or a terminal sequence by a quoted text', () => {
     const text = renderFinding(
       { ...mistake, what: 'a\nerror: b\u001b[31m', next: 'c\u2028d\u202e\u009b' },
       false,

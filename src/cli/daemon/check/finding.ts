@@ -1,9 +1,9 @@
-// What `check` says: a finding is a fact about this machine and the next step, a command where there is one. Guards that
-// no path, name or value can forge a line or a terminal sequence: everything is made printable where it is rendered.
+// Findings of `check`: a fact about this machine and the next step, with a command if possible. Rendering makes every text
+// printable, so that no path, name or value can forge a line or a terminal sequence.
 
 /**
- * `error`: the daemon will not start or serve, or somebody can evade or alter its records. `warning`: weaker than it could
- * be, or not certain from here.
+ * `error`: the daemon will not start or serve, or somebody can evade or alter its records. `warning`: a weaker protection
+ * than possible, or not certain from here.
  */
 export type Finding = {
   readonly severity: 'error' | 'warning'
@@ -11,7 +11,7 @@ export type Finding = {
   readonly next: string
 }
 
-/** A word for a shell. */
+/** `text` as one word for a shell. */
 export function shellWord(text: string): string {
   return /^[\w./:@-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 }
@@ -21,12 +21,12 @@ export function octal(mode: number): string {
   return (mode & 0o7777).toString(8).padStart(4, '0')
 }
 
-/** The command that checks as the account of `uid`: what root sees as strangers may be the daemon's own account. */
+/** The command that checks as the account of `uid`: an account that is unknown to root's check may be the daemon's own. */
 export function asAccount(uid: number): string {
   return `where uid ${uid} is the account the daemon runs under, check as that account: sudo -u '#${uid}' sozu-auditd check …`
 }
 
-/** For a directory that exists and is not ours to write in: it may well be one that many share, such as /var/log. */
+/** Next step for an existing directory that we may not write to; other programs may share it, as /var/log. */
 export function ownDirectory(directory: string, mode: string, uid: number): string {
   const owned = shellWord(`${directory === '/' ? '' : directory}/sozu-auditd`)
   return `use a directory of the daemon's own: install -d -m ${mode} -o ${uid} ${owned}; if ${directory} is meant to be that: chown ${uid} ${shellWord(directory)}`

@@ -1,4 +1,4 @@
-// Promises about the socket clients connect to, on real paths and sockets.
+// Promises about the listening socket, on real paths and sockets.
 
 import { spawnSync } from 'node:child_process'
 import { linkSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -34,12 +34,12 @@ async function serve(at: string): Promise<void> {
 const report = (daemonRuns = false, at = path) => listenSocketReport(at, command, own, daemonRuns)
 
 describe('the path of listen_socket', () => {
-  it('is fine when nothing is there yet, and nothing is made', async () => {
+  it('is fine when nothing is there yet, and the check creates nothing', async () => {
     expect(await report()).toEqual({ findings: [], information: [] })
     expect(readdirSync(base)).toEqual([])
   })
 
-  it('is fine when a socket without a listener is there, and it stays', async () => {
+  it('is fine when a socket without a listener is there, which stays', async () => {
     const script = `require('node:net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`
     spawnSync(process.execPath, ['-e', script, path])
     expect(await report()).toEqual({ findings: [], information: [] })
@@ -57,7 +57,7 @@ describe('the path of listen_socket', () => {
     ])
   })
 
-  it('is an error when something that is not a socket is there, which is left alone', async () => {
+  it('is an error when another kind of file is there, which stays', async () => {
     writeFileSync(path, 'precious')
     const { findings } = await report()
     expect(findings).toMatchObject([{ severity: 'error', what: expect.stringContaining('is not a socket') }])
@@ -77,7 +77,7 @@ describe('the path of listen_socket', () => {
     },
   )
 
-  it('with a live socket is only worth knowing while the audit files are locked: the daemon runs', async () => {
+  it('with a live socket is mere information while the audit files are locked: the daemon runs', async () => {
     await serve(path)
     const { findings, information } = await report(true)
     expect(findings).toEqual([])
@@ -86,7 +86,7 @@ describe('the path of listen_socket', () => {
     ])
   })
 
-  it('with a live socket is a warning while nobody holds the audit files: it may be another process', async () => {
+  it('with a live socket is a warning while the audit files are not locked: another process may listen', async () => {
     await serve(path)
     const { findings, information } = await report(false)
     expect(information).toEqual([])
@@ -99,7 +99,7 @@ describe('the path of listen_socket', () => {
     ])
   })
 
-  it('stays served while it is asked: the listener keeps running and its socket is where it was', async () => {
+  it('stays served during the check: the listener keeps running and its socket stays', async () => {
     await serve(path)
     const before = statSync(path).ino
     await report()
@@ -108,7 +108,7 @@ describe('the path of listen_socket', () => {
   })
 })
 
-describe('who may connect', () => {
+describe('access by clients', () => {
   const admission = (keys: Record<string, unknown>) =>
     accessFindings(parseConfig({ command_socket: '/s', audit_logs_target: '/a', ...keys }, 'file'))
 
@@ -117,7 +117,7 @@ describe('who may connect', () => {
     [{ listen_socket_mode: '0755' }],
     [{ listen_socket_mode: '0660', command_allowed_uids: [1] }],
     [{ listen_socket_mode: '0666', command_allowed_uids: [1] }],
-  ])('is settled with %j', (keys) => {
+  ])('causes no finding with %j', (keys) => {
     expect(admission(keys)).toEqual([])
   })
 
@@ -125,13 +125,13 @@ describe('who may connect', () => {
     ['0666', 'every local account'],
     ['0602', 'every local account'],
     ['0660', "every member of the socket's group"],
-  ])('with mode %s and no list of uids is a warning that says %s', (mode, who) => {
+  ])('with mode %s and no list of uids causes a warning that says %s', (mode, who) => {
     expect(admission({ listen_socket_mode: mode })).toMatchObject([
       { severity: 'warning', what: expect.stringContaining(who) },
     ])
   })
 
-  it('is nobody with an empty list of uids, and a warning says so', () => {
+  it('is denied to all with an empty list of uids, and a warning says so', () => {
     expect(admission({ command_allowed_uids: [] })).toMatchObject([
       { severity: 'warning', what: expect.stringContaining('every request of everybody is refused') },
     ])

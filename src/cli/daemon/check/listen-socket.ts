@@ -1,5 +1,5 @@
-// The socket clients connect to, before the daemon binds it: whether it can be bound there, and who will be able to connect.
-// Nothing is bound; a socket that is there is asked whether it lives.
+// The listening socket, before the daemon binds it: whether it can be bound, and which accounts will be able to connect. The
+// check binds nothing; it connects to an existing socket to find its listener.
 import { lstatSync, type Stats } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Config } from '../../../config/config.ts'
@@ -8,11 +8,11 @@ import { look, mayCreateIn } from './directory.ts'
 import { type Finding, octal, ownDirectory, shellWord } from './finding.ts'
 import { probeSocket } from './socket-probe.ts'
 
-/** What stands at listen_socket: findings, and what is worth knowing and right. */
+/** Report about the path of listen_socket: findings, and information that needs no action. */
 export type ListenSocketReport = { readonly findings: Finding[]; readonly information: string[] }
 
 /**
- * Looks at the path the daemon will bind.
+ * Checks the path that the daemon will bind.
  * @param daemonRuns whether somebody holds the lock of an audit file
  */
 export async function listenSocketReport(
@@ -26,7 +26,7 @@ export async function listenSocketReport(
   try {
     stats = lstatSync(path, { throwIfNoEntry: false })
   } catch (error) {
-    // EACCES, ELOOP: a directory above it is closed to us, which parentFindings has not seen.
+    // EACCES, ELOOP: we may not enter a directory above it; parentFindings does not report that.
     const what = `listen_socket ${path} cannot be looked at: ${errnoOf(error)}`
     const next = `see which directory is in the way: namei -l ${shellWord(path)}`
     return { findings: [{ severity: 'error', what, next }], information: [] }
@@ -49,7 +49,7 @@ export async function listenSocketReport(
   }
 }
 
-/** Who listens there now. A daemon that serves also holds the lock of its audit files; who does not is somebody else. */
+/** Reports the present listener. A running daemon holds the locks of its audit files; any other listener does not. */
 async function occupant(
   path: string,
   daemonRuns: boolean,
@@ -66,7 +66,7 @@ async function occupant(
     const next = `see who it is: ss -xlp src ${shellWord(path)}; then stop it, or choose another path`
     return { finding: { severity: 'warning', what, next }, information: null }
   }
-  // Nobody listens any more: the daemon replaces such a socket.
+  // No process listens any more: the daemon replaces such a socket.
   if (['ECONNREFUSED', 'ENOENT'].includes(probe.errno)) return { finding: null, information: null }
   const what = `listen_socket ${path}: a socket is there and connecting to it failed: ${probe.errno}; the daemon takes it for somebody else's and does not start`
   const next = `see who it is: ss -xlp src ${shellWord(path)}; remove it if nobody listens: rm ${shellWord(path)}`
@@ -93,7 +93,7 @@ function isSameFile(a: string, b: string): boolean {
   return first !== null && second !== null && first.dev === second.dev && first.ino === second.ino
 }
 
-/** Who may connect and what they may then do, by the configuration alone. */
+/** Findings about the accounts that may connect, and their rights, from the configuration alone. */
 export function accessFindings({ listenSocketMode, commandAllowedUids }: Config): Finding[] {
   if (commandAllowedUids !== null && commandAllowedUids.length === 0) {
     const what = 'command_allowed_uids is empty: every request of everybody is refused, root included'

@@ -1,4 +1,4 @@
-// Promises about settings that weaken what the daemon promises, the message table, and names of accounts and groups.
+// Promises about settings that weaken the daemon's guarantees, the message table, and names of accounts and groups.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,7 +11,7 @@ const config = (keys: Record<string, unknown> = {}) =>
   parseConfig({ command_socket: '/s', audit_logs_target: '/a', ...keys }, 'file')
 
 describe('a setting', () => {
-  it('that is the default is no finding', () => {
+  it('with its default value causes no finding', () => {
     expect(settingFindings(config())).toEqual([])
   })
 
@@ -19,7 +19,7 @@ describe('a setting', () => {
     [{ on_audit_failure: 'allow' }, 'unrecorded', 'on_audit_failure = "refuse"'],
     [{ audit_reads: 'none' }, 'private keys', 'audit_reads = "sensitive"'],
     [{ durability: 'write' }, 'power cut', 'durability = "fdatasync"'],
-  ])('%j is a warning about what it means', (keys, meaning, next) => {
+  ])('%j causes a warning that names its consequence', (keys, meaning, next) => {
     expect(settingFindings(config(keys))).toMatchObject([
       { severity: 'warning', what: expect.stringContaining(meaning), next: expect.stringContaining(next) },
     ])
@@ -31,7 +31,7 @@ describe('the message table', () => {
     expect(schemaFindings(config({ wire_schema: name }))).toEqual([])
   })
 
-  it('that is missing, no JSON or no table is an error that names it', () => {
+  it('that is missing, not JSON or not a table causes an error that names it', () => {
     const base = mkdtempSync(join(tmpdir(), 'auditd-check-'))
     const path = join(base, 'schema.json')
     const found = () => schemaFindings(config({ wire_schema: path }))
@@ -48,7 +48,7 @@ describe('the message table', () => {
 describe('a name of the configuration', () => {
   const member = { uid: 998, gids: [998, 4] }
 
-  it('that the database does not know is an error', () => {
+  it('that the database lacks is an error', () => {
     const keys = {
       listen_socket_owner: 'no-such-a',
       listen_socket_group: 'no-such-b',
@@ -69,7 +69,7 @@ describe('a name of the configuration', () => {
     expect(nameFindings(config({ listen_socket_owner: '998', audit_file_group: '4' }), member)).toEqual([])
   })
 
-  it('of somebody we cannot give anything to is an error before the daemon finds out', () => {
+  it('of an account or group that we cannot give files to is an error', () => {
     const findings = nameFindings(config({ listen_socket_owner: 'root', audit_file_group: '5' }), member)
     expect(findings).toMatchObject([
       { severity: 'error', what: expect.stringContaining('listen_socket_owner') },
@@ -77,14 +77,14 @@ describe('a name of the configuration', () => {
     ])
   })
 
-  it('is found by its name, and one that nobody has is not', () => {
+  it('gives its id if it exists, otherwise null', () => {
     expect(idIfKnown('passwd', 'root')).toBe(0)
     expect(idIfKnown('passwd', 'no-such-account')).toBeNull()
   })
 })
 
 describe('the sources of account names', () => {
-  it('are enough when one of them works, and a warning when none does', () => {
+  it('suffice when one of them works, and cause a warning when none does', () => {
     expect(nameSourceFindings({ posix: true, getent: false })).toEqual([])
     expect(nameSourceFindings({ posix: false, getent: true })).toEqual([])
     expect(nameSourceFindings({ posix: false, getent: false })).toMatchObject([{ severity: 'warning' }])

@@ -1,5 +1,5 @@
-// Settings that are allowed and weaken what the daemon promises: each is said together with what it means, so that nobody
-// has them by accident. Also whether the message table can be used, without which the daemon does not start.
+// Settings that are allowed but weaken the daemon's promises: each finding names the consequence, so that no operator has one by
+// accident. Also checks that the message table is usable: the daemon does not start without it.
 import type { Config } from '../../../config/config.ts'
 import { loadWireSchema } from '../../../config/wire-schema.ts'
 import { ConfigError } from '../../../errors.ts'
@@ -36,7 +36,7 @@ export function schemaFindings({ wireSchema }: Config): Finding[] {
     loadWireSchema(wireSchema)
     return []
   } catch (error) {
-    // ConfigError: no file, no JSON, or a table that lacks something.
+    // ConfigError: no file, not JSON, or an incomplete table.
     if (!(error instanceof ConfigError)) throw error
     const next = 'correct that file, or name a shipped one: wire_schema = "2.1.0"'
     return [{ severity: 'error', what: error.message, next }]

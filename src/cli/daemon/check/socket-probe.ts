@@ -1,5 +1,5 @@
-// Asks a Unix socket whether somebody listens on it, by connecting and leaving at once: nothing is sent. Who listens is what
-// the kernel noted at listen(2), so a socket that systemd passes on names systemd.
+// Finds the listener of a Unix socket: connects and closes at once, without sending a byte. The kernel notes the listener at
+// listen(2), so a socket that systemd passes on names systemd.
 import { connect } from 'node:net'
 import { errnoOf, PeerError } from '../../../errors.ts'
 import type { PeerCred } from '../../../host/native.ts'
@@ -11,7 +11,7 @@ export type Probe =
 
 const PROBE_MS = 1000
 
-/** Resolves with who listens, or with the errno of the failed connect; `ETIMEDOUT` after a second. Never rejects. */
+/** Resolves with the listener, or with the errno of the failed connect; `ETIMEDOUT` after a second. Never rejects. */
 export function probeSocket(path: string): Promise<Probe> {
   return new Promise((resolve, reject) => {
     const socket = connect({ path })
@@ -26,7 +26,7 @@ export function probeSocket(path: string): Promise<Probe> {
       try {
         settle({ live: true, listener: upstreamPeer(socket) })
       } catch (error) {
-        // PeerError: the kernel, or a machine without koffi, does not say who listens.
+        // PeerError: the listener is not known to the kernel, or koffi is missing.
         if (error instanceof PeerError) settle({ live: true, listener: null })
         else reject(error)
       }

@@ -25,13 +25,13 @@ function compare(text: string, keys: Record<string, unknown> = {}): Finding[] {
 }
 
 describe("Sōzu's configuration", () => {
-  it('agrees with ours when it says the same, with a relative path and by default too', () => {
+  it('agrees with ours when it has the same values, even with a relative path or by default', () => {
     expect(compare('command_socket = "./sozu.sock"\ncommand_allowed_uids = [0, 998]\n')).toEqual([])
     expect(compare('max_command_buffer_size = 163840\n', { max_command_buffer_size: 163_840 })).toEqual([])
     expect(compare('')).toEqual([])
   })
 
-  it.each(['[0, 1000]', '[]'])('with command_allowed_uids = %s has our uid in its way', (list) => {
+  it.each(['[0, 1000]', '[]'])('with command_allowed_uids = %s excludes our uid', (list) => {
     const findings = compare(`command_allowed_uids = ${list}\n`)
     expect(findings).toMatchObject([
       {
@@ -68,13 +68,13 @@ describe("Sōzu's configuration", () => {
     ])
   })
 
-  it('counts a key of another type as absent: judging it is up to Sōzu', () => {
+  it('counts as lacking a key of another type, which Sōzu checks itself', () => {
     expect(
       compare('command_socket = 7\ncommand_allowed_uids = "x"\nmax_command_buffer_size = "y"\n'),
     ).toEqual([])
   })
 
-  it('that is not there is no finding, and one that is no TOML or no file is not compared', () => {
+  it('causes no finding when it is missing, and is not compared when it is not TOML or not a file', () => {
     expect(readSozuSettings(path)).toBeNull()
     writeFileSync(path, 'command_socket = = private')
     expect(readSozuSettings(path)).toBe('unreadable')

@@ -1,5 +1,5 @@
-// Sōzu's own configuration file, where we can read it: does it agree with ours, and does it let us in. Read leniently,
-// since it is Sōzu's to judge: a key of another type counts as absent. Nothing of it but the keys below is ever shown.
+// Sōzu's own configuration file, if we can read it: whether it agrees with ours, and whether it allows our uid. Reading is
+// lenient, since Sōzu checks its own file: a key of another type counts as absent. Only the keys below are ever shown.
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { parse, TomlError } from 'smol-toml'
@@ -8,7 +8,7 @@ import { errnoOf } from '../../../errors.ts'
 import { look } from './directory.ts'
 import { type Finding, shellWord } from './finding.ts'
 
-/** Where packages put Sōzu's configuration. */
+/** Paths of Sōzu's configuration in packages. */
 export const sozuConfigPaths: readonly string[] = ['/etc/sozu/config.toml']
 
 /** Sōzu's default of max_command_buffer_size, in bytes. */
@@ -26,13 +26,13 @@ export function readSozuSettings(path: string): SozuSettings | 'unreadable' | nu
   try {
     return sozuSettings(parse(readFileSync(path, 'utf8'), { integersAsBigInt: 'asNeeded' }), path)
   } catch (error) {
-    // TomlError, EACCES, EISDIR: it says nothing to us. ENOENT: Sōzu has its file elsewhere.
+    // TomlError, EACCES, EISDIR: unreadable. ENOENT: Sōzu has its file elsewhere.
     if (!(error instanceof TomlError) && !(error instanceof Error && 'errno' in error)) throw error
     return ['ENOENT', 'ENOTDIR'].includes(errnoOf(error)) ? null : 'unreadable'
   }
 }
 
-/** A relative command_socket is relative to the file, as Sōzu has it. */
+/** A relative command_socket is relative to the file, as in Sōzu. */
 function sozuSettings(table: Record<string, unknown>, path: string): SozuSettings {
   const socket = table['command_socket']
   const bytes = table['max_command_buffer_size']

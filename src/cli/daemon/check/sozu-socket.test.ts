@@ -1,5 +1,5 @@
-// Promises about Sōzu's socket, on real sockets in a temporary directory. What an ACL means is tried on what getfacl prints,
-// and once on a real list where setfacl is installed.
+// Promises about Sōzu's socket, on real sockets in a temporary directory. ACLs are tried on output of getfacl, and once on a
+// real list where setfacl is installed.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
@@ -53,13 +53,13 @@ const list = (...entries: string[]) => ['user::rw-', ...entries, ''].join('\n')
 const expected = list('user:998:rw-', 'group::---', 'mask::rw-', 'other::---')
 
 describe("Sōzu's socket", () => {
-  it('is fine when somebody listens and nobody else may connect', async () => {
+  it('is fine when a process listens and no other account may connect', async () => {
     await serve()
     const findings = await sozuSocketFindings(path, own, own)
     expect(findings.filter(({ what }) => !what.includes('ordinary account'))).toEqual([])
   })
 
-  it('that is missing is an error, and the next step starts Sōzu', async () => {
+  it('causes an error when it is missing, and the next step starts Sōzu', async () => {
     expect(await sozuSocketFindings(path, own, null)).toMatchObject([
       {
         severity: 'error',
@@ -69,13 +69,13 @@ describe("Sōzu's socket", () => {
     ])
   })
 
-  it('that is no socket at all is an error, and nobody connects to it', async () => {
+  it('causes an error when it is not a socket, and the check does not connect to it', async () => {
     writeFileSync(path, '')
     const findings = await sozuSocketFindings(path, own, null)
     expect(findings).toMatchObject([{ severity: 'error', what: expect.stringContaining('is not a socket') }])
   })
 
-  it('that nobody listens on is an error that says so', async () => {
+  it('causes an error that says so when no process listens', async () => {
     leaveBehind()
     chmodSync(path, 0o600)
     const [finding] = await sozuSocketFindings(path, own, own)
@@ -86,7 +86,7 @@ describe("Sōzu's socket", () => {
     })
   })
 
-  it('whose mode lets everybody in is an error when the real directories let them through', async () => {
+  it('causes an error when its mode and the directories above it let everybody connect', async () => {
     await serve(0o666)
     const everybody = (findings: readonly { what: string }[]) =>
       findings.some(({ what }) => what.includes('every local account can reach Sōzu'))
@@ -96,7 +96,7 @@ describe("Sōzu's socket", () => {
   })
 
   it.skipIf(!canSetAcls)(
-    'with a real ACL is fine for us and an error for anybody else it names',
+    'with a real ACL causes an error for each account that it names besides ours',
     async () => {
       await serve()
       execFileSync('setfacl', ['-m', 'u:998:rw', path])
@@ -109,28 +109,28 @@ describe("Sōzu's socket", () => {
   )
 })
 
-describe('who can reach Sōzu around the daemon', () => {
-  it('is nobody with mode 0600, and nobody with an ACL for our own uid', () => {
+describe('the list of accounts that bypass the daemon', () => {
+  it('is empty with mode 0600, and with an ACL for our own uid', () => {
     expect(reach(0o600, null)).toEqual([])
     expect(reach(0o660, expected)).toEqual([])
   })
 
-  it('does not change by bits that let nobody connect: reading and executing a socket mean nothing', () => {
+  it('ignores the bits for reading and executing, which let no account connect', () => {
     expect(reach(0o755, null)).toEqual([])
   })
 
-  it('is everybody with a socket open to others, unless a directory is closed to them', () => {
+  it('has everybody when the socket is open to others, unless a directory is closed to them', () => {
     expect(reach(0o606, null)).toMatchObject([{ severity: 'error', next: `chmod o-rwx ${path}` }])
     expect(reach(0o606, null, [0o755, 0o700])).toEqual([])
   })
 
-  it('is the group of the directory that is closed to others but not to its group', () => {
+  it('has the group of a directory that is closed to others but not to its group', () => {
     const findings = reach(0o606, null, [0o755, 0o750])
     expect(findings).toMatchObject([{ severity: 'warning' }])
     expect(findings[0]?.what).toContain('group 51 of /d1')
   })
 
-  it('is the group of the socket, unless a directory is closed to groups', () => {
+  it('has the group of the socket, unless a directory is closed to groups', () => {
     const acl = list('group::rw-', 'other::---')
     expect(reach(0o660, acl)).toMatchObject([
       { severity: 'warning', what: expect.stringContaining('members of group 40 can') },
@@ -138,13 +138,13 @@ describe('who can reach Sōzu around the daemon', () => {
     expect(reach(0o660, acl, [0o700])).toEqual([])
   })
 
-  it('is not known exactly without getfacl: the bits of the group may be an ACL', () => {
+  it('is uncertain without getfacl: the bits of the group may be an ACL', () => {
     expect(reach(0o660, null)).toMatchObject([
       { severity: 'warning', what: expect.stringContaining('group 40, or accounts that an ACL names') },
     ])
   })
 
-  it('is each account and group that an ACL names, root and us aside', () => {
+  it('has each account and group that an ACL names, except root and us', () => {
     const acl = list(
       'user:0:rw-',
       'user:998:rw-',
@@ -160,13 +160,13 @@ describe('who can reach Sōzu around the daemon', () => {
     ])
   })
 
-  it('is nobody whom the mask of the ACL stops', () => {
+  it('has no account that the mask of the ACL excludes', () => {
     expect(reach(0o640, list('user:7:rw-\t#effective:r--', 'group::rw-', 'mask::r--', 'other::---'))).toEqual(
       [],
     )
   })
 
-  it('may be the account of the daemon itself when root asks', () => {
+  it('names the account of the daemon as possible when root runs the check', () => {
     expect(reach(0o660, expected, [0o755], 0)[0]?.next).toContain("sudo -u '#998' sozu-auditd check")
   })
 })
@@ -200,7 +200,7 @@ describe("the owner of Sōzu's socket", () => {
     ])
   })
 
-  it('is an error when ordinary users work under that uid, even if it is named sozu', () => {
+  it('is an error when it is the uid of an ordinary user, even if it is named sozu', () => {
     expect(owner(1000)).toMatchObject([
       { severity: 'error', what: expect.stringContaining('ordinary account') },
     ])

@@ -1,5 +1,5 @@
-// Sōzu's own socket: is somebody there, may we connect, and who else may. Whoever reaches it besides us and root works on
-// Sōzu without a record, so every such way is an error where it is certain.
+// Sōzu's own socket: whether Sōzu listens, whether we may connect, and which other accounts may. Accounts besides us and root
+// that reach it change Sōzu without a record: an error where it is certain.
 import type { Stats } from 'node:fs'
 import { statSync } from 'node:fs'
 import { dirname } from 'node:path'
@@ -9,12 +9,12 @@ import { type Directory, directoriesAbove } from './directory.ts'
 import { asAccount, type Finding, octal, shellWord } from './finding.ts'
 import { probeSocket } from './socket-probe.ts'
 
-/** Uids from here on are people's, login.defs(5). */
+/** Least uid of people, login.defs(5). */
 const FIRST_USER_UID = 1000
 const DROP_IN = '/etc/systemd/system/sozu.service.d/sozu-auditd-acl.conf'
 
 /**
- * Looks at the socket `command_socket` names.
+ * Checks the socket that `command_socket` names.
  * @param sozuUid uid of the account named `sozu`, or null when there is none
  */
 export async function sozuSocketFindings(
@@ -26,7 +26,7 @@ export async function sozuSocketFindings(
   try {
     stats = statSync(path)
   } catch (error) {
-    // ENOENT, ENOTDIR, EACCES, ELOOP: Sōzu is not there, or we may not get to it.
+    // ENOENT, ENOTDIR, EACCES, ELOOP: Sōzu does not run, or we cannot reach its socket.
     const errno = errnoOf(error)
     return [errno === 'EACCES' ? forbidden(path, ownUid) : missing(path, errno)]
   }
@@ -74,7 +74,7 @@ function answerFindings(
   return [{ severity: 'error', what, next: 'systemctl status sozu; restart it if its main process hangs' }]
 }
 
-/** Who besides the owner, root and us may connect to Sōzu. `above`: the directories on the way to it. */
+/** Findings for accounts besides the owner, root and us that may connect to Sōzu. `above`: the directories above the socket. */
 export function reachFindings(
   { path, stats }: Directory,
   acl: readonly AclEntry[] | null,
@@ -83,7 +83,7 @@ export function reachFindings(
 ): Finding[] {
   const { everybody, uids, gids } = connectors(stats.mode, stats.gid, acl)
   const closedToOthers = above.filter((directory) => !(directory.stats.mode & 0o001))
-  // With an ACL a directory shows its mask here, so "closed" is certain and "open" is not.
+  // A directory with an ACL shows its mask here: "closed" is certain, "open" is not.
   const closedToGroups = closedToOthers.some((directory) => !(directory.stats.mode & 0o010))
   const socket = `command_socket ${path} (mode ${octal(stats.mode)})`
   const findings: Finding[] = []
@@ -115,7 +115,7 @@ export function reachFindings(
   return findings
 }
 
-/** Under whose uid Sōzu's socket stands: everything that runs under it connects as Sōzu's owner. */
+/** Findings about the owner of Sōzu's socket: every process under that uid can connect. */
 export function socketOwnerFindings(
   { path, stats: { uid } }: Directory,
   ownUid: number,

@@ -1,5 +1,5 @@
-// What the kernel does not let an ordinary account do. Root may do everything, so this file gives up root for good before
-// its first test: each test file has a process of its own (pool: forks), and nothing else may be tested here.
+// Findings for an account without the kernel's permission. Root may do everything, so this file gives up root for good before
+// its first test: each test file has its own process (pool: forks), and no other test may be in this file.
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -60,7 +60,7 @@ describe('an account that is not root', () => {
     expect(finding?.next).toContain(`setfacl -m u:${own}:rw ${path}`)
   })
 
-  it('is told the same when it does not even get to the directory of the socket', async () => {
+  it('is told the same when it cannot enter the directory of the socket', async () => {
     const directory = await shut(0o600)
     const findings = await sozuSocketFindings(join(directory, 'sozu.sock'), own, own)
     expect(findings).toMatchObject([{ severity: 'error', what: expect.stringContaining('EACCES') }])
@@ -84,7 +84,7 @@ describe('an account that is not root', () => {
     }
   })
 
-  it('is told that no new audit file can be made after a rotation', async () => {
+  it('is told that it cannot create a new audit file after a rotation', async () => {
     expect(audit(join(await shut(0o500), 'audit.log'))).toMatchObject([
       { severity: 'warning', what: expect.stringContaining('rotated away') },
     ])
@@ -98,7 +98,7 @@ describe('an account that is not root', () => {
     ])
   })
 
-  it('is told of an audit file that it cannot even look at', async () => {
+  it('is told of an audit file in a directory that it may not enter', async () => {
     expect(audit(join(await shut(0o600), 'audit.log'))).toMatchObject([
       {
         severity: 'error',
@@ -108,7 +108,7 @@ describe('an account that is not root', () => {
     ])
   })
 
-  it('is told that its own socket cannot be made where it may not write', async () => {
+  it('is told that it cannot create the listening socket where it may not write', async () => {
     const directory = await shut(0o500)
     const { findings } = await listenSocketReport(join(directory, 'listen.sock'), '/none', own, false)
     expect(findings).toMatchObject([
@@ -116,7 +116,7 @@ describe('an account that is not root', () => {
     ])
   })
 
-  it("takes a configuration of Sōzu's that it may not read for one it knows nothing about", async () => {
+  it("gets 'unreadable' for a configuration of Sōzu's that it may not read", async () => {
     const path = join(await shut(0o700), 'audit.log')
     chmodSync(path, 0o000)
     expect(readSozuSettings(path)).toBe('unreadable')
