@@ -9,6 +9,9 @@ import type { Asked } from './load.ts'
 
 export type { Format }
 
+/** Differences that are named. */
+const MAX_SHOWN = 50
+
 /** A line, as far as it is compared. */
 export type Entry = Omit<AuditLine, 'tornBytes' | 'text'>
 
@@ -41,9 +44,11 @@ export function differences(
 ): string[] {
   const found: string[] = []
   const lacking: string[] = []
+  let unanswered = 0
+  let counted = 0
   const byRequest = new Map<string, (Entry & { readonly position: number })[]>()
   for (const [position, entry] of entries.entries()) {
-    if (entry.stage === 'daemon') continue
+    if (entry.stage === 'daemon' || entry.verb === 'refusals_suppressed') continue
     const key = `${entry.verb} ${entry.target}`
     byRequest.set(key, [...(byRequest.get(key) ?? []), { ...entry, position }])
   }
@@ -54,7 +59,9 @@ export function differences(
     byRequest.delete(key)
     const said = lines.map(({ stage, result }) => `${stage} ${result}`).join(', ')
     const whole = expected(answer, message, crashes)
-    if (!whole.includes(said)) {
+    if (answer === 'none') unanswered += 1
+    if (message.startsWith(UNRECORDED) && ['', 'attempt ok'].includes(said)) counted += 1
+    else if (!whole.includes(said)) {
       const isLacking =
         lines.at(-1)?.errorCode === 'outcome_unknown' || whole.some((all) => all.includes(said))
       const complaint = `${key}: the client had ${answer} (${message}), the lines are: ${said || 'none'}`
@@ -70,7 +77,20 @@ export function differences(
     lastPosition.set(client, lines.at(-1)?.position ?? before)
   }
   for (const [key, lines] of byRequest) found.push(`${key}: ${lines.length} lines, and nobody asked`)
-  return lacking.length > givenUp ? [...lacking, ...found] : found
+  // Of a flood of refusals ten a second have lines; the rest is counted, which a crash forgets.
+  const suppressed = suppressedIn(entries)
+  if (suppressed > counted + unanswered || (counted > suppressed + givenUp && !crashes)) {
+    found.push(`${counted} refusals without a line, and a count of ${suppressed}`)
+  }
+  const all = lacking.length > givenUp ? [...lacking, ...found] : found
+  return all.length > MAX_SHOWN ? [...all.slice(0, MAX_SHOWN), `${all.length} in all`] : all
+}
+
+/** How many refusals are only counted. */
+function suppressedIn(entries: readonly Entry[]): number {
+  return entries
+    .filter(({ verb }) => verb === 'refusals_suppressed')
+    .reduce((sum, { target }) => sum + Number(target.split(':')[1]), 0)
 }
 
 /** How the answer to a request begins that was refused because its record was not to be had. */
@@ -143,5 +163,5 @@ export function unrecorded(
   for (const [sha256, left] of attempts) {
     if (left > 0) found.push(`attempt line of a request that was not executed: ${sha256}`)
   }
-  return found
+  return found.slice(0, MAX_SHOWN)
 }
