@@ -2,9 +2,18 @@
 // and every request is told by the files as its client saw it, or was never read at all.
 import { describe, expect, it } from 'vitest'
 import { type LogLine, Rig, until } from '../support/rig.ts'
+import { givenUp, inPlace, isWhole } from '../support/standstill.ts'
 import { compileC } from './support/c-program.ts'
 import { Load } from './support/load.ts'
-import { contentOf, differences, entriesOf, fileDifferences, unrecorded } from './support/oracle.ts'
+import {
+  contentOf,
+  differences,
+  type Entry,
+  entriesOf,
+  type Format,
+  fileDifferences,
+  unrecorded,
+} from './support/oracle.ts'
 
 const RESTARTS = 20
 const KILLS = 5
@@ -17,8 +26,7 @@ describe('restarts under load behind an inherited socket', () => {
     await until(() => logged(rig, 'ready').length === 1, 'the first daemon')
     const load = Load.start({ path: rig.listenPath, clients: CLIENTS, perConnection: 20 })
     for (let restart = 1; restart <= RESTARTS; restart += 1) {
-      const before = load.asked.length
-      await until(() => load.asked.length > before + 20 * CLIENTS, 'load on this daemon')
+      await loadOn(rig, load)
       process.kill(presentPid(rig), 'SIGTERM')
       await until(() => logged(rig, 'ready').length === restart + 1, 'the next daemon')
     }
@@ -28,15 +36,18 @@ describe('restarts under load behind an inherited socket', () => {
 
     expect(load.refusedConnects).toEqual([])
     for (const { code } of logged(rig, 'ended')) expect(code).toBe(0)
-    const text = entriesOf(contentOf(rig.textPath), 'text')
-    const json = entriesOf(contentOf(rig.jsonPath), 'json')
+    const [text, json] = [linesOf(rig, 'text'), linesOf(rig, 'json')]
+    // What a file that did not answer was still to get when its daemon ended, which gave it up and said so.
+    const [lostText, lostJson] = [givenUp(rig.daemon.log, 'text'), givenUp(rig.daemon.log, 'json')]
     // A request without an answer has no line, or that of its refusal.
-    expect(differences(asked, text)).toEqual([])
-    expect(differences(asked, json)).toEqual([])
-    expect(fileDifferences(text, json)).toEqual([])
+    expect(differences(asked, text, { givenUp: lostText })).toEqual([])
+    expect(differences(asked, json, { givenUp: lostJson })).toEqual([])
+    expect(fileDifferences(text, json, lostText + lostJson)).toEqual([])
     expect(unrecorded(rig.standin.received(), json)).toEqual([])
     for (const verb of ['audit_started', 'audit_stopped']) {
-      expect(json.filter((entry) => entry.verb === verb)).toHaveLength(RESTARTS + 1)
+      const count = json.filter((entry) => entry.verb === verb).length
+      expect(count).toBeLessThanOrEqual(RESTARTS + 1)
+      expect(count).toBeGreaterThanOrEqual(RESTARTS + 1 - lostJson)
     }
     const unanswered = asked.filter(({ answer }) => answer === 'none').length
     console.log(
@@ -50,8 +61,7 @@ describe('restarts under load behind an inherited socket', () => {
     await until(() => logged(rig, 'ready').length === 1, 'the first daemon')
     const load = Load.start({ path: rig.listenPath, clients: CLIENTS, perConnection: 20 })
     for (let kill = 1; kill <= KILLS; kill += 1) {
-      const before = load.asked.length
-      await until(() => load.asked.length > before + 20 * CLIENTS, 'load on this daemon')
+      await loadOn(rig, load)
       process.kill(presentPid(rig), 'SIGKILL')
       await until(() => logged(rig, 'ready').length === kill + 1, 'the next daemon')
     }
@@ -60,7 +70,7 @@ describe('restarts under load behind an inherited socket', () => {
     expect(logged(rig, 'ended')).toHaveLength(KILLS + 1)
 
     expect(load.refusedConnects).toEqual([])
-    const json = entriesOf(contentOf(rig.jsonPath), 'json')
+    const json = linesOf(rig, 'json')
     expect(differences(asked, json, { crashes: true })).toEqual([])
     // An attempt may be of a request that never reached Sōzu; the reverse may not be.
     const executed = unrecorded(rig.standin.received(), json).filter((what) => what.startsWith('executed'))
@@ -78,6 +88,21 @@ describe('restarts under load behind an inherited socket', () => {
     await load.stop()
   })
 })
+
+/** Waits until Sōzu has answered some requests through this daemon, none of whose files is out. */
+async function loadOn(rig: Rig, load: Load): Promise<void> {
+  const answered = (): number =>
+    load.asked.filter(({ answer, message }) => answer !== 'none' && !message.startsWith('sozu-auditd: '))
+      .length
+  const before = answered()
+  await until(() => answered() > before + 20 * CLIENTS && isWhole(rig.daemon.log), 'load on this daemon')
+}
+
+/** The lines of one file, late ones in their place. */
+function linesOf(rig: Rig, format: Format): Entry[] {
+  const file = format === 'json' ? rig.jsonPath : rig.textPath
+  return inPlace(entriesOf(contentOf(file), format), rig.daemon.log, format)
+}
 
 /** Ends the present daemon, and has the holder start no other, which would write while the files are read. */
 async function endLast(rig: Rig): Promise<void> {

@@ -22,9 +22,10 @@ export function* requestLines(textPath: string, jsonPath: string): Generator<Req
   if (more.done !== true) throw new LineError(`no text line for ${more.value.line.toString('utf8')}`)
 }
 
-type OneLine = { readonly line: Buffer; readonly read: ReadLine }
+export type OneLine = { readonly line: Buffer; readonly read: ReadLine }
 
-function* requestsIn(path: string, readLine: (line: Buffer) => ReadLine): Generator<OneLine> {
+/** The lines of one file about requests. @throws LineError */
+export function* requestsIn(path: string, readLine: (line: Buffer) => ReadLine): Generator<OneLine> {
   for (const line of linesIn(path)) {
     const read = readLine(line)
     if (read.stage !== 'daemon') yield { line, read }

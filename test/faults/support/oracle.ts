@@ -9,8 +9,11 @@ import type { Asked } from './load.ts'
 
 export type { Format }
 
+/** Differences that are named. */
+const MAX_SHOWN = 50
+
 /** A line, as far as it is compared. */
-export type Entry = Omit<AuditLine, 'ts' | 'late' | 'tornBytes' | 'text'>
+export type Entry = Omit<AuditLine, 'tornBytes' | 'text'>
 
 /** The file at `file`, or its compressed form. */
 export function contentOf(file: string): string {
@@ -32,16 +35,20 @@ export function entriesOf(content: string, format: Format): Entry[] {
 /**
  * Every difference between what the clients did and what the lines of one format say, in words; empty when there is none.
  * @param crashes whether the daemon may have been killed with requests in flight
+ * @param givenUp how many lines the daemon says it could not write before it ended: as many requests may lack a line
  */
 export function differences(
   asked: readonly Asked[],
   entries: readonly Entry[],
-  { crashes = false } = {},
+  { crashes = false, givenUp = 0 } = {},
 ): string[] {
   const found: string[] = []
+  const lacking: string[] = []
+  let unanswered = 0
+  let counted = 0
   const byRequest = new Map<string, (Entry & { readonly position: number })[]>()
   for (const [position, entry] of entries.entries()) {
-    if (entry.stage === 'daemon') continue
+    if (entry.stage === 'daemon' || entry.verb === 'refusals_suppressed') continue
     const key = `${entry.verb} ${entry.target}`
     byRequest.set(key, [...(byRequest.get(key) ?? []), { ...entry, position }])
   }
@@ -51,9 +58,18 @@ export function differences(
     const lines = byRequest.get(key) ?? []
     byRequest.delete(key)
     const said = lines.map(({ stage, result }) => `${stage} ${result}`).join(', ')
-    if (!expected(answer, message, crashes).includes(said)) {
-      found.push(`${key}: the client had ${answer} (${message}), the lines are: ${said || 'none'}`)
+    const whole = expected(answer, message, crashes)
+    if (answer === 'none') unanswered += 1
+    if (message.startsWith(UNRECORDED) && ['', 'attempt ok'].includes(said)) counted += 1
+    else if (!whole.includes(said)) {
+      const isLacking =
+        lines.at(-1)?.errorCode === 'outcome_unknown' || whole.some((all) => all.includes(said))
+      const complaint = `${key}: the client had ${answer} (${message}), the lines are: ${said || 'none'}`
+      if (isLacking) lacking.push(complaint)
+      else found.push(complaint)
     }
+    const isUnreached = UNREACHED.test(message)
+    if (isUnreached && lines.at(-1)?.errorCode !== 'upstream_unavailable') found.push(`${key}: was it sent?`)
     if (new Set(lines.map(({ request }) => request)).size > 1) found.push(`${key}: two request ulids`)
     if (new Set(lines.map(({ session }) => session)).size > 1) found.push(`${key}: two session ulids`)
     const before = lastPosition.get(client) ?? -1
@@ -61,11 +77,27 @@ export function differences(
     lastPosition.set(client, lines.at(-1)?.position ?? before)
   }
   for (const [key, lines] of byRequest) found.push(`${key}: ${lines.length} lines, and nobody asked`)
-  return found
+  // Of a flood of refusals ten a second have lines; the rest is counted, which a crash forgets.
+  const suppressed = suppressedIn(entries)
+  if (suppressed > counted + unanswered || (counted > suppressed + givenUp && !crashes)) {
+    found.push(`${counted} refusals without a line, and a count of ${suppressed}`)
+  }
+  const all = lacking.length > givenUp ? [...lacking, ...found] : found
+  return all.length > MAX_SHOWN ? [...all.slice(0, MAX_SHOWN), `${all.length} in all`] : all
+}
+
+/** How many refusals are only counted. */
+function suppressedIn(entries: readonly Entry[]): number {
+  return entries
+    .filter(({ verb }) => verb === 'refusals_suppressed')
+    .reduce((sum, { target }) => sum + Number(target.split(':')[1]), 0)
 }
 
 /** How the answer to a request begins that was refused because its record was not to be had. */
 export const UNRECORDED = 'sozu-auditd: audit record could not be written'
+/** The answer to a request that was recorded, and for which there was no connection to Sōzu in time. */
+const UNREACHED =
+  /^sozu-auditd: Sōzu is not reachable at \S+ \(no answer in time\); the request was not forwarded$/
 
 /** The lines that a request may have, given its client's answer. */
 function expected(answer: Asked['answer'], message: string, crashes: boolean): string[] {
@@ -76,16 +108,30 @@ function expected(answer: Asked['answer'], message: string, crashes: boolean): s
   if (answer === 'none') return ['', 'refusal err', 'attempt ok, completion ok', 'attempt ok, completion err']
   // Its attempt may have reached the file too late.
   if (message.startsWith(UNRECORDED)) return ['refusal err', 'attempt ok, refusal err']
+  if (UNREACHED.test(message)) return ['attempt ok, completion err']
   return message.startsWith('sozu-auditd: ') ? ['refusal err'] : ['attempt ok, completion err']
 }
 
-/** Where the two files differ about requests; each opens itself at its own times, everything else is the same. */
-export function fileDifferences(text: readonly Entry[], json: readonly Entry[]): string[] {
+/**
+ * Where the two files differ about requests; each opens itself at its own times, and the attempt of a request that was
+ * refused may be in one of them only. Everything else is the same.
+ * @param givenUp how many lines the daemon says it could not write before it ended: as many may be in one file only
+ */
+export function fileDifferences(text: readonly Entry[], json: readonly Entry[], givenUp = 0): string[] {
+  const refused = new Set(
+    [...text, ...json].filter(({ stage }) => stage === 'refusal').map(({ request }) => request),
+  )
   const eventsOf = (entries: readonly Entry[]): string[] =>
     entries
       .filter(({ verb }) => verb !== 'audit_log_opened')
+      .filter(({ stage, request }) => stage !== 'attempt' || !refused.has(request))
       .map(({ stage, verb, target, request }) => `${stage} ${verb} ${target} ${request}`)
-  const [left, right] = [eventsOf(text), eventsOf(json)]
+  const [inText, inJson] = [new Set(eventsOf(text)), new Set(eventsOf(json))]
+  const single = [...inText, ...inJson].filter((event) => !inText.has(event) || !inJson.has(event))
+  const passedOver = new Set(single.length > givenUp ? [] : single)
+  const [left = [], right = []] = [text, json].map((entries) =>
+    eventsOf(entries).filter((event) => !passedOver.has(event)),
+  )
   const differing = left.findIndex((line, index) => line !== right[index])
   if (differing === -1 && left.length === right.length) return []
   const at = differing === -1 ? left.length : differing
@@ -97,8 +143,11 @@ export function unrecorded(
   received: readonly { readonly payload: string }[],
   entries: readonly Entry[],
 ): string[] {
-  // Its attempt may have been on its way into the file when it was refused.
-  const refused = new Set(entries.filter(({ stage }) => stage === 'refusal').map(({ request }) => request))
+  // Its attempt may have been on its way into the file when it was refused; or there was no connection to Sōzu.
+  const unsent = entries.filter(
+    ({ stage, errorCode }) => stage === 'refusal' || errorCode === 'upstream_unavailable',
+  )
+  const refused = new Set(unsent.map(({ request }) => request))
   const attempts = new Map<string, number>()
   for (const { stage, sha256, request } of entries) {
     if (stage !== 'attempt' || sha256 === null || refused.has(request)) continue
@@ -114,5 +163,5 @@ export function unrecorded(
   for (const [sha256, left] of attempts) {
     if (left > 0) found.push(`attempt line of a request that was not executed: ${sha256}`)
   }
-  return found
+  return found.slice(0, MAX_SHOWN)
 }
