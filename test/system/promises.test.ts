@@ -11,9 +11,14 @@ const read = (file: string): string => readFileSync(path.join(root, file), 'utf8
 const promised = [...read('docs/reliability.md').matchAll(/^\* \*\*(P\d+)\. /gm)].map(([, name = '']) => name)
 
 /** Promises that a test's title or its describe's title names: the titles begin with them, as `'[P1] [P2] …'`. */
-const titles = readdirSync(path.join(root, 'test'), { recursive: true, encoding: 'utf8' })
+const titles = ['test', 'src']
+  .flatMap((folder) =>
+    readdirSync(path.join(root, folder), { recursive: true, encoding: 'utf8' }).map(
+      (file) => `${folder}/${file}`,
+    ),
+  )
   .filter((file) => file.endsWith('.test.ts'))
-  .flatMap((file) => [...read(`test/${file}`).matchAll(/['"`]((?:\[P\d+\] )+)\S/g)])
+  .flatMap((file) => [...read(file).matchAll(/['"`]((?:\[P\d+\] )+)\S/g)])
   .flatMap(([, names = '']) => [...names.matchAll(/P\d+/g)].map(([name]) => name))
 
 it('the promises of docs/reliability.md are numbered from P1 on without a gap', () => {

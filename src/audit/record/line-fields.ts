@@ -150,7 +150,7 @@ function recordOf(fields: LineFields): AuditRecord {
     clusterId: clean('cluster_id', fields.cluster_id),
     backendId: clean('backend_id', fields.backend_id),
     fields: others as RecordSubject['fields'],
-    detail: detailOf(extras),
+    detail: detailOf(extras, fields.stage === 'attempt' ? MAX_DETAIL : Number.POSITIVE_INFINITY),
   }
   // Of an attempt, schema 1 says `ok` where schema 2 says `admitted`.
   const result = fields.result === 'err' ? 'err' : 'ok'
@@ -186,14 +186,16 @@ function cleanOf({ raw, truncated }: LineFields['extras'], name: string, shown: 
   return { text: safe, raw: original === undefined ? null : Buffer.from(original, 'base64') }
 }
 
-function detailOf(extras: LineFields['extras']): Detail | null {
+function detailOf(extras: LineFields['extras'], max: number): Detail | null {
   const { detail } = extras
   if (detail === null || detail === undefined) return null
   const kept: Record<string, Detail[string]> = {}
+  let entries = 0
   for (const [key, value] of Object.entries(detail)) {
     const known = scalar.safeParse(value)
     if (!known.success || !detailKey.test(key)) continue
-    if (Object.keys(kept).length === MAX_DETAIL) break
+    if (entries === max) break
+    entries += 1
     kept[key] = typeof known.data === 'string' ? cleanOf(extras, `detail.${key}`, known.data) : known.data
   }
   return kept
