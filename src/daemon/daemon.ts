@@ -66,8 +66,7 @@ export class Daemon {
    */
   static async start(options: DaemonOptions): Promise<Daemon> {
     returnLargePieces()
-    // Slow steps run side by side: the helper looks up our own name, this thread reads the message table, and the threads of
-    // the files start.
+    // Side by side: the helper looks up our name, this thread reads the message table, the files' threads start.
     const daemon = new Daemon(options)
     await daemon.#start()
     return daemon
