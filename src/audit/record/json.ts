@@ -166,8 +166,10 @@ function hasKeyTwice(line: string): boolean {
     else if (token === '}') keys.pop()
     else if (token.endsWith(':') && key !== undefined) {
       const known = keys.at(-1)
-      if (known?.has(key) === true) return true
-      known?.add(key)
+      // A key may be written with escapes.
+      const name = key.includes('\\') ? (JSON.parse(`"${key}"`) as string) : key
+      if (known?.has(name) === true) return true
+      known?.add(name)
     }
   }
   return false

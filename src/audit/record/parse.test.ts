@@ -126,6 +126,7 @@ describe('a JSON line that we would not write', () => {
   it.each([
     ['with a key twice', line.replace('"ts":', '"ts":"2026-06-10T09:15:00.123456Z","ts":')],
     ['with a stage twice', line.replace('"stage"', '"stage":"completion","stage"')],
+    ['with a key twice, once with an escape', line.replace('"target"', '"t\\u0061rget":"a","target"')],
     ['with a key of extras twice', line.replace('"reason":null', '"reason":null,"reason":"a"')],
     [
       'with a request ulid twice',
