@@ -67,6 +67,6 @@ export class OpenAttempts {
   }
 }
 
-function isEnding(stage: Stage): boolean {
+function isEnding(stage: Stage | null): boolean {
   return stage === 'completion' || stage === 'refusal'
 }

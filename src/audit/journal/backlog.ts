@@ -48,9 +48,8 @@ export class Backlog {
   reserved(records: readonly AuditRecord[]): void {
     const ended = new Set(records.map(({ requestUlid }) => requestUlid))
     for (const [index, line] of this.#lines.entries()) {
-      // As a key, an access opens nothing.
       if (line.stage === 'attempt' && ended.has(line.requestUlid))
-        this.#lines[index] = { ...line, stage: 'access' }
+        this.#lines[index] = { ...line, stage: null }
     }
   }
 

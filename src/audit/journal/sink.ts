@@ -1,9 +1,9 @@
 // The contract between the journal and a sink. The journal orders, renders and counts every line, first lines of files
 // included; a sink opens, writes exactly the given bytes, and closes.
-import type { AuditRecord } from '../record/record.ts'
+import type { AuditRecord, Stage } from '../record/record.ts'
 
-/** Tells a sink which line opens a request and which line ends it. */
-export type LineKey = Pick<AuditRecord, 'stage' | 'requestUlid'>
+/** By what a sink tells which line opens a request and which one ends it; `stage` null: the line does neither. */
+export type LineKey = { readonly stage: Stage | null; readonly requestUlid: string }
 
 /**
  * Lines for one write. `text` has the bytes to write: each line ends in LF. A first line may also begin with LF, which ends a
