@@ -3,6 +3,8 @@
 # Usage: scripts/install.sh            (into /)
 #        DESTDIR=/tmp/x scripts/install.sh   (into a tree, for packaging and tests; nothing is activated)
 set -euo pipefail
+# The daemon's account must be able to read everything, whatever the caller's umask.
+umask 022
 cd "$(dirname "$0")/.."
 dest=${DESTDIR:-}
 
@@ -19,6 +21,7 @@ lib=$dest/usr/lib/sozu-auditd
 install -d -m 0755 "$lib" "$dest/usr/bin" "$dest/etc/sozu-auditd" "$dest/usr/share/doc/sozu-auditd"
 rm -rf "$lib/dist" "$lib/schema" "$lib/node_modules"
 cp -r dist schema package.json package-lock.json .npmrc "$lib/"
+chmod -R a+rX,go-w "$lib"
 # Runtime dependencies only.
 (cd "$lib" && npm ci --omit=dev --silent)
 ln -sfn ../lib/sozu-auditd/dist/main.js "$dest/usr/bin/sozu-auditd"
@@ -31,6 +34,7 @@ install -D -m 0644 -t "$dest/usr/lib/sysusers.d" systemd/sysusers.d/sozu-auditd.
 install -D -m 0644 -t "$dest/usr/lib/tmpfiles.d" systemd/tmpfiles.d/sozu-auditd.conf
 install -D -m 0644 systemd/logrotate/sozu-auditd "$dest/etc/logrotate.d/sozu-auditd"
 cp -r LICENSE README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs config "$dest/usr/share/doc/sozu-auditd/"
+chmod -R a+rX,go-w "$dest/usr/share/doc/sozu-auditd"
 
 if [ -z "$dest" ]; then
   systemd-sysusers sozu-auditd.conf

@@ -205,8 +205,8 @@ class Stage {
 
 Try:
   grep 'stage=refusal' ${this.#log}/audit.log
-  jq -c 'select(.result == "err") | [.ts, .actor.uid, .verb, .target, .extras.error_code]' ${this.#log}/audit.jsonl
-  jq -r 'select(.extras.raw.cluster_id) | .extras.raw.cluster_id | @base64d' ${this.#log}/audit.jsonl
+  jq -cR 'fromjson? | select(.result == "err") | [.ts, .actor.uid, .verb, .target, .extras.error_code]' ${this.#log}/audit.jsonl
+  jq -rR 'fromjson? | .extras.raw.cluster_id // empty | @base64d' ${this.#log}/audit.jsonl | cat -v
 
 When you are done: rm -r ${this.#dir}`)
   }

@@ -54,7 +54,7 @@ function helperScript(onUid: string): string {
   return path
 }
 
-const ANSWERS = `answer({ name: uid < 2000 ? 'user ' + uid + ', ' + asked : null })`
+const ANSWERS = `answer({ name: uid < 2000 || uid === ${process.geteuid?.() ?? 0} ? 'user ' + uid + ', ' + asked : null })`
 
 function spawnNode(helperPath: string): ChildProcess {
   const child = spawn(process.execPath, [helperPath], { stdio: ['pipe', 'pipe', 'ignore'] })

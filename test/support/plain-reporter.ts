@@ -26,7 +26,9 @@ export class PlainReporter implements Reporter {
     const skipped = count('skipped')
     this.#write(`\n${count('passed')} passed, ${count('failed')} failed, ${skipped} skipped\n`)
     if (skipped === 0) return
-    this.#write('Tests were left out; npm run setup:tests installs what they need, as root all of it.\n')
+    this.#write(
+      'Some tests were left out. Run as root for those that need root; npm run setup:tests installs missing programs.\n',
+    )
     if (this.#mustBeAll) process.exitCode = 1
   }
 }

@@ -360,11 +360,19 @@ describe('scripts/install.sh', () => {
     mkdirSync(programs)
     // The libraries come from the registry, which is not what is tested.
     writeFileSync(join(programs, 'npm'), '#!/bin/sh\n', { mode: 0o755 })
-    const { status, stderr } = spawnSync(join(project, 'scripts/install.sh'), {
-      encoding: 'utf8',
-      env: { ...environment, DESTDIR: root, PATH: `${programs}:${environment.PATH}` },
-    })
+    const { status, stderr } = spawnSync(
+      'bash',
+      ['-c', `umask 077; ${join(project, 'scripts/install.sh')}`],
+      {
+        encoding: 'utf8',
+        env: { ...environment, DESTDIR: root, PATH: `${programs}:${environment.PATH}` },
+      },
+    )
     expect([status, stderr]).toEqual([0, ''])
+    // Whatever the umask: everybody may read, root alone may write.
+    for (const file of ['dist', 'dist/main.js', 'schema/sozu-2.1.0.json', 'package.json'])
+      expect(statSync(join(root, 'usr/lib/sozu-auditd', file)).mode & 0o026, file).toBe(0)
+    expect(statSync(join(root, 'usr/lib/sozu-auditd/dist')).mode & 0o005).toBe(0o005)
     const library = readdirSync(join(root, 'usr/lib/sozu-auditd'))
     expect(library.sort()).toEqual(['.npmrc', 'dist', 'package-lock.json', 'package.json', 'schema'])
     const files = readdirSync(root, { recursive: true, encoding: 'utf8' })

@@ -329,7 +329,7 @@ describe('the backlog of a full sink', () => {
     sink.full = false
     await inOrder(harness)
     expect(sink.lines).toEqual(['completion a', 'attempt a late', 'attempt b late'])
-    expect(written).toEqual(['access a', 'attempt b'])
+    expect(written).toEqual(['null a', 'attempt b'])
   })
 })
 

@@ -51,7 +51,8 @@ export function zstdStream(fd: number, chunks: () => Readable, can: Capabilities
   })
   child.once('error', (cause: NodeJS.ErrnoException) => {
     child.stdout.destroy(
-      cause.code === 'ENOENT'
+      // EACCES: a folder of PATH that this account may not read.
+      cause.code === 'ENOENT' || cause.code === 'EACCES'
         ? new Error('it is compressed (zst); install the package "zstd", or Node.js 22.15 or later', {
             cause,
           })
