@@ -371,7 +371,7 @@ describe('scripts/install.sh', () => {
     expect([status, stderr]).toEqual([0, ''])
     // Whatever the umask: everybody may read, root alone may write.
     for (const file of ['dist', 'dist/main.js', 'schema/sozu-2.1.0.json', 'package.json'])
-      expect(statSync(join(root, 'usr/lib/sozu-auditd', file)).mode & 0o026, file).toBe(0)
+      expect(statSync(join(root, 'usr/lib/sozu-auditd', file)).mode & 0o022, file).toBe(0)
     expect(statSync(join(root, 'usr/lib/sozu-auditd/dist')).mode & 0o005).toBe(0o005)
     const library = readdirSync(join(root, 'usr/lib/sozu-auditd'))
     expect(library.sort()).toEqual(['.npmrc', 'dist', 'package-lock.json', 'package.json', 'schema'])
