@@ -2,6 +2,10 @@ import { defineConfig } from 'vitest/config'
 import { PlainReporter } from './test/support/plain-reporter.ts'
 import { release } from './test/support/sozu-release.ts'
 
+const pure = ['hostile-text', 'checker', 'line-checker', 'sample'].map(
+  (name) => `test/faults/${name}.test.ts`,
+)
+
 // `npm test` runs unit and system; the real Sōzu and the failing machine have commands of their own.
 export default defineConfig({
   test: {
@@ -45,11 +49,16 @@ export default defineConfig({
         },
       },
       {
+        // What the fault suite needs no failing machine for: it may run beside others.
+        test: { name: 'faults-pure', include: pure, testTimeout: 600_000, pool: 'forks' },
+      },
+      {
         // The machine fails on purpose, as root. One file after the other (--no-file-parallelism), since several of them
         // measure how long an answer takes.
         test: {
           name: 'faults',
           include: ['test/faults/**/*.test.ts'],
+          exclude: pure,
           globalSetup: ['test/faults/setup.ts'],
           testTimeout: 600_000,
           hookTimeout: 60_000,
