@@ -30,7 +30,7 @@ describe(`a saved state of Sōzu ${release}`, () => {
     expect(hashes.frame.length, 'an answer of hundreds of kilobytes').toBeGreaterThan(CLUSTERS * 3 * 20)
     await scenario.reconcile()
 
-    const completions = scenario.rig
+    const completions = scenario
       .ourLines()
       .filter(({ stage }) => stage === 'completion')
       .slice(2)
@@ -72,7 +72,7 @@ describe(`a reload of Sōzu ${release}`, () => {
     const [, ok] = /^Successfully loaded the config: (\d+) ok, 0 errors$/.exec(answer.message) ?? []
     expect(await scenario.rig.sozu('reload')).toMatchObject({ code: 0 })
     await scenario.reconcile()
-    expect(scenario.rig.ourLines()).toMatchObject([
+    expect(scenario.ourLines()).toMatchObject([
       { stage: 'attempt', target: `config:${target}` },
       {
         stage: 'completion',

@@ -31,6 +31,11 @@ export function isRefusedLate(message: string, log: readonly LogLine[]): boolean
   return whileOut.test(message) && log.some((line) => isOutage(line) && line['code'] === 'sink_timeout')
 }
 
+/** Whether `message` says that a sink is out, which the operational log must say as well. */
+export function saysOut(message: string): boolean {
+  return whileOut.test(message)
+}
+
 /** Whether no sink is out, as far as the operational log goes. */
 export function isWhole(log: readonly LogLine[]): boolean {
   const out = new Set<unknown>()
