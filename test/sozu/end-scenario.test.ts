@@ -59,7 +59,7 @@ describe(`a stop of Sōzu ${release}`, () => {
   it('after a hard stop clients are told that Sōzu is out of reach, and are served when it is back', async () => {
     const scenario = await Scenario.begin()
     const { closed } = await traffic(scenario)
-    expect(await scenario.rig.sozu('shutdown', '--hard')).toMatchObject({ code: 0 })
+    expect(await scenario.sozu('shutdown', '--hard')).toMatchObject({ code: 0 })
     await closed
     await scenario.rig.sozuExited
     expect((await scenario.ask('add_cluster', { cluster_id: 'too-late' })).message).toMatch(

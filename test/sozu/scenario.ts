@@ -6,12 +6,12 @@ import path from 'node:path'
 import { expect, onTestFinished } from 'vitest'
 import { requestSha256 } from '../../src/audit/record/digest.ts'
 import { PREFIX_BYTES } from '../../src/protocol/frame.ts'
-import { decodeContent, decodeRequest } from '../../src/protocol/message.ts'
+import { decodeContent, decodeRequest, decodeResponse } from '../../src/protocol/message.ts'
 import { readLine } from '../support/audit-line.ts'
 import type { Conversation } from '../support/recorder.ts'
 import { type Line, until } from '../support/rig.ts'
 import { release } from '../support/sozu-release.ts'
-import { SozuRig, type SozuRigOptions } from '../support/sozu-rig.ts'
+import { type CommandResult, SozuRig, type SozuRigOptions } from '../support/sozu-rig.ts'
 import { inPlace, wasLate } from '../support/standstill.ts'
 import { type Received, TestClient } from '../support/test-client.ts'
 import { byRequest, expectSameEvents, type TimedSozuLine, toldIn } from './reconcile.ts'
@@ -72,6 +72,19 @@ export class Scenario {
     }
     if (client === undefined) asking.close()
     return answer
+  }
+
+  /** Runs Sōzu's command line, again where the machine stood still. */
+  async sozu(...args: readonly string[]): Promise<CommandResult> {
+    for (;;) {
+      this.#near.push(...this.rig.recorder.take())
+      const before = this.#near.length
+      const result = await this.rig.sozu(...args)
+      this.#near.push(...this.rig.recorder.take())
+      const [answer] = this.#near.slice(before).map(({ received }) => received[0])
+      if (result.code === 0 || answer === undefined) return result
+      if (!(await this.rig.isRefusedLate(decodeResponse(answer).message))) return result
+    }
   }
 
   /** Sends a request, again where the machine stood still. @returns its first answer, of any status */

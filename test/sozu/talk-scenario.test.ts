@@ -20,7 +20,7 @@ function eventsIn({ received }: Conversation): number[] {
 describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
   it('a subscriber (`sozu events`) gets, byte for byte, what Sōzu sends while others change things, until Sōzu stops', async () => {
     const scenario = await Scenario.begin({ recorderBehind: true })
-    const events = scenario.rig.sozu('events')
+    const events = scenario.sozu('events')
     const near = await until(() => scenario.conversations('subscribe_events')[0], 'the subscription')
     const far = await until(
       () => scenario.conversationsBehind('subscribe_events')[0],

@@ -139,7 +139,7 @@ describe(`an upgrade of Sōzu ${release}`, () => {
     const knocking = new Knocking(scenario.rig.frontPath)
     const load = new Load(scenario, 'save_state', (index) => scenario.rig.file(`state-${index}`))
     await load.answers(40)
-    expect(await scenario.rig.sozu('upgrade')).toMatchObject({ code: 0 })
+    expect(await scenario.sozu('upgrade')).toMatchObject({ code: 0 })
     await load.answers(40)
     await load.stop()
     await knocking.expectNoRefusal()
@@ -213,10 +213,10 @@ describe(`an upgrade of Sōzu ${release}`, () => {
     const scenario = await Scenario.begin()
     const whole = { status: 'ok', workers_ok: 2, workers_err: 0, workers_expected: 2 }
     expect(await scenario.fanout('before')).toEqual(whole)
-    expect(await scenario.rig.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 0 })
+    expect(await scenario.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 0 })
     expect((await scenario.running()).map(({ id }) => id)).toEqual([1, 2])
     expect(await scenario.fanout('after')).toEqual(whole)
-    expect(await scenario.rig.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 1 })
+    expect(await scenario.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 1 })
     await scenario.reconcile()
     const told = scenario.ourLines().filter(({ verb }) => verb === 'worker_upgraded')
     expect(
