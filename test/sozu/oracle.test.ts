@@ -157,6 +157,8 @@ const unknowns: Line[] = []
 /** Our value with what Sōzu was asked beside the request, and did not say in time, taken from Sōzu's own line. */
 function filledIn({ field, ours, theirs }: Difference): string | null {
   if (ours === null || theirs === null) return ours
+  // Without the number of workers, an OK of all of them is no number either.
+  if (field === 'fanout' && ours === 'ok null/null/null' && /^ok (\d+)\/0\/\1$/.test(theirs)) return theirs
   if (field === 'fanout') return ours.replace(/\/null$/, /\/\d+$/.exec(theirs)?.[0] ?? '/null')
   if (field !== 'target') return ours
   return ours.replace(/(?<= )(\w+)=\?→/g, (unknown, name: string) => {
