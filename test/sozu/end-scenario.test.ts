@@ -13,14 +13,13 @@ describe(`a stop of Sōzu ${release}`, () => {
     const scenario = await Scenario.begin()
     const { finish, closed, received } = await traffic(scenario)
     const stopping = await scenario.rig.client()
-    stopping.send('soft_stop')
-    expect(await stopping.next()).toMatchObject({
+    expect(await scenario.firstAnswer(stopping, 'soft_stop')).toMatchObject({
       status: STATUS.processing,
       message: 'Performing soft stop...',
     })
     expect((await scenario.ask('list_workers')).status).toBe(STATUS.ok)
     expect(
-      scenario.rig
+      scenario
         .ourLines()
         .map(({ stage, verb }) => `${verb} ${stage}`)
         .slice(-2),
@@ -34,7 +33,7 @@ describe(`a stop of Sōzu ${release}`, () => {
     await closed
     expect(received(), 'the traffic was not cut').toMatch(/begun, ended$/)
     await scenario.reconcile()
-    expect(scenario.rig.ourLines().at(-1)).toMatchObject({
+    expect(scenario.ourLines().at(-1)).toMatchObject({
       stage: 'completion',
       target: 'stop:soft',
       result: 'ok',
@@ -46,8 +45,7 @@ describe(`a stop of Sōzu ${release}`, () => {
     const scenario = await Scenario.begin()
     const { finish } = await traffic(scenario)
     const stopping = await scenario.rig.client()
-    stopping.send('soft_stop')
-    await stopping.next()
+    await scenario.firstAnswer(stopping, 'soft_stop')
     stopping.close()
     // By the time that this is answered, the recorder has passed the hang-up on.
     await scenario.ask('list_workers')
@@ -61,7 +59,7 @@ describe(`a stop of Sōzu ${release}`, () => {
   it('after a hard stop clients are told that Sōzu is out of reach, and are served when it is back', async () => {
     const scenario = await Scenario.begin()
     const { closed } = await traffic(scenario)
-    expect(await scenario.rig.sozu('shutdown', '--hard')).toMatchObject({ code: 0 })
+    expect(await scenario.sozu('shutdown', '--hard')).toMatchObject({ code: 0 })
     await closed
     await scenario.rig.sozuExited
     expect((await scenario.ask('add_cluster', { cluster_id: 'too-late' })).message).toMatch(
@@ -70,7 +68,7 @@ describe(`a stop of Sōzu ${release}`, () => {
     await scenario.rig.startSozu()
     expect(await scenario.fanout('again')).toEqual(whole)
     await scenario.reconcile()
-    const told = scenario.rig
+    const told = scenario
       .ourLines()
       .filter(({ stage }) => stage === 'completion')
       .slice(-3)
@@ -91,12 +89,12 @@ describe(`a Sōzu ${release} whose main process is killed`, () => {
     const client = await scenario.rig.client()
     client.send('add_cluster', { cluster_id: 'cut' })
     await until(() => scenario.conversationsBehind('add_cluster')[0], 'the request on its way to Sōzu')
-    expect(scenario.rig.ourLines().slice(2)).toMatchObject([{ stage: 'attempt', cluster_id: 'cut' }])
+    expect(scenario.ourLines().slice(2)).toMatchObject([{ stage: 'attempt', cluster_id: 'cut' }])
     scenario.signal(main, 'SIGKILL')
     expect((await client.final()).message).toMatch(outcomeUnknown)
     await client.ended
     await scenario.reconcile()
-    expect(scenario.rig.ourLines().at(-1)?.extras.error_code).toBe('upstream_closed')
+    expect(scenario.ourLines().at(-1)?.extras.error_code).toBe('upstream_closed')
     expect(scenario.rig.sozuLines().filter(({ cluster_id }) => cluster_id === 'cut')).toEqual([])
   })
 
@@ -106,8 +104,9 @@ describe(`a Sōzu ${release} whose main process is killed`, () => {
     const [worker] = await scenario.running()
     scenario.signal(worker?.pid, 'SIGSTOP')
     const client = await scenario.rig.client()
-    client.send('add_cluster', { cluster_id: 'cut' })
-    expect((await client.next()).status).toBe(STATUS.processing)
+    expect((await scenario.firstAnswer(client, 'add_cluster', { cluster_id: 'cut' })).status).toBe(
+      STATUS.processing,
+    )
     scenario.signal(main, 'SIGKILL')
     expect((await client.final()).message).toMatch(outcomeUnknown)
     await client.ended
@@ -116,7 +115,7 @@ describe(`a Sōzu ${release} whose main process is killed`, () => {
     await scenario.rig.startSozu()
     expect(await scenario.fanout('after')).toEqual(whole)
     await scenario.reconcile()
-    const told = scenario.rig
+    const told = scenario
       .ourLines()
       .map((line) => [line.target, line.stage, line.boot_generation, line.extras.error_code])
     expect(told.slice(2)).toEqual([

@@ -150,20 +150,46 @@ function isDigestOf(digested: string, text: string): boolean {
 }
 
 const needed = new Set<Row>()
+let compared = 0
+/** Lines without a fact that Sōzu did not tell in time, and that is the same otherwise. */
+const unknowns: Line[] = []
+
+/** Our value with what Sōzu was asked beside the request, and did not say in time, taken from Sōzu's own line. */
+function filledIn({ field, ours, theirs }: Difference): string | null {
+  if (ours === null || theirs === null) return ours
+  // Without the number of workers, an OK of all of them is no number either.
+  if (field === 'fanout' && ours === 'ok null/null/null' && /^ok (\d+)\/0\/\1$/.test(theirs)) return theirs
+  if (field === 'fanout') return ours.replace(/\/null$/, /\/\d+$/.exec(theirs)?.[0] ?? '/null')
+  if (field !== 'target') return ours
+  return ours.replace(/(?<= )(\w+)=\?→/g, (unknown, name: string) => {
+    const known = theirs.split(' ').find((item) => item.startsWith(`${name}=`))
+    return known === undefined ? unknown : known.slice(0, known.indexOf('→') + 1)
+  })
+}
 
 /** Fails for a difference that no row of the table allows. */
 function expectSameRecord(ours: Line, theirs: Parameters<typeof differences>[1]): void {
+  compared += 1
   const odd = differences(ours, theirs).filter((difference) => {
-    const row = expected.find(
-      ({ fields, verbs, holds }) =>
-        fields.includes(difference.field) &&
-        (verbs?.test(ours.verb) ?? true) &&
-        holds(difference.ours, difference.theirs, ours),
-    )
-    if (row !== undefined) needed.add(row)
-    return row === undefined
+    if (isExpected(difference, ours)) return false
+    const filled = { ...difference, ours: filledIn(difference) }
+    if (filled.ours === difference.ours) return true
+    unknowns.push(ours)
+    return filled.ours !== filled.theirs && !isExpected(filled, ours)
   })
   expect.soft(odd, `differences about ${ours.verb} that nobody expects`).toEqual([])
+}
+
+/** Whether a row of the table allows the difference. */
+function isExpected(difference: Difference, ours: Line): boolean {
+  const row = expected.find(
+    ({ fields, verbs, holds }) =>
+      fields.includes(difference.field) &&
+      (verbs?.test(ours.verb) ?? true) &&
+      holds(difference.ours, difference.theirs, ours),
+  )
+  if (row !== undefined) needed.add(row)
+  return row !== undefined
 }
 
 /** Two fresh Sōzus, one behind the daemon and one on its own, and the lines of both logs so far. */
@@ -193,8 +219,14 @@ class Pair {
     await Promise.all([this.front.end(), this.bare.end()])
   }
 
+<<<<<<< HEAD
   /** Lines of both logs since the last call. Lines of workers about themselves are left out: no client asked for them. */
   newLines(): { ours: Line[]; theirs: SozuLine[] } {
+=======
+  /** Lines of both logs since the last call. What workers tell of themselves no client asked for. */
+  async newLines(): Promise<ours: Line[]; theirs: SozuLine[] > {
+    await this.front.untilWhole()
+>>>>>>> part-h1
     const ours = this.front.ourLines().slice(this.#ourCount)
     const theirs = this.front.sozuLines().slice(this.#theirCount)
     this.#ourCount += ours.length
@@ -205,7 +237,7 @@ class Pair {
   /** Replays one step in front of the daemon, compares the records, and the answers with those of the bare Sōzu. */
   async compare(stage: Stage, step: Step): Promise<void> {
     const conversations = await replayStep(this.front, stage, step)
-    const { ours, theirs } = this.newLines()
+    const { ours, theirs } = await this.newLines()
     const last = ours.at(-1)
     if (last === undefined) throw new Error('we wrote nothing')
     expectSameRecord(last, theirs.at(-1))
@@ -289,7 +321,7 @@ describe.skipIf(!isInstalled(release))(
         const client = await own.front.client()
         for (const change of [{ detail: 3 }, { detail: 3, ttl_seconds: 60 }, { clear: true }]) {
           await client.request('set_metric_detail', { client_id: 'top:1:aa', ...change })
-          const { ours, theirs } = own.newLines()
+          const { ours, theirs } = await own.newLines()
           const last = ours.at(-1)
           if (last !== undefined) expectSameRecord(last, theirs.at(-1))
           expect(last?.result).toBe('ok')
@@ -311,7 +343,7 @@ describe.skipIf(!isInstalled(release))(
           }),
         )
         expect(events[0]).toEqual(events[1])
-        const { ours, theirs } = own.newLines()
+        const { ours, theirs } = await own.newLines()
         const last = ours.at(-1)
         if (last !== undefined) expectSameRecord(last, theirs.at(-1))
       })
@@ -336,7 +368,7 @@ describe.skipIf(!isInstalled(release))(
       await onPair(async (own) => {
         await own.compare(stage, run('status'))
         const conversations = await replayStep(own.front, stage, run('upgrade'))
-        const { ours, theirs } = own.newLines()
+        const { ours, theirs } = await own.newLines()
         const completions = ours.filter(({ stage: kind }) => kind === 'completion')
         expect(completions.map(({ verb }) => verb).sort()).toEqual([
           'main_upgraded',
@@ -370,7 +402,7 @@ describe.skipIf(!isInstalled(release))(
       await onPair(
         async (own) => {
           const [conversation] = await replayStep(own.front, stage, run('reload -f {dir}/missing.toml'))
-          const { ours, theirs } = own.newLines()
+          const { ours, theirs } = await own.newLines()
           const last = ours.at(-1)
           if (last !== undefined) expectSameRecord(last, theirs.at(-1))
           expect(last?.extras.error_code).toBe('upstream_closed')
@@ -386,6 +418,10 @@ describe.skipIf(!isInstalled(release))(
 
     it('the comparison needs every row of the table of differences', () => {
       expect(expected.filter((row) => !needed.has(row)).map(({ why }) => why)).toEqual([])
+    })
+
+    it('what Sōzu is asked beside a request is in our line, but where the machine stood still', () => {
+      expect(unknowns.length).toBeLessThan(compared / 10)
     })
   },
 )

@@ -8,8 +8,18 @@ import type { SozuRig } from '../support/sozu-rig.ts'
 import { TestClient } from '../support/test-client.ts'
 import type { Stage, Step } from './script.ts'
 
-/** Replays one step through the rig's recorder. */
+/** Replays one step through the rig's recorder; again where the machine stood still, so that Sōzu never heard of it. */
 export async function replayStep(rig: SozuRig, stage: Stage, step: Step): Promise<Conversation[]> {
+  for (;;) {
+    const conversations = await replayOnce(rig, stage, step)
+    const [only] = conversations
+    const [answer, ...more] = only?.received ?? []
+    const isSingle = conversations.length === 1 && answer !== undefined && more.length === 0
+    if (!isSingle || !(await rig.isRefusedLate(decodeResponse(answer).message))) return conversations
+  }
+}
+
+async function replayOnce(rig: SozuRig, stage: Stage, step: Step): Promise<Conversation[]> {
   step.before?.(stage)
   if (step.command !== undefined) await rig.sozu(...step.command.map((word) => stage.fill(word)))
   if (step.command === undefined) {

@@ -6,11 +6,13 @@ import path from 'node:path'
 import { expect, onTestFinished } from 'vitest'
 import { requestSha256 } from '../../src/audit/record/digest.ts'
 import { PREFIX_BYTES } from '../../src/protocol/frame.ts'
-import { decodeContent, decodeRequest } from '../../src/protocol/message.ts'
+import { decodeContent, decodeRequest, decodeResponse } from '../../src/protocol/message.ts'
+import { readLine } from '../support/audit-line.ts'
 import type { Conversation } from '../support/recorder.ts'
 import { type Line, until } from '../support/rig.ts'
 import { release } from '../support/sozu-release.ts'
-import { SozuRig, type SozuRigOptions } from '../support/sozu-rig.ts'
+import { type CommandResult, SozuRig, type SozuRigOptions } from '../support/sozu-rig.ts'
+import { inPlace, wasLate } from '../support/standstill.ts'
 import { type Received, TestClient } from '../support/test-client.ts'
 import { byRequest, expectSameEvents, type TimedSozuLine, toldIn } from './reconcile.ts'
 
@@ -24,12 +26,15 @@ export type Worker = { readonly id: number; readonly pid: number; readonly run_s
 
 /** RunState of the schema. */
 const RUNNING = 0
+/** How often Sōzu's list of workers may not come in time. */
+const MAX_UNCOUNTED = 5
 
 export class Scenario {
   readonly rig: SozuRig
   readonly #textPath: string
   readonly #near: Conversation[] = []
   readonly #behind: Conversation[] = []
+  readonly #uncounted = new Set<string>()
 
   private constructor(rig: SozuRig, textPath: string) {
     this.rig = rig
@@ -51,11 +56,44 @@ export class Scenario {
   async ask(kind: string, value: unknown = {}, client?: TestClient): Promise<Received> {
     const asking = client ?? (await this.rig.client())
     const sha = requestSha256(asking.frame(kind, value).subarray(PREFIX_BYTES))
-    const answer = await asking.request(kind, value)
-    const last = this.rig.ourLines().findLast(({ extras }) => extras['request_sha256'] === sha)
-    if (last === undefined || last.stage === 'attempt') throw new Error(`${kind} was answered unrecorded`)
+    let answer = await asking.request(kind, value)
+    while (await this.rig.isRefusedLate(answer.message)) answer = await asking.request(kind, value)
+    await this.rig.untilWhole()
+    const isRecorded = (): boolean => {
+      const last = this.rig.ourLines().findLast(({ extras }) => extras['request_sha256'] === sha)
+      return last !== undefined && last.stage !== 'attempt'
+    }
+    if (!isRecorded()) {
+      // Only a file that is out gets it later.
+      const { log } = this.rig.daemon
+      await until(() => wasLate(log, 'json'), `an outage: ${kind} was answered unrecorded`)
+      await this.rig.untilWhole()
+      expect(isRecorded(), `${kind} was answered unrecorded`).toBe(true)
+    }
     if (client === undefined) asking.close()
     return answer
+  }
+
+  /** Runs Sōzu's command line, again where the machine stood still. */
+  async sozu(...args: readonly string[]): Promise<CommandResult> {
+    for (;;) {
+      this.#near.push(...this.rig.recorder.take())
+      const before = this.#near.length
+      const result = await this.rig.sozu(...args)
+      this.#near.push(...this.rig.recorder.take())
+      const [answer] = this.#near.slice(before).map(({ received }) => received[0])
+      if (result.code === 0 || answer === undefined) return result
+      if (!(await this.rig.isRefusedLate(decodeResponse(answer).message))) return result
+    }
+  }
+
+  /** Sends a request, again where the machine stood still. @returns its first answer, of any status */
+  async firstAnswer(client: TestClient, kind: string, value: unknown = {}): Promise<Received> {
+    for (;;) {
+      client.send(kind, value)
+      const answer = await client.next()
+      if (!(await this.rig.isRefusedLate(answer.message))) return answer
+    }
   }
 
   /** Upgrades main. @returns the process id of the new one */
@@ -68,10 +106,21 @@ export class Scenario {
     return Number(pid)
   }
 
-  /** The fanout in the completion of a cluster that is added now. */
+  /** The fanout in the completion of a cluster that is added now, by the first answer that Sōzu's list of workers came for. */
   async fanout(cluster: string): Promise<unknown> {
-    await this.ask('add_cluster', { cluster_id: cluster })
-    return this.rig.ourLines().findLast(({ cluster_id }) => cluster_id === cluster)?.extras['fanout']
+    for (let tries = 0; ; tries += 1) {
+      await this.ask('add_cluster', { cluster_id: cluster })
+      const lines = this.rig.ourLines()
+      const completion = lines.findLast(({ cluster_id }) => cluster_id === cluster)
+      const fanout = completion?.extras['fanout'] as { readonly workers_expected: number | null }
+      if (fanout.workers_expected !== null || tries === MAX_UNCOUNTED) return fanout
+      this.#uncounted.add(completion?.request_ulid ?? '')
+    }
+  }
+
+  /** Our lines, without those of a `fanout` that had to ask again. */
+  ourLines(): Line[] {
+    return this.rig.ourLines().filter(({ request_ulid }) => !this.#uncounted.has(request_ulid))
   }
 
   /** Waits for a line about a request. */
@@ -116,15 +165,20 @@ export class Scenario {
    * @returns the lines of each request, in the order of the file
    */
   async reconcile(): Promise<Line[][]> {
+    await this.rig.untilWhole()
     const requests = await until(() => {
-      const groups = byRequest(this.rig.ourLines())
+      const groups = byRequest(this.ourLines())
       return groups.every((lines) => lines.at(-1)?.stage !== 'attempt') && groups
     }, 'the last line of every request')
     this.#near.push(...this.rig.recorder.take())
+    const text = readFileSync(this.#textPath, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map((line) => readLine(line, 'text'))
     expectSameEvents({
       told: this.#near.flatMap((conversation) => toldIn(this.rig.schema, conversation)),
-      lines: this.rig.ourLines(),
-      text: readFileSync(this.#textPath, 'utf8').trimEnd().split('\n'),
+      lines: this.rig.allOurLines(),
+      text: inPlace(text, this.rig.daemon.log, 'text'),
       sozu: this.rig.sozuLines() as TimedSozuLine[],
     })
     return requests

@@ -24,13 +24,13 @@ describe(`a saved state of Sōzu ${release}`, () => {
     )
     writeFileSync(bulk, records.join(''))
 
-    expect(await scenario.rig.sozu('state', 'load', '-f', bulk)).toMatchObject({ code: 0 })
-    expect(await scenario.rig.sozu('state', 'save', '-f', saved)).toMatchObject({ code: 0 })
+    expect(await scenario.sozu('state', 'load', '-f', bulk)).toMatchObject({ code: 0 })
+    expect(await scenario.sozu('state', 'save', '-f', saved)).toMatchObject({ code: 0 })
     const hashes = await scenario.ask('query_clusters_hashes')
     expect(hashes.frame.length, 'an answer of hundreds of kilobytes').toBeGreaterThan(CLUSTERS * 3 * 20)
     await scenario.reconcile()
 
-    const completions = scenario.rig
+    const completions = scenario
       .ourLines()
       .filter(({ stage }) => stage === 'completion')
       .slice(2)
@@ -70,9 +70,9 @@ describe(`a reload of Sōzu ${release}`, () => {
     const target = await file(scenario, good)
     const answer = await scenario.ask('reload_configuration', target)
     const [, ok] = /^Successfully loaded the config: (\d+) ok, 0 errors$/.exec(answer.message) ?? []
-    expect(await scenario.rig.sozu('reload')).toMatchObject({ code: 0 })
+    expect(await scenario.sozu('reload')).toMatchObject({ code: 0 })
     await scenario.reconcile()
-    expect(scenario.rig.ourLines()).toMatchObject([
+    expect(scenario.ourLines()).toMatchObject([
       { stage: 'attempt', target: `config:${target}` },
       {
         stage: 'completion',
@@ -92,7 +92,7 @@ describe(`a reload of Sōzu ${release}`, () => {
     const scenario = await Scenario.begin()
     const before = await scenario.running()
     const target = text === null ? scenario.rig.file('missing.toml') : await file(scenario, text)
-    expect(await scenario.rig.sozu('reload', '-f', target)).toMatchObject({ code: 1 })
+    expect(await scenario.sozu('reload', '-f', target)).toMatchObject({ code: 1 })
     expect(await scenario.running()).toEqual(before)
     const requests = await scenario.reconcile()
     expect(requests).toMatchObject([[{ stage: 'refusal', extras: { error_code: 'invalid_input' } }]])

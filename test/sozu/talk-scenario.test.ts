@@ -20,7 +20,7 @@ function eventsIn({ received }: Conversation): number[] {
 describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
   it('a subscriber (`sozu events`) gets, byte for byte, what Sōzu sends while others change things, until Sōzu stops', async () => {
     const scenario = await Scenario.begin({ recorderBehind: true })
-    const events = scenario.rig.sozu('events')
+    const events = scenario.sozu('events')
     const near = await until(() => scenario.conversations('subscribe_events')[0], 'the subscription')
     const far = await until(
       () => scenario.conversationsBehind('subscribe_events')[0],
@@ -48,8 +48,10 @@ describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
     const clients: TestClient[] = []
     for (let index = 0; index < 2; index += 1) {
       const client = await scenario.rig.client()
-      client.send('subscribe_events')
-      await until(async () => (await client.next()).eventKind === EVENT.subscribed, 'the echo')
+      const first = await scenario.firstAnswer(client, 'subscribe_events')
+      if (first.eventKind !== EVENT.subscribed) {
+        await until(async () => (await client.next()).eventKind === EVENT.subscribed, 'the echo')
+      }
       clients.push(client)
     }
     const work = clients.map(async (client, index) => {
@@ -77,17 +79,15 @@ describe.skipIf(old)(`a subscriber to the events of Sōzu ${release}`, () => {
   it('a subscriber loses its subscription and its connection with an upgrade of main, and can subscribe again', async () => {
     const scenario = await Scenario.begin()
     const before = await scenario.rig.client()
-    before.send('subscribe_events')
-    expect((await before.next()).eventKind).toBe(EVENT.subscribed)
+    expect((await scenario.firstAnswer(before, 'subscribe_events')).eventKind).toBe(EVENT.subscribed)
     await scenario.upgradeMain()
     await before.ended
     const after = await scenario.rig.client()
-    after.send('subscribe_events')
-    expect((await after.next()).eventKind).toBe(EVENT.subscribed)
+    expect((await scenario.firstAnswer(after, 'subscribe_events')).eventKind).toBe(EVENT.subscribed)
     await scenario.ask('add_cluster', { cluster_id: 'a' })
     expect((await after.next()).eventKind).toBe(EVENT.clusterAdded)
     await scenario.reconcile()
-    const told = scenario.rig.ourLines().filter(({ verb }) => verb === 'events_subscribed')
+    const told = scenario.ourLines().filter(({ verb }) => verb === 'events_subscribed')
     expect(told.map(({ stage, boot_generation }) => `${stage} ${boot_generation}`)).toEqual([
       'access 0',
       'access 1',
@@ -111,7 +111,7 @@ describe.skipIf(old)(`a metric detail lease of Sōzu ${release}`, () => {
     const end = { client_id: lease.client_id, clear: true, reason: 'sozu top (clear)' }
     expect((await scenario.ask('set_metric_detail', end, owner)).message).toBe(applied)
     await scenario.reconcile()
-    const told = scenario.rig.ourLines().filter(({ stage }) => stage === 'completion')
+    const told = scenario.ourLines().filter(({ stage }) => stage === 'completion')
     expect(
       told.map(({ target, result, extras }) => [
         target,

@@ -118,7 +118,7 @@ describe(`an upgrade of Sōzu ${release}`, () => {
     await load.stop()
     await knocking.expectNoRefusal()
     const requests = await scenario.reconcile()
-    expectOneStep(scenario.rig.ourLines())
+    expectOneStep(scenario.ourLines())
     // Sōzu writes a line about the end of each request that it answers: no such line, and it was cut.
     const ended = new Set(
       scenario.rig
@@ -139,12 +139,12 @@ describe(`an upgrade of Sōzu ${release}`, () => {
     const knocking = new Knocking(scenario.rig.frontPath)
     const load = new Load(scenario, 'save_state', (index) => scenario.rig.file(`state-${index}`))
     await load.answers(40)
-    expect(await scenario.rig.sozu('upgrade')).toMatchObject({ code: 0 })
+    expect(await scenario.sozu('upgrade')).toMatchObject({ code: 0 })
     await load.answers(40)
     await load.stop()
     await knocking.expectNoRefusal()
     await scenario.reconcile()
-    const lines = scenario.rig.ourLines()
+    const lines = scenario.ourLines()
     expectOneStep(lines)
     const workers = lines.filter(({ verb, stage }) => verb === 'worker_upgraded' && stage === 'completion')
     expect(workers.map(({ target, result }) => `${target} ${result}`).toSorted()).toEqual([
@@ -159,14 +159,15 @@ describe(`an upgrade of Sōzu ${release}`, () => {
     const [worker] = await scenario.running()
     const waiting = await scenario.rig.client()
     scenario.signal(worker?.pid, 'SIGSTOP')
-    waiting.send('add_cluster', { cluster_id: 'waiting' })
-    expect((await waiting.next()).status).toBe(STATUS.processing)
+    expect((await scenario.firstAnswer(waiting, 'add_cluster', { cluster_id: 'waiting' })).status).toBe(
+      STATUS.processing,
+    )
     await scenario.upgradeMain()
     expect((await waiting.final()).message).toMatch(outcomeUnknown)
     await waiting.ended
     scenario.signal(worker?.pid, 'SIGCONT')
     await scenario.reconcile()
-    const last = scenario.rig.ourLines().findLast(({ cluster_id }) => cluster_id === 'waiting')
+    const last = scenario.ourLines().findLast(({ cluster_id }) => cluster_id === 'waiting')
     expect(last).toMatchObject({
       stage: 'completion',
       result: 'err',
@@ -191,7 +192,7 @@ describe(`an upgrade of Sōzu ${release}`, () => {
     await scenario.upgradeMain()
     expect((await scenario.ask('add_cluster', { cluster_id: 'later' })).status).toBe(STATUS.ok)
     await scenario.reconcile()
-    const told = scenario.rig
+    const told = scenario
       .ourLines()
       .map(({ verb, stage, boot_generation }) => `${verb} ${stage} ${boot_generation}`)
     expect(told).toEqual([
@@ -212,12 +213,12 @@ describe(`an upgrade of Sōzu ${release}`, () => {
     const scenario = await Scenario.begin()
     const whole = { status: 'ok', workers_ok: 2, workers_err: 0, workers_expected: 2 }
     expect(await scenario.fanout('before')).toEqual(whole)
-    expect(await scenario.rig.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 0 })
+    expect(await scenario.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 0 })
     expect((await scenario.running()).map(({ id }) => id)).toEqual([1, 2])
     expect(await scenario.fanout('after')).toEqual(whole)
-    expect(await scenario.rig.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 1 })
+    expect(await scenario.sozu('upgrade', '--worker', '0')).toMatchObject({ code: 1 })
     await scenario.reconcile()
-    const told = scenario.rig.ourLines().filter(({ verb }) => verb === 'worker_upgraded')
+    const told = scenario.ourLines().filter(({ verb }) => verb === 'worker_upgraded')
     expect(
       told.map(({ stage, target, result, extras }) => [stage, target, result, extras.error_code]),
     ).toEqual([

@@ -8,10 +8,12 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { decodeContent } from '../../src/protocol/message.ts'
 import { compileSchema, type Schema } from '../../src/protocol/schema.ts'
+import { readLine } from './audit-line.ts'
 import { validateLine } from './record-schema.ts'
 import { Recorder } from './recorder.ts'
 import { DaemonProcess, type Line, until } from './rig.ts'
 import { binaryOf, release, repository } from './sozu-release.ts'
+import { inPlace, isRefusedLate, isWhole, saysOut } from './standstill.ts'
 import { TestClient } from './test-client.ts'
 
 const MARK = 'SOZU_RIG'
@@ -198,14 +200,39 @@ ${audit}${this.#options.sozuConfig ?? ''}`,
     return worker.pid
   }
 
-  /** Our lines about requests so far, each checked against the published schema. */
+  /** Our lines about requests so far, each checked against the published schema. Late ones are in their place. */
+  allOurLines(): Line[] {
+    const lines = linesOf(this.ourPath).map((text) => {
+      validateLine(text)
+      return { ...readLine(text, 'json'), line: JSON.parse(text) as Line }
+    })
+    const placed = inPlace(lines, this.daemon.log, 'json')
+    return placed.map(({ line }) => line).filter(({ stage }) => stage !== 'daemon')
+  }
+
+  /** The same, without requests that were refused since the machine stood still: who asks asks again. */
   ourLines(): Line[] {
-    return linesOf(this.ourPath)
-      .map((line) => {
-        validateLine(line)
-        return JSON.parse(line) as Line
-      })
-      .filter(({ stage }) => stage !== 'daemon')
+    const lines = this.allOurLines()
+    const { log } = this.daemon
+    const refused = lines.filter(({ extras }) => isRefusedLate(`sozu-auditd: ${extras.reason}`, log))
+    const ulids = new Set(refused.map(({ request_ulid }) => request_ulid))
+    return lines.filter(({ request_ulid }) => !ulids.has(request_ulid))
+  }
+
+  /** Whether this refuses a request since the machine stood still. Then it waits until nothing is out any more. */
+  async isRefusedLate(message: string): Promise<boolean> {
+    if (this.#daemon === null) return false
+    const { log } = this.#daemon
+    if (saysOut(message)) await until(() => isRefusedLate(message, log), 'what the log says of the outage')
+    await this.untilWhole()
+    return isRefusedLate(message, log)
+  }
+
+  /** Waits until our file has everything, which is at once unless it was out. */
+  async untilWhole(): Promise<void> {
+    // What the daemon logged before it answered is in the pipe.
+    for (let turn = 0; turn < 2; turn += 1) await new Promise((resolve) => setImmediate(resolve))
+    await until(() => isWhole(this.daemon.log), 'a file that is not out')
   }
 
   /** The lines of Sōzu's own audit log so far. */

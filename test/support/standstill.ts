@@ -6,6 +6,8 @@ import type { LogLine } from './rig.ts'
 /** What a client is told whose request the daemon could not record or pass on in time; nobody executed it. */
 const inTimeOnly =
   /^sozu-auditd: (audit record could not be written \(it was not on disk in time; nothing was forwarded\)|Sōzu is not reachable at \S+ \(no answer in time\)); the request was not forwarded$/
+const unguarded =
+  /^sozu-auditd: the file to reload could not be looked at in time; Sōzu might not survive that, so it was not forwarded \(guard_reload\)$/
 const whileOut =
   /^sozu-auditd: audit record could not be written \(a required audit sink (did not take the record|is out of order); nothing was forwarded\); the request was not forwarded$/
 
@@ -27,8 +29,13 @@ export function isOutage({ msg }: LogLine): boolean {
 
 /** Whether `message` refuses a request only since the machine stood still, and the operational log bears that out. */
 export function isRefusedLate(message: string, log: readonly LogLine[]): boolean {
-  if (inTimeOnly.test(message)) return true
+  if (inTimeOnly.test(message) || unguarded.test(message)) return true
   return whileOut.test(message) && log.some((line) => isOutage(line) && line['code'] === 'sink_timeout')
+}
+
+/** Whether `message` says that a sink is out, which the operational log must say as well. */
+export function saysOut(message: string): boolean {
+  return whileOut.test(message)
 }
 
 /** Whether no sink is out, as far as the operational log goes. */
