@@ -219,14 +219,9 @@ class Pair {
     await Promise.all([this.front.end(), this.bare.end()])
   }
 
-<<<<<<< HEAD
   /** Lines of both logs since the last call. Lines of workers about themselves are left out: no client asked for them. */
-  newLines(): { ours: Line[]; theirs: SozuLine[] } {
-=======
-  /** Lines of both logs since the last call. What workers tell of themselves no client asked for. */
-  async newLines(): Promise<ours: Line[]; theirs: SozuLine[] > {
+  async newLines(): Promise<{ ours: Line[]; theirs: SozuLine[] }> {
     await this.front.untilWhole()
->>>>>>> part-h1
     const ours = this.front.ourLines().slice(this.#ourCount)
     const theirs = this.front.sozuLines().slice(this.#theirCount)
     this.#ourCount += ours.length
