@@ -154,6 +154,17 @@ describe('the oracle', () => {
     expect(differences(asked, lines)).not.toEqual([])
   })
 
+  it('the oracle passes over a late line only where it stands before and the operational log has the outage', () => {
+    const late = { ...second, late: true }
+    const outage = (code: string) => [{ level: 'error', msg: 'audit_degraded', sink: 'json', code }]
+    const out = outage('sink_timeout')
+    expect(inPlace([first, second, late], out, 'json')).toEqual([first, second])
+    expect(inPlace([first, late], out, 'json')).toEqual([first, late])
+    expect(inPlace([first, second, second], out, 'json')).toHaveLength(3)
+    expect(() => inPlace([first, second, late], out, 'text')).toThrow()
+    expect(() => inPlace([first, second, late], outage('sink_write_failed'), 'json')).toThrow()
+  })
+
   it('the oracle names the line where the two files differ', () => {
     expect(fileDifferences([first, second], [first, second])).toEqual([])
     expect(fileDifferences([first, second], [second, first])).not.toEqual([])
