@@ -109,11 +109,11 @@ export class SessionRecords {
     const { refusals, newUlid } = this.#context
     if (!this.#actor.settled) await this.#actor.wait(ACCOUNT_WAIT_MS)
     const attemptUlid = known.requestUlid
-    // A refusal that has an attempt line is never held back: that attempt would look attemptUlid.
+    // A refusal that has an attempt line is never held back: the attempt would stay open.
     if (attemptUlid === undefined && !refusals.admit(this.#actor.uid, refusal.errorCode, performance.now()))
       return
     const record = refusalRecord(this.#origin(attemptUlid ?? newUlid()), refusal)
-    // After a wait for the admission record there is no time for a second one: the client is owed an answer now.
+    // After a wait for the admission record there is no time for a second wait: the client must have its answer.
     await this.#append(
       record,
       known.answerByMs === undefined ? RECORD_WAIT_MS : known.answerByMs - performance.now(),
