@@ -2,7 +2,7 @@
 // Unicode tables, not taken from the expressions under test.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { beginningOf, listed } from '../../sozu/phrase.ts'
+import { beginningOf, listed, MAX_SHOWN } from '../../sozu/phrase.ts'
 import {
   cleanBytes,
   cleaned,
@@ -13,6 +13,7 @@ import {
   sanitiseText,
 } from './clean.ts'
 import { sha256 } from './digest.ts'
+import { MAX_LINE_BYTES } from './limits.ts'
 
 /** Controls, format and bidi characters, separators, variation selectors, fillers, tags, surrogates. */
 const unsafeRanges: readonly (readonly [first: number, last: number])[] = [
@@ -205,4 +206,8 @@ describe('a value too long for any line', () => {
     expect(text).toHaveLength(8000)
     expect(whole?.length).toBe(599_999)
   })
+})
+
+it('a phrase shows at least as much as a line can: a value is never cut without saying so', () => {
+  expect(MAX_SHOWN).toBeGreaterThanOrEqual(MAX_LINE_BYTES)
 })
