@@ -21,7 +21,7 @@ export type ParsedLine =
   | { readonly kind: 'unreadable'; readonly reason: string }
 
 /** Schemas whose lines can be read. */
-const SCHEMAS = [1, 2]
+export const readableSchemas: readonly number[] = [1, 2]
 /** Stages of schema 2 that neither open nor end a request. */
 const OTHER_STAGES = ['state', 'content', 'control']
 
@@ -100,7 +100,8 @@ export function parseFields(value: unknown): ParsedLine {
   const head = schemaAndStage.safeParse(value)
   if (!head.success) return unreadable(head.error)
   const { schema, stage } = head.data
-  if (!SCHEMAS.includes(schema)) return { kind: 'unreadable', reason: `schema ${schema} is not known` }
+  if (!readableSchemas.includes(schema))
+    return { kind: 'unreadable', reason: `schema ${schema} is not known` }
   if (schema > 1 && OTHER_STAGES.includes(stage)) return { kind: 'other', stage }
   const fields = lineFields.safeParse(value)
   return fields.success ? { kind: 'record', record: recordOf(fields.data) } : unreadable(fields.error)

@@ -3,7 +3,7 @@
 // tab, a `, `, or, in the head, a bracket. So the last stage and the first request ulid are the line's own. A line that begins
 // twice is `unsure`.
 import { parseJson } from '../record/json.ts'
-import type { ParsedLine } from '../record/line-fields.ts'
+import { type ParsedLine, readableSchemas } from '../record/line-fields.ts'
 import { parseText } from '../record/text.ts'
 
 /**
@@ -31,12 +31,13 @@ const OTHER: Glance = { kind: 'other', ulidAt: 0 }
 const jsonStart = '{"ts":"'
 const jsonUlid = ',"request_ulid":"'
 const jsonStage = ',"stage":"'
-const jsonSchemas = ['","schema":1,', '","schema":2,']
+const jsonSchemas = readableSchemas.map((schema) => `","schema":${schema},`)
+const otherSchema = new RegExp(`"schema":(?!(${readableSchemas.join('|')})\\b)\\d`)
 
 export const jsonForm: LineForm = {
   parse: parseJson,
   looksLikeAttempt: (line) =>
-    line.startsWith(jsonStart) && (/"stage":"attempt"/.test(line) || /"schema":(?![12]\b)\d/.test(line)),
+    line.startsWith(jsonStart) && (/"stage":"attempt"/.test(line) || otherSchema.test(line)),
   glance(line) {
     if (!line.startsWith(jsonStart) || !line.endsWith('"}\n')) return UNSURE
     const stage = line.lastIndexOf(jsonStage)

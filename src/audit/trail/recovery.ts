@@ -79,26 +79,27 @@ export class RecoverySearch {
   /** Adds the findings of a search made by `forward`. */
   adopt(other: RecoverySearch): void {
     for (const [ulid, line] of other.#open) this.#open.set(ulid, line)
-    for (const line of other.#unreadable.first) this.#note(line)
+    for (const line of other.#unreadable.first) note(this.#unreadable, line)
     this.#unreadable.count += other.#unreadable.count - other.#unreadable.first.length
   }
 
   result(): RecoveryResult {
     const openAttempts: AuditRecord[] = []
+    const unreadable = { count: this.#unreadable.count, first: [...this.#unreadable.first] }
     for (const [ulid, { line, file, offset }] of this.#open) {
       if (this.#finished.has(ulid, 0)) continue
       const parsed = parse(this.#form, line)
       if (parsed.kind === 'record') openAttempts.push(parsed.record)
-      if (parsed.kind === 'unreadable') this.#note({ file, offset, reason: parsed.reason })
+      if (parsed.kind === 'unreadable') note(unreadable, { file, offset, reason: parsed.reason })
     }
     openAttempts.sort((a, b) => (a.ts < b.ts ? -1 : a.ts > b.ts ? 1 : 0))
-    return { openAttempts, unreadable: this.#unreadable }
+    return { openAttempts, unreadable }
   }
 
   #handleUnsure(line: string, place: LinePlace): boolean {
     const parsed = parse(this.#form, Buffer.from(line, 'latin1'))
     if (parsed.kind === 'unreadable' && this.#form.looksLikeAttempt(line)) {
-      this.#note({ ...place, reason: parsed.reason })
+      note(this.#unreadable, { ...place, reason: parsed.reason })
     }
     if (parsed.kind !== 'record') return false
     const { stage, requestUlid } = parsed.record
@@ -119,11 +120,11 @@ export class RecoverySearch {
     const bytes = Buffer.from(line, 'latin1')
     this.#open.set(bytes.toString('latin1', ulidAt, ulidAt + ULID_LENGTH), { ...place, line: bytes })
   }
+}
 
-  #note(line: UnreadableLine): void {
-    this.#unreadable.count += 1
-    if (this.#unreadable.first.length < MAX_NAMED) this.#unreadable.first.push(line)
-  }
+function note(lines: { count: number; first: UnreadableLine[] }, line: UnreadableLine): void {
+  lines.count += 1
+  if (lines.first.length < MAX_NAMED) lines.first.push(line)
 }
 
 /**
