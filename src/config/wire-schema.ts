@@ -8,11 +8,16 @@ import { missingFields } from '../sozu/operation.ts'
 import { shippedWireSchemas } from './config-table.ts'
 import { readTrustedFile } from './load.ts'
 
-/** @throws ConfigError when the table cannot be used */
-export function loadWireSchema(name: string): Schema {
+/**
+ * Reads the table once: the bytes are those that the schema was made of.
+ * @throws ConfigError when the table cannot be used
+ */
+export function loadWireSchema(name: string): { readonly schema: Schema; readonly bytes: Buffer } {
+  let bytes: Buffer
   let table: unknown
   try {
-    table = JSON.parse(readWireSchema(name).toString('utf8'))
+    bytes = readWireSchema(name)
+    table = JSON.parse(bytes.toString('utf8'))
   } catch (cause) {
     if (cause instanceof ConfigError) {
       const lacks = cause.code === 'config_unsafe' ? 'trusted' : 'read'
@@ -27,17 +32,17 @@ export function loadWireSchema(name: string): Schema {
   }
   const schema = compileSchema(table, name)
   // A test checks the shipped tables; checking them again took a third of the start.
-  if (shippedWireSchemas.includes(name)) return schema
+  if (shippedWireSchemas.includes(name)) return { schema, bytes }
   const missing = missingFields(schema)
-  if (missing.length === 0) return schema
+  if (missing.length === 0) return { schema, bytes }
   throw new ConfigError(
     'config_invalid_value',
     `wire_schema "${name}" lacks what the audit records need: ${missing.join(', ')}`,
   )
 }
 
-/** The bytes of the table. @throws ConfigError, or the system error for a shipped one */
-export function readWireSchema(name: string): Buffer {
+/** @throws ConfigError, or the system error for a shipped one */
+function readWireSchema(name: string): Buffer {
   if (!shippedWireSchemas.includes(name)) return readTrustedFile(name)
   return readFileSync(packageFile(`schema/sozu-${name}.json`))
 }

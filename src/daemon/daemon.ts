@@ -49,7 +49,7 @@ export class Daemon {
   readonly #log: Log
   readonly #records: DaemonRecords
   readonly #running: RunningConfig
-  readonly #accounts: Accounts
+  readonly #wireSchemaBytes: Buffer
   readonly #journal: Journal
   readonly #sessions: SessionTable
   readonly #bytes: Quota
@@ -77,7 +77,6 @@ export class Daemon {
     this.#options = options
     this.#log = log
     this.#running = new RunningConfig(config)
-    this.#accounts = accounts
     const socketPath = options.inheritedPath ?? config.listenSocket ?? ''
     const sinks = sinksOf(config, socketPath, {
       opened: (facts) => this.#records.opened(facts),
@@ -88,7 +87,8 @@ export class Daemon {
           this.#records.space(log, sink, { freeBytes, lowSpaceBytes: config.lowSpaceBytes, low }),
         ),
     })
-    const schema = loadWireSchema(config.wireSchema)
+    const { schema, bytes: schemaBytes } = loadWireSchema(config.wireSchema)
+    this.#wireSchemaBytes = schemaBytes
     const sozu = new Sozu({
       path: config.commandSocket,
       schema,
@@ -135,12 +135,12 @@ export class Daemon {
   }
 
   async #start(): Promise<void> {
-    const { config, inheritedPath, manager } = this.#options
+    const { configPath, config, inheritedPath, manager } = this.#options
     refuseSozusOwnSocket(config.commandSocket, inheritedPath ?? config.listenSocket)
-    this.#actor = ownActor(await this.#accounts.lookup(process.geteuid?.() ?? 0, OWN_NAME_MS))
+    this.#actor = ownActor(await this.#options.accounts.lookup(process.geteuid?.() ?? 0, OWN_NAME_MS))
     const reports = await this.#journal.open()
     const recovered = [...reports].map(([sink, report]) => recoveryDetail(this.#log, sink, report))
-    await this.#journal.append(this.#records.started(this.#options.configPath, config, recovered))
+    await this.#journal.append(this.#records.started(configPath, config, this.#wireSchemaBytes, recovered))
     const accept = this.#sessions.accept.bind(this.#sessions)
     this.#listener = await listen(config, inheritedPath, accept)
     this.#ticking = setInterval(() => this.#tick(), TICK_MS)
@@ -199,7 +199,7 @@ export class Daemon {
       }),
     )
     await this.#journal.close()
-    this.#accounts.stop()
+    this.#options.accounts.stop()
     this.#log.info({ signal, sessions_cut: cut }, 'stopped')
   }
 

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { validateLine } from '../../test/support/record-schema.ts'
 import { cleanPiece } from '../audit/record/clean.ts'
 import { renderJson } from '../audit/record/json.ts'
+import { parseConfig } from '../config/config.ts'
 import { DaemonRecords } from './own-records.ts'
 
 const actor = {
@@ -64,6 +65,20 @@ describe('a record about the daemon', () => {
       extras: { errorCode: 'invalid_input', reason: { text: 'bad file' }, detail: { changed: 1 } },
     })
     validateLine(renderJson(record, line))
+  })
+})
+
+describe('the record of a start', () => {
+  it('names the message table by the bytes it was made of', () => {
+    const config = parseConfig(
+      { command_socket: '/run/sozu/a', listen_socket: '/run/sozu/b', audit_logs_target: '/var/log/c' },
+      '/c',
+    )
+    const { extras } = newRecords().started('/c', config, Buffer.from('{"a":1}'), [])
+    // printf '{"a":1}' | sha256sum
+    expect(extras.detail).toMatchObject({
+      wire_schema_sha256: { text: '015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862' },
+    })
   })
 })
 

@@ -1,5 +1,4 @@
 // Records about the daemon itself. Their actor is the daemon, their session is its run.
-
 import type { JournalState } from '../audit/journal/journal.ts'
 import type { RecoveryReport } from '../audit/journal/sink.ts'
 import { daemonRecord, type RecordOrigin, suppressedRecord } from '../audit/record/build.ts'
@@ -7,7 +6,6 @@ import { cleanPiece, ownText, sanitiseText } from '../audit/record/clean.ts'
 import { sha256 } from '../audit/record/digest.ts'
 import type { AuditRecord, Detail, RecordActor, RecordErrorCode } from '../audit/record/record.ts'
 import { type Config, canonicalConfig } from '../config/config.ts'
-import { readWireSchema } from '../config/wire-schema.ts'
 import { ConfigError } from '../errors.ts'
 import type { Log } from '../host/log.ts'
 import { UNKNOWN_ACTOR } from '../peer/actor.ts'
@@ -59,14 +57,23 @@ export class DaemonRecords {
     return this.create('audit_log_opened', `file:${report.path}`, { detail })
   }
 
-  /** Written before the first client can connect. @param recovered findings of recovery, one for each sink */
-  started(configPath: string, config: Config, recovered: readonly Detail[]): AuditRecord {
+  /**
+   * Written before the first client can connect.
+   * @param wireSchemaBytes the message table in use, as it was read
+   * @param recovered findings of recovery, one for each sink
+   */
+  started(
+    configPath: string,
+    config: Config,
+    wireSchemaBytes: Buffer,
+    recovered: readonly Detail[],
+  ): AuditRecord {
     const detail = {
       config_sha256: cleanPiece(sha256(JSON.stringify(canonicalConfig(config)))),
       on_audit_failure: cleanPiece(config.onAuditFailure),
       durability: cleanPiece(config.durability),
       audit_reads: cleanPiece(config.auditReads),
-      wire_schema_sha256: ownText(sha256(readWireSchema(config.wireSchema))),
+      wire_schema_sha256: ownText(sha256(wireSchemaBytes)),
       ...Object.assign({}, ...recovered),
     }
     return this.create('audit_started', `config:${configPath}`, { detail })

@@ -1,5 +1,6 @@
 // The daemon's life cycle: start, signals, reload, rotation, stop, the service manager, and errors at start.
 import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import {
   chmodSync,
   existsSync,
@@ -299,6 +300,9 @@ describe('the wire schema', () => {
     writeFileSync(file, JSON.stringify(table), { mode: 0o600 })
     rig.configure({ wire_schema: file })
     await rig.startDaemon()
+    expect(rig.lines().find(({ verb }) => verb === 'audit_started')?.extras['detail']).toMatchObject({
+      wire_schema_sha256: createHash('sha256').update(readFileSync(file)).digest('hex'),
+    })
     const client = await rig.client()
     const payload = client.frame('add_cluster', cluster('a')).subarray(8)
     // One more field in the message, its length counted: 0x9a 0x06 is tag 99, length-delimited.
